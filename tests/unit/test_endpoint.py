@@ -1,0 +1,40 @@
+"""URLs of servers, as users write them."""
+
+import pytest
+
+from client._endpoint import Endpoint
+
+
+@pytest.mark.parametrize(
+    ("url", "protocol", "address"),
+    [
+        ("localhost", "grpc", "localhost:8001"),
+        ("localhost:8001", "grpc", "localhost:8001"),
+        ("localhost:8000", "http", "localhost:8000"),
+        ("localhost:9000", "grpc", "localhost:9000"),
+        ("grpc://triton:8000", "grpc", "triton:8000"),
+        ("http://triton", "http", "triton:8000"),
+        ("http://triton:80/", "http", "triton:80"),
+        ("[::1]:8001", "grpc", "[::1]:8001"),
+    ],
+)
+def test_the_protocol_is_guessed_from_scheme_and_port(
+    url: str, protocol: str, address: str
+) -> None:
+    assert Endpoint.parse(url) == Endpoint(protocol, address)  # type: ignore[arg-type]
+
+
+def test_a_protocol_that_is_given_is_not_guessed() -> None:
+    assert Endpoint.parse("localhost:8000", "grpc").protocol == "grpc"
+    assert Endpoint.parse("localhost", "http").address == "localhost:8000"
+
+
+@pytest.mark.parametrize("url", ["", "ftp://triton", "http://", "localhost:port", "http://a/b"])
+def test_what_is_no_url_of_a_server_is_refused(url: str) -> None:
+    with pytest.raises(ValueError, match=r"is no URL of a server|[Pp]ort"):
+        Endpoint.parse(url)
+
+
+def test_a_scheme_that_contradicts_the_protocol_is_refused() -> None:
+    with pytest.raises(ValueError, match="does not go with protocol grpc"):
+        Endpoint.parse("http://localhost:8000", "grpc")
