@@ -1,0 +1,1 @@
+"""Commands that make, run and measure a Triton server for image classifiers."""

@@ -1,0 +1,1 @@
+"""What goes into a model repository: models, preprocessing steps and their configuration."""

@@ -1,0 +1,1 @@
+"""Logits to the best classes, their probabilities and their labels."""

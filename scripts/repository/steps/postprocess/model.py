@@ -1,0 +1,48 @@
+"""Postprocessing step: the classifier's scores in, its best classes out.
+
+SCORES, FP32 [N, classes], becomes CLASS_ID INT32, PROBABILITY FP32 and LABEL STRING, each [N, k],
+best first; k is the request parameter `top_k`. Of config.pbtxt's parameters `labels` names the
+file with one label a line, and `scores` says whether a softmax is still to be done: `logits` or
+`probabilities`.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import triton_python_backend_utils as pb_utils
+
+from .ranking import best, softmax, top_k_of
+
+
+class TritonPythonModel:
+    """What Triton's Python backend calls."""
+
+    def initialize(self, args: dict[str, str]) -> None:
+        """Read the labels."""
+        parameters = json.loads(args["model_config"])["parameters"]
+        self.are_logits = parameters["scores"]["string_value"] == "logits"
+        file = Path(args["model_repository"], parameters["labels"]["string_value"])
+        self.labels = np.array(file.read_bytes().splitlines(), dtype=np.object_)
+
+    def execute(self, requests: list[Any]) -> list[Any]:
+        """Answer each request by itself, since each has its own `top_k`."""
+        return [self._answer(request) for request in requests]
+
+    def _answer(self, request: Any) -> Any:
+        try:
+            k = top_k_of(request.parameters(), len(self.labels))
+        except ValueError as error:
+            refusal = pb_utils.TritonError(str(error), pb_utils.TritonError.INVALID_ARG)
+            return pb_utils.InferenceResponse(error=refusal)
+        scores = pb_utils.get_input_tensor_by_name(request, "SCORES").as_numpy()
+        probabilities = softmax(scores) if self.are_logits else scores
+        classes = best(scores, k)
+        return pb_utils.InferenceResponse(
+            [
+                pb_utils.Tensor("CLASS_ID", classes),
+                pb_utils.Tensor("PROBABILITY", np.take_along_axis(probabilities, classes, axis=1)),
+                pb_utils.Tensor("LABEL", self.labels[classes]),
+            ]
+        )

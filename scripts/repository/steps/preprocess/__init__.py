@@ -1,0 +1,1 @@
+"""Image bytes to the tensor that a classifier takes."""

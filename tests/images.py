@@ -1,0 +1,44 @@
+"""Pictures for the tests: the sample photograph in every size and format, and broken ones."""
+
+import io
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from client import SAMPLE
+
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF")
+BROKEN = {
+    "nothing": b"",
+    "text": b"this is no image",
+    "half a JPEG": SAMPLE.read_bytes()[:9000],
+    "a PNG's head": b"\x89PNG\r\n\x1a\n" + bytes(40),
+    "an SVG": b"<svg xmlns='http://www.w3.org/2000/svg'/>",
+}
+
+
+def photo(width: int = 451, height: int = 300, mode: str = "RGB") -> Image.Image:
+    return Image.open(SAMPLE).resize((width, height)).convert(mode)
+
+
+def encode(image: Image.Image, file_format: str = "PNG", **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, file_format, **options)
+    return buffer.getvalue()
+
+
+def noise(width: int, height: int, seed: int) -> Image.Image:
+    """A smooth coloured pattern, another one for each seed."""
+    pixels = np.random.default_rng(seed).integers(0, 256, (4, 5, 3), dtype=np.uint8)
+    return Image.fromarray(pixels).resize((width, height), Image.Resampling.BICUBIC)
+
+
+def mixed_sizes() -> list[bytes]:
+    """Four different pictures, wide, high, small and large, in different formats."""
+    return [
+        encode(photo(451, 300), "JPEG"),
+        encode(noise(240, 420, seed=1), "PNG"),
+        encode(photo(120, 90).transpose(Image.Transpose.FLIP_TOP_BOTTOM), "BMP"),
+        encode(noise(900, 700, seed=2), "WEBP", lossless=True),
+    ]

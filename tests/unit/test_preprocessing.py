@@ -1,0 +1,150 @@
+"""The preprocessing step's own code, outside Triton."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from scripts.repository.steps.preprocess import imaging
+from scripts.repository.steps.preprocess.imaging import ImageError, Normalizer, crop_to, decode
+from scripts.repository.steps.preprocess.recipe import Recipe
+from tests import images, reference
+
+ORIENTATIONS = range(1, 9)
+
+
+def preprocess(data: bytes, recipe: Recipe) -> reference.Array:
+    out = np.empty((3, recipe.crop, recipe.crop), np.float32)
+    Normalizer(recipe).write(crop_to(decode(data), recipe), out)
+    return out
+
+
+@pytest.mark.parametrize("size", [(451, 300), (300, 451), (256, 256), (97, 1000), (33, 21)])
+@pytest.mark.parametrize(("resize", "crop"), [(256, 224), (224, 224), (342, 299)])
+def test_pixels_equal_the_zoo_reference(size: tuple[int, int], resize: int, crop: int) -> None:
+    data = images.encode(images.photo(*size))
+    expected = reference.pixels(data, resize, crop)
+    np.testing.assert_allclose(preprocess(data, Recipe(resize, crop)), expected, atol=2e-6)
+
+
+@pytest.mark.parametrize("file_format", images.FORMATS)
+def test_every_promised_format_is_decoded(file_format: str) -> None:
+    image = decode(images.encode(images.photo(), file_format))
+    assert (image.mode, image.size) == ("RGB", (451, 300))
+
+
+def test_a_format_that_is_not_promised_is_refused() -> None:
+    with pytest.raises(ImageError, match="send JPEG, PNG, WEBP, BMP or GIF"):
+        decode(images.encode(images.photo(), "TIFF"))
+
+
+@pytest.mark.parametrize("mode", ["L", "P", "CMYK", "1", "LA", "RGBA"])
+def test_every_mode_becomes_the_rgb_picture_that_a_person_sees(mode: str) -> None:
+    image = images.photo(mode=mode)
+    data = images.encode(image, "JPEG" if mode == "CMYK" else "PNG", quality=95)
+    seen = np.asarray(image.convert("RGB"), dtype=int)
+    assert np.abs(np.asarray(decode(data), dtype=int) - seen).mean() < 2
+
+
+def test_16_bit_grey_is_scaled_and_not_clipped() -> None:
+    grey = np.asarray(images.photo(mode="L"))
+    deep = Image.fromarray(grey.astype(np.uint16) * 256 + 7)
+    assert deep.mode == "I;16"
+    decoded = np.asarray(decode(images.encode(deep)))
+    np.testing.assert_array_equal(decoded, np.repeat(grey[:, :, None], 3, axis=2))
+
+
+def test_transparent_pixels_are_laid_on_white() -> None:
+    image = Image.new("RGBA", (40, 40), (255, 0, 0, 0))
+    assert decode(images.encode(image)).getpixel((5, 5)) == (255, 255, 255)
+
+
+def test_a_transparent_palette_colour_is_laid_on_white() -> None:
+    image = Image.new("P", (40, 40), 0)
+    image.putpalette([255, 0, 0, 0, 255, 0])
+    data = images.encode(image, "GIF", transparency=0)
+    assert decode(data).getpixel((5, 5)) == (255, 255, 255)
+
+
+def test_the_first_frame_of_an_animation_counts() -> None:
+    frames = [Image.new("RGB", (50, 40), colour) for colour in ("red", "blue")]
+    data = images.encode(frames[0], "GIF", save_all=True, append_images=frames[1:])
+    assert decode(data).getpixel((5, 5)) == (255, 0, 0)
+
+
+@pytest.mark.parametrize("orientation", ORIENTATIONS)
+def test_exif_orientation_turns_the_picture_upright(orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    upright = images.photo(60, 40)
+    data = images.encode(_stored_as(upright, orientation), "PNG", exif=exif)
+    np.testing.assert_array_equal(np.asarray(decode(data)), np.asarray(upright))
+
+
+def _stored_as(upright: Image.Image, orientation: int) -> Image.Image:
+    """Find the stored picture that Pillow's own exif_transpose turns upright again."""
+    transposes = Image.Transpose
+    inverse = {
+        2: transposes.FLIP_LEFT_RIGHT,
+        3: transposes.ROTATE_180,
+        4: transposes.FLIP_TOP_BOTTOM,
+        5: transposes.TRANSPOSE,
+        6: transposes.ROTATE_90,
+        7: transposes.TRANSVERSE,
+        8: transposes.ROTATE_270,
+    }
+    return upright.transpose(inverse[orientation]) if orientation in inverse else upright
+
+
+def test_broken_exif_data_does_not_make_a_broken_image() -> None:
+    data = images.encode(images.photo(), "JPEG", exif=b"Exif\x00\x00MM\x00*\xff\xff\xff\xff")
+    assert decode(data).size == (451, 300)
+
+
+@pytest.mark.parametrize("data", images.BROKEN.values(), ids=images.BROKEN)
+def test_broken_bytes_are_refused(data: bytes) -> None:
+    with pytest.raises(ImageError):
+        decode(data)
+
+
+def test_random_damage_never_raises_anything_but_an_image_error() -> None:
+    rng = np.random.default_rng(0)
+    for file_format in images.FORMATS:
+        whole = np.frombuffer(images.encode(images.photo(80, 60), file_format), np.uint8)
+        for _ in range(60):
+            damaged = whole.copy()
+            places = rng.integers(0, len(whole), 8)
+            damaged[places] = rng.integers(0, 256, 8)
+            try:
+                decode(damaged.tobytes())
+            except ImageError:
+                continue
+
+
+def test_an_image_of_too_many_pixels_is_refused_before_it_is_decoded() -> None:
+    data = images.encode(Image.new("1", (20_000, 20_000)))
+    assert len(data) < 100_000
+    with pytest.raises(ImageError, match=f"at most {imaging.MAX_PIXELS}"):
+        decode(data)
+
+
+def test_a_strip_one_pixel_high_does_not_grow_to_gigabytes() -> None:
+    strip = Image.new("RGB", (50_000, 1), "red")
+    assert crop_to(strip, Recipe()).size == (224, 224)
+
+
+@pytest.mark.parametrize(
+    ("numbers", "complaint"),
+    [
+        ({"resize": 200, "crop": 224}, "does not fit"),
+        ({"crop": 0}, "is empty"),
+        ({"std": (0.2, 0.0, 0.2)}, "divides by zero"),
+    ],
+)
+def test_a_recipe_that_cannot_work_is_refused(numbers: dict[str, object], complaint: str) -> None:
+    with pytest.raises(ValueError, match=complaint):
+        Recipe(**numbers)  # type: ignore[arg-type]
+
+
+def test_a_recipe_survives_the_configuration_file() -> None:
+    recipe = Recipe(300, 299, (0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
+    assert Recipe.from_json(recipe.to_json()) == recipe
