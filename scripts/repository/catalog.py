@@ -1,0 +1,176 @@
+"""The ImageNet classifiers of the ONNX Model Zoo that this project knows by name."""
+
+from dataclasses import dataclass
+
+from scripts.repository.errors import BuildError
+from scripts.repository.steps.preprocess.recipe import Recipe
+
+# The zoo's pages: every ResNet resizes to 256 and crops 224, MobileNetV2 resizes to 224.
+RESNET = Recipe(resize=256, crop=224)
+MOBILENET = Recipe(resize=224, crop=224)
+
+# Where the zoo's files live since its LFS downloads ended in July 2025, the first one first.
+MIRRORS = (
+    "https://huggingface.co/onnxmodelzoo/{file}/resolve/main/{file}.onnx",
+    "https://huggingface.co/onnxmodelzoo/legacy_models/resolve/main/"
+    "validated/vision/classification/{family}/model/{file}.onnx",
+)
+
+
+@dataclass(frozen=True)
+class ZooModel:
+    """A classifier of the zoo: 224 x 224 RGB in, the logits of ILSVRC2012's 1,000 classes out.
+
+    `size` is in bytes, `top1` and `top5` are the zoo's published accuracies in percent, and
+    `output` is the name of the graph's logits.
+    """
+
+    name: str
+    zoo_file: str
+    size: int
+    sha256: str
+    top1: float
+    top5: float
+    output: str
+    recipe: Recipe
+
+    @property
+    def family(self) -> str:
+        """The zoo's folder: `resnet` or `mobilenet`."""
+        return "mobilenet" if self.name.startswith("mobilenet") else "resnet"
+
+    @property
+    def urls(self) -> tuple[str, ...]:
+        """Where the file can be downloaded, the preferred place first."""
+        return tuple(url.format(file=self.zoo_file, family=self.family) for url in MIRRORS)
+
+
+CATALOG: dict[str, ZooModel] = {
+    model.name: model
+    for model in (
+        ZooModel(
+            name="resnet18_v1",
+            zoo_file="resnet18-v1-7",
+            size=46_820_737,
+            sha256="4e8f8653e7a2222b3904cc3fe8e304cd8b339ce1d05fd24688162f86fb6df52c",
+            top1=69.93,
+            top5=89.29,
+            output="resnetv15_dense0_fwd",
+            recipe=RESNET,
+        ),
+        ZooModel(
+            name="resnet34_v1",
+            zoo_file="resnet34-v1-7",
+            size=87_302_588,
+            sha256="883a41b2e30ddc2e422c108b091b5e70b92d37dc5c345a2c563dcae27971e2cc",
+            top1=73.73,
+            top5=91.40,
+            output="resnetv16_dense0_fwd",
+            recipe=RESNET,
+        ),
+        ZooModel(
+            name="resnet50_v1",
+            zoo_file="resnet50-v1-7",
+            size=102_583_340,
+            sha256="af16a04a6ec48ac494065d4439fe9dea590d337b9ca6dc328160ccf04a217b9c",
+            top1=74.93,
+            top5=92.38,
+            output="resnetv17_dense0_fwd",
+            recipe=RESNET,
+        ),
+        ZooModel(
+            name="resnet101_v1",
+            zoo_file="resnet101-v1-7",
+            size=178_914_043,
+            sha256="760702f6ec0138f71ebac66f4e95d1c72dc9267a8544f4d4667a53075fd0497c",
+            top1=76.48,
+            top5=93.20,
+            output="resnetv18_dense0_fwd",
+            recipe=RESNET,
+        ),
+        ZooModel(
+            name="resnet152_v1",
+            zoo_file="resnet152-v1-7",
+            size=241_816_206,
+            sha256="b0ec92437bf8c9d0739bf9bafdea9638e13f9e3c1e2fb766ad546cc182fd3f6d",
+            top1=77.11,
+            top5=93.61,
+            output="resnetv19_dense0_fwd",
+            recipe=RESNET,
+        ),
+        ZooModel(
+            name="resnet18_v2",
+            zoo_file="resnet18-v2-7",
+            size=46_806_737,
+            sha256="3b4d048057854022232aa20bf68262e31718ab7119a17f920b8a2dc1433f824b",
+            top1=69.70,
+            top5=89.49,
+            output="resnetv22_dense0_fwd",
+            recipe=RESNET,
+        ),
+        ZooModel(
+            name="resnet34_v2",
+            zoo_file="resnet34-v2-7",
+            size=87_288_587,
+            sha256="3d3815e25f4b1ea967e2a526a3b27ef2a03af1725bdc199a63a271c26862d914",
+            top1=73.36,
+            top5=91.43,
+            output="resnetv23_dense0_fwd",
+            recipe=RESNET,
+        ),
+        ZooModel(
+            name="resnet50_v2",
+            zoo_file="resnet50-v2-7",
+            size=102_442_452,
+            sha256="79102261eb6e5fd7af5d27f41316293e388c5cb691e5d25bfb035c4f64fefe31",
+            top1=75.81,
+            top5=92.82,
+            output="resnetv24_dense0_fwd",
+            recipe=RESNET,
+        ),
+        ZooModel(
+            name="resnet101_v2",
+            zoo_file="resnet101-v2-7",
+            size=178_682_301,
+            sha256="3a0a819ea0953fb4700b0d98e43540aeee253e5b4c503c552b0c7979fc67767d",
+            top1=77.42,
+            top5=93.61,
+            output="resnetv25_dense0_fwd",
+            recipe=RESNET,
+        ),
+        ZooModel(
+            name="resnet152_v2",
+            zoo_file="resnet152-v2-7",
+            size=241_503_848,
+            sha256="40fb3f6dd313ba786a2c8077a0ef7d7b4afeda5d037365400d3a7fbc2b1bee64",
+            top1=78.20,
+            top5=94.21,
+            output="resnetv27_dense0_fwd",
+            recipe=RESNET,
+        ),
+        ZooModel(
+            name="mobilenetv2",
+            zoo_file="mobilenetv2-7",
+            size=14_246_826,
+            sha256="c1c513582d56afceff8516c73804e484c81c6a830712ab6d682253f4a3cd042f",
+            top1=70.94,
+            top5=89.99,
+            output="mobilenetv20_output_flatten0_reshape0",
+            recipe=MOBILENET,
+        ),
+    )
+}
+
+
+def select(names: list[str]) -> list[ZooModel]:
+    """The models of these names in the catalogue's order; `all` stands for every one.
+
+    Raises:
+        BuildError: a name is not in the catalogue.
+    """
+    unknown = [name for name in names if name not in CATALOG and name != "all"]
+    if unknown:
+        raise BuildError(
+            f"unknown model {', '.join(unknown)}; choose from: all, {', '.join(CATALOG)}"
+        )
+    return [model for model in CATALOG.values() if model.name in names or "all" in names]
