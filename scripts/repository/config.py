@@ -1,0 +1,105 @@
+"""What Triton has to know of a model: dataclasses, printed as config.pbtxt."""
+
+from dataclasses import dataclass, field
+
+from google.protobuf import text_format
+from tritonclient.grpc import model_config_pb2 as pb
+
+MAX_BATCH_SIZE = 32
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """An input or output without its batch dimension; -1 stands for any size.
+
+    `data_type` is one of the protobuf's, such as `TYPE_FP32`.
+    """
+
+    name: str
+    data_type: str
+    dims: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Part:
+    """A model that a backend runs: one step of an ensemble.
+
+    `cpu_instances` is None where Triton decides: an instance on each GPU, or one on the CPU.
+    `warm_up` runs it once on random data before it counts as ready, at these sizes where its
+    inputs leave them open.
+    """
+
+    name: str
+    backend: str
+    inputs: tuple[Tensor, ...]
+    outputs: tuple[Tensor, ...]
+    parameters: dict[str, str] = field(default_factory=dict)
+    cpu_instances: int | None = None
+    warm_up: tuple[int, ...] = ()
+
+    def to_protobuf(self) -> pb.ModelConfig:
+        """Make the message that config.pbtxt holds."""
+        config = pb.ModelConfig(name=self.name, backend=self.backend, max_batch_size=MAX_BATCH_SIZE)
+        _set_tensors(config, self.inputs, self.outputs)
+        config.dynamic_batching.SetInParent()
+        for key, value in self.parameters.items():
+            config.parameters[key].string_value = value
+        if self.cpu_instances:
+            config.instance_group.add(kind=pb.ModelInstanceGroup.KIND_CPU, count=self.cpu_instances)
+        if self.warm_up:
+            _set_warm_up(config, self.inputs[0], self.warm_up)
+        return config
+
+
+@dataclass(frozen=True)
+class Step:
+    """Where an ensemble's step stands: `inputs` and `outputs` map the part's tensors to its own."""
+
+    part: str
+    inputs: dict[str, str]
+    outputs: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Ensemble:
+    """A chain of parts under one name. It has no batching of its own: only its parts batch."""
+
+    name: str
+    inputs: tuple[Tensor, ...]
+    outputs: tuple[Tensor, ...]
+    steps: tuple[Step, ...]
+
+    def to_protobuf(self) -> pb.ModelConfig:
+        """Make the message that config.pbtxt holds."""
+        config = pb.ModelConfig(name=self.name, platform="ensemble", max_batch_size=MAX_BATCH_SIZE)
+        _set_tensors(config, self.inputs, self.outputs)
+        for step in self.steps:
+            config.ensemble_scheduling.step.add(
+                model_name=step.part,
+                model_version=-1,
+                input_map=step.inputs,
+                output_map=step.outputs,
+            )
+        return config
+
+
+def to_pbtxt(model: Part | Ensemble) -> str:
+    """Print a model's configuration as Triton reads it."""
+    return text_format.MessageToString(model.to_protobuf())
+
+
+def _set_tensors(
+    config: pb.ModelConfig, inputs: tuple[Tensor, ...], outputs: tuple[Tensor, ...]
+) -> None:
+    for tensors, messages in ((inputs, config.input), (outputs, config.output)):
+        for tensor in tensors:
+            data_type = pb.DataType.Value(tensor.data_type)
+            messages.add(name=tensor.name, data_type=data_type, dims=tensor.dims)
+
+
+def _set_warm_up(config: pb.ModelConfig, tensor: Tensor, dims: tuple[int, ...]) -> None:
+    warm_up = config.model_warmup.add(name="one random image", batch_size=1, count=1)
+    sample = warm_up.inputs[tensor.name]
+    sample.data_type = pb.DataType.Value(tensor.data_type)
+    sample.dims.extend(dims)
+    sample.random_data = True

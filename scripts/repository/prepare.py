@@ -1,0 +1,292 @@
+"""Any classifier's ONNX graph to one that Triton can serve in batches."""
+
+import logging
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import onnxruntime
+from onnx import ModelProto, TensorProto, numpy_helper, version_converter
+
+from scripts.repository.errors import BuildError
+
+logger = logging.getLogger(__name__)
+
+Array = npt.NDArray[np.float32]
+
+# What every onnxruntime from 1.19 (Triton 24.10) on loads. IR 4 is the first in which an
+# initializer need not be a graph input.
+IR_VERSIONS = (4, 10)
+OPSETS = (7, 21)
+
+TOLERANCE = 1e-4
+DEFAULT_SIZE = 224
+# Onnxruntime says in warnings what the checks here say in errors.
+LOG_ERRORS_ONLY = 3
+
+
+@dataclass(frozen=True)
+class Signature:
+    """What a classifier takes and gives: FP32 [N, 3, height, width] in, FP32 [N, classes] out.
+
+    `batch`, `height` and `width` are None where they are symbolic.
+    """
+
+    input: str
+    output: str
+    batch: int | None
+    height: int | None
+    width: int | None
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A servable graph; `scores` tells what it gives out: `logits` or `probabilities`."""
+
+    model: ModelProto
+    signature: Signature
+    classes: int
+    scores: str
+
+    @property
+    def opset(self) -> int:
+        """The version of the default operator set."""
+        return _opset(self.model)
+
+
+def prepare(model: ModelProto, *, size: int | None = None) -> Prepared:
+    """Free a classifier's batch, and its height and width where the graph allows it.
+
+    No initializer is left among the inputs, opset and IR are ones that onnxruntime 1.19 and later
+    load, and the tensors keep their names. `size` is the height and width to try a graph with
+    that does not fix its own.
+
+    Raises:
+        BuildError: the graph is no image classifier, or does not compute the same afterwards.
+    """
+    signature = read_signature(model)
+    height, width = (side or size or DEFAULT_SIZE for side in (signature.height, signature.width))
+    images = _random_images(2 * (signature.batch or 1), height, width)
+    expected = _Runner(model, signature).run(images)
+
+    prepared = _with_servable_versions(model)
+    _drop_initializers_from_inputs(prepared)
+    _free_batch(prepared, signature)
+    batched = replace(signature, batch=None, height=height, width=width)
+    free = replace(signature, batch=None, height=None, width=None)
+    if _takes_any_size(_with_free_size(prepared), free, images, expected):
+        prepared, signature = _with_free_size(prepared), free
+    else:
+        _check_same(expected, _Runner(prepared, batched).run(images))
+        signature = batched
+    return Prepared(
+        model=prepared,
+        signature=signature,
+        classes=expected.shape[1],
+        scores="probabilities" if _ends_in_softmax(prepared, signature.output) else "logits",
+    )
+
+
+def read_signature(model: ModelProto) -> Signature:
+    """Find a classifier's input and output.
+
+    Raises:
+        BuildError: it has not one FP32 input [N, 3, H, W] and one FP32 output [N, classes].
+    """
+    initializers = {tensor.name for tensor in model.graph.initializer}
+    inputs = [value for value in model.graph.input if value.name not in initializers]
+    image = _only(inputs, "input", rank=4)
+    scores = _only(list(model.graph.output), "output", rank=2)
+    batch, channels, height, width = _dims(image)
+    if channels != 3:  # noqa: PLR2004
+        raise BuildError(
+            f"input {image.name} is {_shape(image)}; an image classifier here takes "
+            "[N, 3, height, width], channels first"
+        )
+    return Signature(image.name, scores.name, batch, height, width)
+
+
+def _only(values: list[onnx.ValueInfoProto], kind: str, *, rank: int) -> onnx.ValueInfoProto:
+    if len(values) != 1:
+        names = ", ".join(value.name for value in values)
+        raise BuildError(f"the graph has {len(values)} {kind}s ({names}); a classifier has one")
+    value = values[0]
+    if value.type.tensor_type.elem_type != TensorProto.FLOAT or len(_dims(value)) != rank:
+        shape = "[N, 3, height, width]" if kind == "input" else "[N, classes]"
+        raise BuildError(f"{kind} {value.name} is {_shape(value)}; it should be FLOAT {shape}")
+    return value
+
+
+def _dims(value: onnx.ValueInfoProto) -> list[int | None]:
+    return [dim.dim_value or None for dim in value.type.tensor_type.shape.dim]
+
+
+def _shape(value: onnx.ValueInfoProto) -> str:
+    dims = (str(dim.dim_value or dim.dim_param) for dim in value.type.tensor_type.shape.dim)
+    return f"{TensorProto.DataType.Name(value.type.tensor_type.elem_type)} [{', '.join(dims)}]"
+
+
+def _opset(model: ModelProto) -> int:
+    return max(int(opset.version) for opset in model.opset_import if not opset.domain)
+
+
+def _with_servable_versions(model: ModelProto) -> ModelProto:
+    lowest, highest = OPSETS
+    opset = min(max(_opset(model), lowest), highest)
+    prepared = ModelProto()
+    prepared.CopyFrom(model)
+    if opset != _opset(model):
+        try:
+            prepared = version_converter.convert_version(model, opset)
+        except RuntimeError as error:
+            raise BuildError(
+                f"opset {_opset(model)} cannot be converted to {opset}, which Triton's "
+                f"onnxruntime loads; export the model with opset {lowest} to {highest}"
+            ) from error
+    oldest, newest = IR_VERSIONS
+    prepared.ir_version = min(max(model.ir_version, oldest), newest)
+    return prepared
+
+
+def _drop_initializers_from_inputs(model: ModelProto) -> None:
+    # As inputs they could be overridden, so onnxruntime would not fold BatchNorm into them.
+    initializers = {tensor.name for tensor in model.graph.initializer}
+    inputs = [value for value in model.graph.input if value.name not in initializers]
+    del model.graph.input[:]
+    model.graph.input.extend(inputs)
+
+
+def _free_batch(model: ModelProto, signature: Signature) -> None:
+    for value in (*model.graph.input, *model.graph.output):
+        value.type.tensor_type.shape.dim[0].dim_param = "N"
+    # Inferred shapes still hold the old batch; onnxruntime infers them anew.
+    del model.graph.value_info[:]
+    if signature.batch:
+        _free_reshapes(model, signature.batch)
+
+
+def _free_reshapes(model: ModelProto, batch: int) -> None:
+    """Let Reshape nodes with a constant shape follow the batch."""
+    constants = _constants(model)
+    for index, node in enumerate(model.graph.node):
+        if node.op_type != "Reshape" or len(node.input) == 1 or node.input[1] not in constants:
+            continue
+        shape = _batched_shape(constants[node.input[1]], batch)
+        # Its own copy: another node may use the same constant for something else.
+        name = f"{node.input[1]}_batched_{index}"
+        model.graph.initializer.append(numpy_helper.from_array(shape, name))
+        node.input[1] = name
+    _drop_unused_initializers(model)
+
+
+def _constants(model: ModelProto) -> dict[str, npt.NDArray[np.int64]]:
+    constants = {
+        tensor.name: numpy_helper.to_array(tensor)
+        for tensor in model.graph.initializer
+        if tensor.data_type == TensorProto.INT64
+    }
+    for node in model.graph.node:
+        if node.op_type == "Constant" and node.attribute[0].name == "value":
+            constants[node.output[0]] = numpy_helper.to_array(node.attribute[0].t)
+    return constants
+
+
+def _batched_shape(shape: npt.NDArray[np.int64], batch: int) -> npt.NDArray[np.int64]:
+    batched = shape.copy()
+    if not shape.size or shape[0] < 1:
+        return batched
+    if -1 not in shape:
+        # Right also where heads or groups are folded into the batch.
+        batched[0] = -1
+    elif shape[0] == batch:
+        batched[0] = 0  # as it came in
+    return batched
+
+
+def _drop_unused_initializers(model: ModelProto) -> None:
+    used = {name for node in model.graph.node for name in node.input}
+    kept = [tensor for tensor in model.graph.initializer if tensor.name in used]
+    del model.graph.initializer[:]
+    model.graph.initializer.extend(kept)
+
+
+def _with_free_size(model: ModelProto) -> ModelProto:
+    free = ModelProto()
+    free.CopyFrom(model)
+    for dim, symbol in zip(free.graph.input[0].type.tensor_type.shape.dim[2:], "HW", strict=True):
+        dim.dim_param = symbol
+    return free
+
+
+def _takes_any_size(
+    model: ModelProto, signature: Signature, images: Array, expected: Array
+) -> bool:
+    """Try the images at their own size and larger, as a wide and as a high picture."""
+    _, _, height, width = images.shape
+    try:
+        runner = _Runner(model, signature)
+        _check_same(expected, runner.run(images))
+        for taller, wider in ((32, 64), (64, 32)):
+            larger = _random_images(len(images), height + taller, width + wider)
+            if runner.run(larger).shape != expected.shape:
+                return False
+    except BuildError as error:
+        logger.info("height and width stay fixed: %s", error)
+        return False
+    return True
+
+
+def _ends_in_softmax(model: ModelProto, output: str) -> bool:
+    return any(node.op_type == "Softmax" for node in model.graph.node if output in node.output)
+
+
+def _random_images(count: int, height: int, width: int) -> Array:
+    rng = np.random.default_rng(0)
+    return rng.standard_normal((count, 3, height, width), dtype=np.float32)
+
+
+class _Runner:
+    """A graph in onnxruntime, run on any number of images in batches of the size it takes."""
+
+    def __init__(self, model: ModelProto, signature: Signature) -> None:
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = LOG_ERRORS_ONLY
+        self._signature = signature
+        try:
+            self._session = onnxruntime.InferenceSession(
+                model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+            )
+        except Exception as error:
+            raise BuildError(f"onnxruntime does not load it: {_first_line(error)}") from error
+
+    def run(self, images: Array) -> Array:
+        batch = self._signature.batch or len(images)
+        starts = range(0, len(images), batch)
+        return np.concatenate([self._run_batch(images[at : at + batch]) for at in starts])
+
+    def _run_batch(self, images: Array) -> Array:
+        try:
+            feeds = {self._signature.input: images}
+            scores: Array = self._session.run([self._signature.output], feeds)[0]
+        except Exception as error:
+            raise BuildError(f"onnxruntime does not run it: {_first_line(error)}") from error
+        return scores
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0]
+
+
+def _check_same(expected: Array, actual: Array) -> None:
+    if expected.shape != actual.shape:
+        raise BuildError(
+            f"with a free batch the graph gives {list(actual.shape)}, not {list(expected.shape)}; "
+            "export the model with a symbolic batch dimension"
+        )
+    difference = np.abs(expected - actual).max() / max(1, np.abs(expected).max())
+    if not difference <= TOLERANCE:
+        raise BuildError(
+            f"the prepared graph differs from the original by {difference:.1e}, more than "
+            f"{TOLERANCE}; export the model with a symbolic batch dimension"
+        )

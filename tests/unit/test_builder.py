@@ -1,0 +1,210 @@
+"""Building repositories from small graphs: what is written, kept, replaced and refused."""
+
+import hashlib
+import json
+from pathlib import Path
+
+import onnx
+import pytest
+from google.protobuf import text_format
+from tritonclient.grpc import model_config_pb2
+
+from scripts.repository import builder, manifest, sources
+from scripts.repository.ensemble import IMAGENET_LABELS
+from scripts.repository.errors import BuildError
+from scripts.repository.prepare import read_signature
+from tests.graphs import CLASSES, FLEXIBLE, classifier
+
+
+@pytest.fixture
+def graph(tmp_path: Path) -> Path:
+    file = tmp_path / "birds.onnx"
+    onnx.save(classifier(FLEXIBLE), file)
+    return file
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Path:
+    return tmp_path / "model_repository"
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return {str(file.relative_to(folder)): file.read_bytes() for file in files}
+
+
+def models(folder: Path) -> set[str]:
+    return {path.parent.name for path in folder.glob("*/config.pbtxt")}
+
+
+def config(repository: Path, part: str) -> model_config_pb2.ModelConfig:
+    text = (repository / part / "config.pbtxt").read_text()
+    return text_format.Parse(text, model_config_pb2.ModelConfig())
+
+
+def test_a_classifier_is_an_ensemble_and_its_three_parts(graph: Path, repository: Path) -> None:
+    builder.add(repository, sources.from_file(graph, "birds"))
+    parts = {"birds", "birds_preprocess", "birds_onnx", "birds_postprocess"}
+    assert models(repository) == parts
+    assert all((repository / part / "1").is_dir() for part in parts)
+
+
+def test_the_same_input_gives_the_same_bytes(graph: Path, tmp_path: Path) -> None:
+    for name in ("first", "second"):
+        builder.add(tmp_path / name, sources.from_file(graph, "birds"))
+    assert contents(tmp_path / "first") == contents(tmp_path / "second")
+
+
+def test_building_again_in_place_changes_nothing(graph: Path, repository: Path) -> None:
+    builder.add(repository, sources.from_file(graph, "birds"))
+    before = contents(repository)
+    builder.add(repository, sources.from_file(graph, "birds"))
+    assert contents(repository) == before
+
+
+def test_every_configuration_reads_back_as_triton_reads_it(graph: Path, repository: Path) -> None:
+    builder.add(repository, sources.from_file(graph, "birds"))
+    for part in models(repository):
+        message = config(repository, part)
+        assert message.name == part
+        assert message.max_batch_size == 32
+        assert message.backend or message.platform == "ensemble"
+        assert message.input
+        assert message.output
+
+
+def test_the_graph_runs_where_triton_decides(graph: Path, repository: Path) -> None:
+    builder.add(repository, sources.from_file(graph, "birds"))
+    assert not config(repository, "birds_onnx").instance_group
+    assert "KIND_CPU" not in (repository / "birds_onnx" / "config.pbtxt").read_text()
+
+
+def test_only_the_parts_batch(graph: Path, repository: Path) -> None:
+    builder.add(repository, sources.from_file(graph, "birds"))
+    batching = {
+        part: config(repository, part).HasField("dynamic_batching") for part in models(repository)
+    }
+    assert not batching.pop("birds")
+    assert all(batching.values())
+
+
+def test_the_manifest_says_what_a_classifier_was_made_from(graph: Path, repository: Path) -> None:
+    builder.add(repository, sources.from_file(graph, "birds", resize=40))
+    entry = json.loads((repository / "manifest.json").read_text())["models"]["birds"]
+    model = repository / "birds_onnx" / "1" / "model.onnx"
+    assert entry["source"] == "file birds.onnx"
+    assert entry["source_sha256"] == hashlib.sha256(graph.read_bytes()).hexdigest()
+    assert entry["prepared_sha256"] == hashlib.sha256(model.read_bytes()).hexdigest()
+    assert entry["opset"] == 13
+    assert (entry["recipe"]["resize"], entry["recipe"]["crop"]) == (40, 32)
+    assert (repository / entry["labels"]).read_text().splitlines()[3] == "class 3"
+
+
+def test_the_crop_is_the_size_that_the_graph_fixes(graph: Path) -> None:
+    assert read_signature(onnx.load(graph)).height == 32
+    recipe = sources.from_file(graph, "birds").recipe
+    assert (recipe.resize, recipe.crop) == (37, 32)
+
+
+def test_labels_come_from_a_file(graph: Path, repository: Path, tmp_path: Path) -> None:
+    file = tmp_path / "labels.txt"
+    file.write_text("\n".join(f"bird {number}" for number in range(CLASSES)), "utf-8")
+    builder.add(repository, sources.from_file(graph, "birds", labels=sources.read_labels(file)))
+    written = (repository / "birds_postprocess" / "labels.txt").read_text("utf-8")
+    assert written.splitlines()[:2] == ["bird 0", "bird 1"]
+
+
+def test_another_classifier_leaves_the_first_alone(graph: Path, repository: Path) -> None:
+    builder.add(repository, sources.from_file(graph, "birds"))
+    builder.add(repository, sources.from_file(graph, "planes"))
+    assert set(manifest.read(repository)) == {"birds", "planes"}
+    assert {"birds", "planes", "birds_onnx", "planes_onnx"} <= models(repository)
+
+
+def test_parts_that_nothing_uses_any_more_are_removed(graph: Path, repository: Path) -> None:
+    builder.add(repository, sources.from_file(graph, "birds"))
+    builder.add(repository, sources.from_file(graph, "planes"))
+    assert builder.keep_only(repository, {"planes"}) == {"birds"}
+    assert models(repository) == {
+        "planes",
+        "planes_preprocess",
+        "planes_onnx",
+        "planes_postprocess",
+    }
+
+
+def test_a_failed_build_leaves_the_repository_as_it_was(
+    graph: Path, repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    builder.add(repository, sources.from_file(graph, "birds"))
+    before = contents(repository)
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device", "model.onnx")
+
+    monkeypatch.setattr(builder, "_write_onnx", full)
+    with pytest.raises(OSError, match="No space left"):
+        builder.add(repository, sources.from_file(graph, "birds", resize=64))
+    assert contents(repository) == before
+
+
+def test_a_folder_that_is_no_model_repository_is_left_alone(graph: Path, tmp_path: Path) -> None:
+    with pytest.raises(BuildError, match=r"not empty and has no manifest\.json"):
+        builder.add(tmp_path, sources.from_file(graph, "birds"))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["birds.onnx"]
+
+
+def test_a_name_that_is_another_classifiers_part_is_refused(graph: Path, repository: Path) -> None:
+    builder.add(repository, sources.from_file(graph, "birds"))
+    with pytest.raises(BuildError, match="birds_onnx belongs to birds"):
+        builder.add(repository, sources.from_file(graph, "birds_onnx"))
+
+
+@pytest.mark.parametrize("name", ["", "a b", "../up", ".hidden", "ü", "a/b"])
+def test_a_name_that_no_url_could_hold_is_refused(name: str) -> None:
+    with pytest.raises(BuildError, match="is no model name"):
+        builder.check_name(name)
+
+
+@pytest.mark.parametrize("name", ["resnet50_v1", "imagenet_postprocess"])
+def test_the_projects_own_names_are_refused(name: str) -> None:
+    with pytest.raises(BuildError, match="choose another with --name"):
+        builder.check_name(name)
+
+
+def test_too_few_labels_are_refused(graph: Path, repository: Path) -> None:
+    with pytest.raises(BuildError, match="birds: the graph has 10 classes and the labels file 2"):
+        builder.add(repository, sources.from_file(graph, "birds", labels=("crow", "owl")))
+
+
+def test_a_crop_that_the_graph_does_not_take_is_refused(graph: Path) -> None:
+    with pytest.raises(BuildError, match="takes 32 x 32, not a crop of 64"):
+        sources.from_file(graph, "birds", crop=64)
+
+
+@pytest.mark.parametrize("content", [b"", b"no protobuf at all", b"\x08\x07"])
+def test_a_file_that_is_no_onnx_is_refused(tmp_path: Path, content: bytes) -> None:
+    file = tmp_path / "model.onnx"
+    file.write_bytes(content)
+    with pytest.raises(BuildError, match="is not an ONNX file"):
+        sources.from_file(file, "birds")
+
+
+def test_external_data_comes_along(tmp_path: Path, repository: Path) -> None:
+    file = tmp_path / "external" / "birds.onnx"
+    file.parent.mkdir()
+    model = classifier(FLEXIBLE)
+    weight = model.graph.initializer[0].raw_data
+    onnx.save(model, file, save_as_external_data=True, location="birds.data", size_threshold=0)
+    builder.add(repository, sources.from_file(file, "birds"))
+    prepared = onnx.load(repository / "birds_onnx" / "1" / "model.onnx")
+    assert prepared.graph.initializer[0].raw_data == weight
+
+
+def test_the_project_carries_imagenets_class_names() -> None:
+    assert len(set(IMAGENET_LABELS)) == 1000
+    assert IMAGENET_LABELS[285] == "n02124075 Egyptian cat"
+
+
+def test_the_class_names_are_those_of_the_synset_file(shared_assets: Path) -> None:
+    assert (shared_assets / "synset.txt").read_text().splitlines() == list(IMAGENET_LABELS)
