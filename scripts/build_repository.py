@@ -1,0 +1,166 @@
+"""`python -m scripts.build_repository`: makes the model repository that Triton serves."""
+
+import argparse
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+
+from scripts import cli
+from scripts.repository import builder, catalog, sources
+from scripts.repository.catalog import ZooModel
+from scripts.repository.errors import BuildError
+from scripts.repository.manifest import Entry
+from scripts.repository.sources import Source
+from scripts.repository.steps.preprocess.recipe import IMAGENET_MEAN, IMAGENET_STD
+
+EXAMPLES = """\
+  python -m scripts.build_repository
+  python -m scripts.build_repository --models resnet50_v1 mobilenetv2
+  python -m scripts.build_repository --models resnet18_v1 --weights synthetic
+  python -m scripts.build_repository --weights /media/usb/zoo
+  python -m scripts.build_repository --onnx birds.onnx --name birds --labels birds.txt
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    """Describe the command line."""
+    parser = cli.parser(
+        "Build a Triton model repository: for each classifier an ensemble from image bytes to "
+        "top-k. What the folder already holds stays.",
+        examples=EXAMPLES,
+    )
+    parser.add_argument(
+        "--models",
+        nargs="+",
+        metavar="NAME",
+        help=f"zoo classifiers, or all (the default): {', '.join(catalog.CATALOG)}",
+    )
+    parser.add_argument(
+        "--weights",
+        default="zoo",
+        metavar="zoo|synthetic|DIR",
+        help="download the zoo's files (the default), make random weights without a network, or "
+        "take the zoo's files from a folder",
+    )
+    parser.add_argument(
+        "--output",
+        type=Path,
+        default=cli.DEFAULT_REPOSITORY,
+        metavar="DIR",
+        help="default: %(default)s",
+    )
+    parser.add_argument(
+        "--prune", action="store_true", help="remove the classifiers that are not named here"
+    )
+    own = parser.add_argument_group("your own classifier")
+    own.add_argument("--onnx", type=Path, metavar="FILE", help="FP32 [N, 3, H, W] to [N, classes]")
+    own.add_argument("--name", help="what clients call it")
+    own.add_argument(
+        "--labels", type=Path, metavar="FILE", help="one label a line (ImageNet's if 1,000 classes)"
+    )
+    own.add_argument("--resize", type=int, metavar="N", help="shorter side (crop * 256 / 224)")
+    own.add_argument("--crop", type=int, metavar="N", help="centre crop (the graph's size, or 224)")
+    for option, default in (("--mean", IMAGENET_MEAN), ("--std", IMAGENET_STD)):
+        own.add_argument(
+            option,
+            type=float,
+            nargs=3,
+            metavar=("R", "G", "B"),
+            default=default,
+            help=f"of pixels in 0..1 ({' '.join(map(str, default))})",
+        )
+    return parser
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Build, and say what was built."""
+    options = parser().parse_args(arguments)
+    return cli.run(lambda: build(options))
+
+
+def build(options: argparse.Namespace) -> int:
+    """Add each classifier that the options name to the repository."""
+    console = Console(highlight=False)
+    chosen = _check(options)
+    with _progress(console) as progress:
+        names = set()
+        for source in _sources(options, chosen, progress):
+            task = progress.add_task(f"{source.name}: preparing", total=None)
+            entry = builder.add(options.output, source)
+            progress.remove_task(task)
+            console.print(_summary(source.name, entry))
+            names.add(source.name)
+    if options.prune:
+        for name in sorted(builder.keep_only(options.output, names)):
+            console.print(f"{name} removed")
+    console.print(f"model repository: {options.output}")
+    return 0
+
+
+def _check(options: argparse.Namespace) -> list[ZooModel]:
+    """Find what is wrong with the options before any work is done."""
+    if bool(options.onnx) != bool(options.name):
+        raise BuildError("--onnx and --name go together: a file and what clients call it")
+    if options.name:
+        builder.check_name(options.name)
+    if not options.onnx and (options.labels or options.resize or options.crop):
+        raise BuildError("--labels, --resize and --crop are for your own classifier; give --onnx")
+    if options.weights not in {"zoo", "synthetic"} and not Path(options.weights).is_dir():
+        raise BuildError(f"--weights: no folder {options.weights}; give zoo, synthetic or a folder")
+    default = [] if options.onnx else ["all"]
+    return catalog.select(options.models or default)
+
+
+def _sources(
+    options: argparse.Namespace, chosen: list[ZooModel], progress: Progress
+) -> Iterator[Source]:
+    for model in chosen:
+        if options.weights == "synthetic":
+            yield sources.from_seed(model)
+        elif options.weights == "zoo":
+            yield _download(model, progress)
+        else:
+            yield sources.from_zoo(model, folder=Path(options.weights))
+    if options.onnx:
+        yield sources.from_file(
+            options.onnx,
+            options.name,
+            labels=sources.read_labels(options.labels) if options.labels else None,
+            resize=options.resize,
+            crop=options.crop,
+            mean=tuple(options.mean),
+            std=tuple(options.std),
+        )
+
+
+def _download(model: ZooModel, progress: Progress) -> Source:
+    task = progress.add_task(f"{model.name}: downloading", total=model.size, visible=False)
+
+    def report(done: int, total: int) -> None:
+        progress.update(task, completed=done, visible=done < total)
+
+    return sources.from_zoo(model, progress=report)
+
+
+def _progress(console: Console) -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(),
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    )
+
+
+def _summary(name: str, entry: Entry) -> str:
+    recipe = f"{entry.recipe['resize']}/{entry.recipe['crop']}"
+    return f"{name:13} {entry.classes} classes, recipe {recipe}, from {entry.source}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,37 @@
+"""What the commands share: how they read options and how they fail."""
+
+import argparse
+import logging
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from scripts.embedded import ServerError
+from scripts.repository.errors import BuildError
+
+DEFAULT_REPOSITORY = Path("model_repository")
+INTERRUPTED = 130  # what a shell reports for a Ctrl-C
+
+
+def parser(description: str, *, examples: str) -> argparse.ArgumentParser:
+    """Make a parser whose help ends in examples."""
+    return argparse.ArgumentParser(
+        description=description,
+        epilog=f"examples:\n{examples}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+
+
+def run(command: Callable[[], int]) -> int:
+    """Run a command; what the user can mend becomes one line and exit code 1."""
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+    try:
+        return command()
+    except (BuildError, ServerError) as error:
+        print(f"error: {error}", file=sys.stderr)
+    except OSError as error:
+        print(f"error: {error.filename}: {error.strerror}", file=sys.stderr)
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    return 1

@@ -1,0 +1,73 @@
+"""Triton's `onnxruntime` backend, in Python, for the Triton that pip installs.
+
+That Triton comes without the C++ backend. A model whose config.pbtxt says
+`backend: "onnxruntime"` loads here as it does there: same model file, same tensors, and of the
+C++ backend's parameters `intra_op_thread_count` and `inter_op_thread_count`.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import triton_python_backend_utils as pb_utils
+
+
+class TritonPythonModel:
+    """What Triton's Python backend calls."""
+
+    def initialize(self, args: dict[str, str]) -> None:
+        """Open a session on the model file.
+
+        Raises:
+            onnxruntime.capi.onnxruntime_pybind11_state.Fail: it is no model that loads.
+        """
+        config = json.loads(args["model_config"])
+        file = config["default_model_filename"] or "model.onnx"
+        path = Path(args["model_repository"], args["model_version"], file)
+        self.inputs = [tensor["name"] for tensor in config["input"]]
+        self.outputs = [tensor["name"] for tensor in config["output"]]
+        self.session = onnxruntime.InferenceSession(
+            path, _options(config["parameters"]), providers=_providers(args)
+        )
+
+    def execute(self, requests: list[Any]) -> list[Any]:
+        """Run all requests as one batch and share out the result."""
+        batch = [[_array(request, name) for name in self.inputs] for request in requests]
+        feeds = {
+            name: arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
+            for name, arrays in zip(self.inputs, zip(*batch, strict=True), strict=True)
+        }
+        try:
+            results = self.session.run(self.outputs, feeds)
+        except Exception as error:  # noqa: BLE001 - onnxruntime's exceptions share no base class
+            failure = pb_utils.TritonError(f"onnxruntime: {error}")
+            return [pb_utils.InferenceResponse(error=failure) for _ in requests]
+        ends = np.cumsum([len(arrays[0]) for arrays in batch])[:-1]
+        shares = [np.split(result, ends) for result in results]
+        return [self._response(share) for share in zip(*shares, strict=True)]
+
+    def _response(self, arrays: tuple[Any, ...]) -> Any:
+        pairs = zip(self.outputs, arrays, strict=True)
+        return pb_utils.InferenceResponse([pb_utils.Tensor(name, array) for name, array in pairs])
+
+
+def _array(request: Any, name: str) -> Any:
+    return pb_utils.get_input_tensor_by_name(request, name).as_numpy()
+
+
+def _options(parameters: dict[str, dict[str, str]]) -> onnxruntime.SessionOptions:
+    options = onnxruntime.SessionOptions()
+    threads = {name: value["string_value"] for name, value in parameters.items()}
+    options.intra_op_num_threads = int(threads.get("intra_op_thread_count", 0))
+    options.inter_op_num_threads = int(threads.get("inter_op_thread_count", 0))
+    return options
+
+
+def _providers(args: dict[str, str]) -> list[Any]:
+    available = onnxruntime.get_available_providers()
+    if args["model_instance_kind"] == "GPU" and "CUDAExecutionProvider" in available:
+        device = {"device_id": args["model_instance_device_id"]}
+        return [("CUDAExecutionProvider", device), "CPUExecutionProvider"]
+    return ["CPUExecutionProvider"]

@@ -1,0 +1,223 @@
+"""Starts the embedded Triton, waits until it is ready and stops it."""
+
+import logging
+import os
+import re
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+import requests
+
+from scripts.embedded.installation import ServerError, find
+
+logger = logging.getLogger(__name__)
+
+POLL_SECONDS = 0.1
+STOP_SECONDS = 35  # tritonserver itself gives requests in flight 30 seconds
+
+# What tritonserver's log says of a repository that does not load, the most telling line first. A
+# Python traceback follows the reason after an escaped newline.
+LOAD_FAILURES = [
+    re.compile(pattern + r'(?P<why>[^"\\\n]+)', re.MULTILINE)
+    for pattern in (
+        r'model_lifecycle\.cc:\d+\] "(?=failed to load \S+ version)',
+        r'model_repository_manager\.cc:\d+\] "',
+        r"^error: ",
+    )
+]
+
+
+@dataclass(frozen=True)
+class Endpoints:
+    """Where a server listens; the three ports are Triton's own unless told."""
+
+    address: str = "127.0.0.1"
+    http: int = 8000
+    grpc: int = 8001
+    metrics: int = 8002
+
+    @classmethod
+    def free(cls, address: str = "127.0.0.1") -> "Endpoints":
+        """Choose three ports that nothing listens on."""
+        with ExitStack() as stack:
+            sockets = [stack.enter_context(socket.socket()) for _ in range(3)]
+            for each in sockets:
+                each.bind((address, 0))
+            return cls(address, *(each.getsockname()[1] for each in sockets))
+
+    @property
+    def ports(self) -> dict[str, int]:
+        """The port of each protocol, under the name that Triton's options use."""
+        return {"http": self.http, "grpc": self.grpc, "metrics": self.metrics}
+
+    @property
+    def host(self) -> str:
+        """The address that a client on this machine connects to."""
+        return "127.0.0.1" if self.address == "0.0.0.0" else self.address  # noqa: S104
+
+    def check_free(self) -> None:
+        """Try to listen on each port.
+
+        Raises:
+            ServerError: a port is taken, or the address is not this machine's.
+        """
+        for protocol, port in self.ports.items():
+            with socket.socket() as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                try:
+                    probe.bind((self.address, port))
+                except OSError as error:
+                    raise ServerError(
+                        f"cannot listen on {self.address}:{port}: {error.strerror}; "
+                        f"choose another with --{protocol}-port or --address"
+                    ) from error
+
+
+class EmbeddedServer:
+    """A Triton on a model repository, running for the length of a `with` block.
+
+        with EmbeddedServer(Path("model_repository"), endpoints=Endpoints.free()) as server:
+            print(server.endpoints.grpc)
+
+    `models` loads only these and what they need, `arguments` go to tritonserver as they are, and
+    `log` is the file that takes what it prints (a temporary one unless given).
+
+    Raises:
+        ServerError: it cannot start, or the repository does not load.
+    """
+
+    def __init__(
+        self,
+        repository: Path,
+        *,
+        models: Sequence[str] = (),
+        endpoints: Endpoints | None = None,
+        arguments: Sequence[str] = (),
+        log: Path | None = None,
+        ready_seconds: float = 600,
+    ) -> None:
+        self.repository = repository
+        self.models = models
+        self.endpoints = endpoints or Endpoints()
+        self.arguments = arguments
+        self.ready_seconds = ready_seconds
+        self.log = log
+        self._resources = ExitStack()
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> "EmbeddedServer":
+        try:
+            self.start()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        """Start the server and wait until it is ready."""
+        if not any(self.repository.glob("*/config.pbtxt")):
+            raise ServerError(
+                f"{self.repository} holds no model; make one: python -m scripts.build_repository"
+            )
+        installation = find()
+        self.endpoints.check_free()
+        folder = Path(self._resources.enter_context(tempfile.TemporaryDirectory(prefix="triton-")))
+        installation.copy_backends(folder / "backends")
+        self.log = self.log or folder / "tritonserver.log"
+        command = [
+            str(installation.executable),
+            f"--model-repository={self.repository}",
+            f"--backend-directory={folder / 'backends'}",
+            f"--cache-directory={installation.caches}",
+            *self._options(),
+        ]
+        logger.info("starting %s", " ".join(command))
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(
+                command,
+                env=installation.environment(),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                # Its own process group: a Ctrl-C reaches this process only, which then stops the
+                # server in order, and whatever the server leaves behind can be found.
+                start_new_session=True,
+            )
+        self._wait_until_ready(self._process)
+
+    def wait(self) -> None:
+        """Wait for the server to end by itself, which it does not do while all is well.
+
+        Raises:
+            ServerError: it did.
+        """
+        if self._process:
+            exit_code = self._process.wait()
+            raise ServerError(f"tritonserver ended by itself, with code {exit_code}")
+
+    def stop(self) -> None:
+        """End the server and its children; requests in flight are answered first."""
+        process, self._process = self._process, None
+        try:
+            if process:
+                _end(process)
+        finally:
+            self._resources.close()
+
+    def _options(self) -> list[str]:
+        address = self.endpoints.address
+        options = ["--disable-auto-complete-config"]
+        for protocol, port in self.endpoints.ports.items():
+            options += [f"--{protocol}-address={address}", f"--{protocol}-port={port}"]
+        if self.models:
+            options.append("--model-control-mode=explicit")
+            options += [f"--load-model={model}" for model in self.models]
+        return [*options, *self.arguments]
+
+    def _wait_until_ready(self, process: subprocess.Popen[bytes]) -> None:
+        deadline = time.monotonic() + self.ready_seconds
+        url = f"http://{self.endpoints.host}:{self.endpoints.http}/v2/health/ready"
+        while process.poll() is None:
+            with suppress(requests.RequestException):
+                if requests.get(url, timeout=5).ok:
+                    return
+            if time.monotonic() > deadline:
+                raise ServerError(f"not ready after {self.ready_seconds:.0f} s; see {self.log}")
+            time.sleep(POLL_SECONDS)
+        raise ServerError(f"{self.repository} does not load: {self._why(process.returncode)}")
+
+    def _why(self, exit_code: int) -> str:
+        log = self.log.read_text(errors="replace") if self.log and self.log.is_file() else ""
+        for failure in LOAD_FAILURES:
+            if found := failure.search(log):
+                return found["why"]
+        return f"tritonserver ended with code {exit_code}"
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    try:
+        process.terminate()
+        process.wait(STOP_SECONDS)
+    except subprocess.TimeoutExpired:
+        logger.warning("tritonserver did not end within %d s and is killed", STOP_SECONDS)
+    finally:
+        # Also when a second Ctrl-C interrupts the wait.
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()

@@ -1,0 +1,62 @@
+"""Real Tritons for the tests: one with all classifiers, and small repositories to start others."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import onnx
+import pytest
+
+from client import Classifier
+from scripts import build_repository
+from scripts.embedded import EmbeddedServer, Endpoints
+from scripts.repository import builder, sources
+from tests.graphs import FLEXIBLE, classifier
+
+PROTOCOLS = ("grpc", "http")
+
+
+def add_birds(repository: Path, folder: Path) -> None:
+    """Add a classifier of ten classes that builds and loads in no time."""
+    file = folder / "birds.onnx"
+    onnx.save(classifier(FLEXIBLE), file)
+    builder.add(repository, sources.from_file(file, "birds"))
+
+
+def url(server: EmbeddedServer, protocol: str) -> str:
+    return f"{protocol}://{server.endpoints.host}:{server.endpoints.ports[protocol]}"
+
+
+@pytest.fixture(scope="session")
+def small_repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("small")
+    add_birds(folder / "model_repository", folder)
+    return folder / "model_repository"
+
+
+@pytest.fixture(scope="session")
+def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """All eleven classifiers of the catalogue, with synthetic weights, and the birds."""
+    folder = tmp_path_factory.mktemp("all")
+    output = folder / "model_repository"
+    assert build_repository.main(["--weights", "synthetic", "--output", str(output)]) == 0
+    add_birds(output, folder)
+    return output
+
+
+@pytest.fixture(scope="session")
+def server(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedServer]:
+    log = tmp_path_factory.mktemp("log") / "tritonserver.log"
+    with EmbeddedServer(repository, endpoints=Endpoints.free(), log=log) as server:
+        yield server
+
+
+@pytest.fixture(params=PROTOCOLS)
+def protocol(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def birds(server: EmbeddedServer, protocol: str) -> Iterator[Classifier]:
+    """A client of the birds' ensemble, over each protocol."""
+    with Classifier(url(server, protocol), model="birds") as classifier:
+        yield classifier

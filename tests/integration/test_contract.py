@@ -1,0 +1,158 @@
+"""What a classifier's ensemble promises, besides the right answer."""
+
+import re
+import subprocess
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tritonclient.grpc
+import tritonclient.http
+from tritonclient.utils import InferenceServerException
+
+from client import SAMPLE, Classifier, InvalidImage, InvalidRequest
+from scripts.embedded import EmbeddedServer
+from scripts.repository.catalog import CATALOG
+from tests import images
+from tests.graphs import CLASSES
+from tests.integration.conftest import url
+
+
+@pytest.fixture
+def triton(server: EmbeddedServer) -> tritonclient.grpc.InferenceServerClient:
+    return tritonclient.grpc.InferenceServerClient(url(server, "grpc").removeprefix("grpc://"))
+
+
+def infer(triton: Any, model: str, name: str, array: np.ndarray[Any, Any]) -> Any:
+    datatype = "BYTES" if array.dtype == np.object_ else "FP32"
+    tensor = tritonclient.grpc.InferInput(name, list(array.shape), datatype)
+    tensor.set_data_from_numpy(array)
+    return triton.infer(model, [tensor])
+
+
+@pytest.mark.parametrize("name", CATALOG)
+def test_inputs_and_outputs_have_the_documented_names_types_and_shapes(
+    triton: tritonclient.grpc.InferenceServerClient, name: str
+) -> None:
+    about = triton.get_model_metadata(name, as_json=True)
+    tensors = {
+        tensor["name"]: (tensor["datatype"], tensor["shape"])
+        for tensor in about["inputs"] + about["outputs"]
+    }
+    assert tensors == {
+        "IMAGE": ("BYTES", ["-1", "1"]),
+        "CLASS_ID": ("INT32", ["-1", "-1"]),
+        "PROBABILITY": ("FP32", ["-1", "-1"]),
+        "LABEL": ("BYTES", ["-1", "-1"]),
+    }
+
+
+@pytest.mark.parametrize("name", CATALOG)
+def test_the_graph_keeps_its_own_names_and_takes_larger_images(
+    triton: tritonclient.grpc.InferenceServerClient, name: str
+) -> None:
+    larger = np.random.default_rng(0).standard_normal((2, 3, 256, 288)).astype(np.float32)
+    result = infer(triton, f"{name}_onnx", "data", larger)
+    assert result.as_numpy(CATALOG[name].output).shape == (2, 1000)
+
+
+@pytest.mark.parametrize("file_format", images.FORMATS)
+def test_every_promised_format_is_classified(birds: Classifier, file_format: str) -> None:
+    data = images.encode(images.photo(), file_format)
+    assert len(birds.image(data).predictions) == 5
+
+
+@pytest.mark.parametrize("mode", ["L", "P", "CMYK", "LA", "RGBA"])
+def test_every_promised_mode_is_classified(birds: Classifier, mode: str) -> None:
+    data = images.encode(images.photo(mode=mode), "JPEG" if mode == "CMYK" else "PNG")
+    assert len(birds.image(data).predictions) == 5
+
+
+def test_exif_orientation_makes_no_difference(server: EmbeddedServer, protocol: str) -> None:
+    photo = images.photo()
+    exif = photo.getexif()
+    exif[0x0112] = 6
+    turned = photo.rotate(90, expand=True)
+    with Classifier(url(server, protocol), model="resnet18_v1") as classifier:
+        upright = classifier.image(images.encode(photo))
+        with_exif = classifier.image(images.encode(turned, exif=exif))
+    assert upright.predictions == with_exif.predictions
+
+
+@pytest.mark.parametrize("top_k", [1, 3, CLASSES])
+def test_top_k_may_be_one_to_the_number_of_classes(
+    server: EmbeddedServer, protocol: str, top_k: int
+) -> None:
+    with Classifier(url(server, protocol), model="birds", top_k=top_k) as classifier:
+        predictions = classifier.image(SAMPLE).predictions
+    probabilities = [each.probability for each in predictions]
+    assert len(predictions) == top_k
+    assert probabilities == sorted(probabilities, reverse=True)
+    assert predictions[0].label == f"class {predictions[0].class_id}"
+    assert top_k < CLASSES or sum(probabilities) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("top_k", [0, -1, CLASSES + 1, "3", True])
+def test_any_other_top_k_is_an_invalid_argument(
+    server: EmbeddedServer, protocol: str, top_k: Any
+) -> None:
+    with (
+        Classifier(url(server, protocol), model="birds", top_k=top_k) as classifier,
+        pytest.raises(InvalidRequest, match="top_k must be a whole number from 1 to 10"),
+    ):
+        classifier.image(SAMPLE)
+
+
+@pytest.mark.parametrize("data", images.BROKEN.values(), ids=images.BROKEN)
+def test_a_broken_image_is_an_invalid_argument(birds: Classifier, data: bytes) -> None:
+    with pytest.raises(InvalidImage) as caught:
+        birds.image(data)
+    assert "Traceback" not in str(caught.value)
+
+
+def test_a_broken_image_in_a_batch_is_named(birds: Classifier, tmp_path: Path) -> None:
+    broken = tmp_path / "broken.jpg"
+    broken.write_bytes(b"no image")
+    with pytest.raises(InvalidImage, match="not an image") as caught:
+        birds.batch([SAMPLE, broken, SAMPLE])
+    assert caught.value.source == str(broken)
+
+
+def test_a_broken_image_fails_nobody_elses_request(birds: Classifier) -> None:
+    def outcome(number: int) -> str:
+        try:
+            birds.image(b"no image" if number % 3 == 0 else SAMPLE)
+        except InvalidImage:
+            return "refused"
+        return "answered"
+
+    # Many at a time, so that Triton batches good and broken ones together. tritonclient's HTTP
+    # is not thread-safe, and one connection is all it has.
+    workers = 16 if birds._transport._endpoint.protocol == "grpc" else 1  # noqa: SLF001
+    with ThreadPoolExecutor(workers) as pool:
+        outcomes = list(pool.map(outcome, range(90)))
+    assert outcomes == ["refused", "answered", "answered"] * 30
+
+
+def test_a_batch_of_32_is_taken_and_one_of_33_is_refused(birds: Classifier) -> None:
+    assert len(birds.batch([SAMPLE] * 32)) == 32
+    with pytest.raises(InvalidRequest, match="batch-size must be <= 32"):
+        birds.batch([SAMPLE] * 33)
+
+
+def test_an_image_of_the_wrong_size_for_the_graph_is_refused(
+    triton: tritonclient.grpc.InferenceServerClient,
+) -> None:
+    with pytest.raises(InferenceServerException, match="INVALID_ARGUMENT"):
+        infer(triton, "resnet18_v1_onnx", "data", np.zeros((1, 4, 224, 224), np.float32))
+
+
+def test_curl_gets_an_answer(server: EmbeddedServer) -> None:
+    command = ["curl", "--silent", "--show-error", "--data-binary", f"@{SAMPLE}"]
+    header = ["--header", "Inference-Header-Content-Length: 0", "--output", "-"]
+    address = f"{url(server, 'http')}/v2/models/resnet50_v1/infer"
+    answer = subprocess.run([*command, *header, address], capture_output=True, check=True).stdout
+    assert b'"name":"LABEL"' in answer
+    assert len(re.findall(rb"n\d{8} ", answer)) == 5

@@ -1,0 +1,53 @@
+"""A user's own classifier, for which SqueezeNet with its real weights stands."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tritonclient.grpc
+
+from client import Classifier
+from scripts import build_repository
+from scripts.embedded import EmbeddedServer, Endpoints
+from tests.integration.conftest import url
+
+OUTPUT = "squeezenet0_flatten0_reshape0"
+PHOTOS = ("chelsea.jpg", "coffee.jpg", "rocket.jpg")
+
+
+@pytest.fixture(scope="module")
+def squeezenet(
+    shared_assets: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[EmbeddedServer]:
+    output = tmp_path_factory.mktemp("own") / "model_repository"
+    file = shared_assets / "squeezenet1.1.onnx"
+    options = ["--onnx", str(file), "--name", "squeezenet", "--output", str(output)]
+    assert build_repository.main(options) == 0
+    with EmbeddedServer(output, endpoints=Endpoints.free()) as server:
+        yield server
+
+
+@pytest.mark.parametrize("photo", PHOTOS)
+def test_it_names_the_photographs_rightly(
+    squeezenet: EmbeddedServer, protocol: str, shared_assets: Path, photo: str
+) -> None:
+    right = json.loads((shared_assets / "photos" / "labels.json").read_text())[photo]
+    with Classifier(url(squeezenet, protocol), model="squeezenet") as classifier:
+        top = classifier.image(shared_assets / "photos" / photo).top
+    assert top.label.split()[0] in right
+
+
+@pytest.mark.parametrize("number", range(3))
+def test_its_graph_reproduces_the_golden_logits(
+    squeezenet: EmbeddedServer, shared_assets: Path, number: int
+) -> None:
+    golden = np.load(shared_assets / "squeezenet1.1-golden.npz")
+    array = golden[f"input_{number}"]
+    tensor = tritonclient.grpc.InferInput("data", list(array.shape), "FP32")
+    tensor.set_data_from_numpy(array)
+    address = url(squeezenet, "grpc").removeprefix("grpc://")
+    with tritonclient.grpc.InferenceServerClient(address) as triton:
+        logits = triton.infer("squeezenet_onnx", [tensor]).as_numpy(OUTPUT)
+    np.testing.assert_allclose(logits, golden[f"output_{number}"], atol=2e-4)

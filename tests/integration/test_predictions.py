@@ -1,0 +1,52 @@
+"""The served top-5 is what plain Pillow and onnxruntime give for the original graph."""
+
+import functools
+
+import numpy as np
+import onnxruntime
+import pytest
+
+from client import Classification, Classifier
+from scripts.embedded import EmbeddedServer
+from scripts.repository import synthetic
+from scripts.repository.catalog import CATALOG
+from tests import images, reference
+from tests.integration.conftest import PROTOCOLS, url
+from tests.reference import Best
+
+
+@functools.lru_cache(maxsize=1)
+def expected(name: str) -> list[Best]:
+    """The reference's top-5 of each test picture, from the graph as it was before preparation."""
+    model = CATALOG[name]
+    session = onnxruntime.InferenceSession(synthetic.build(model).SerializeToString())
+    resize, crop = model.recipe.resize, model.recipe.crop
+    pixels = [reference.pixels(data, resize, crop) for data in images.mixed_sizes()]
+    return [reference.best(row) for row in reference.logits(session, pixels)]
+
+
+def assert_same(results: list[Classification], expected: list[Best]) -> None:
+    assert len(results) == len(expected)
+    for result, best in zip(results, expected, strict=True):
+        assert [each.class_id for each in result.predictions] == best.classes
+        probabilities = [each.probability for each in result.predictions]
+        np.testing.assert_allclose(probabilities, best.probabilities, atol=1e-4)
+
+
+@pytest.mark.parametrize("batched", [False, True], ids=["batch of 1", "mixed batch"])
+@pytest.mark.parametrize("over", PROTOCOLS)
+@pytest.mark.parametrize("name", CATALOG)
+def test_the_served_top_5_equals_the_reference(
+    server: EmbeddedServer, name: str, over: str, batched: bool
+) -> None:
+    pictures = images.mixed_sizes()
+    with Classifier(url(server, over), model=name) as classifier:
+        if batched:
+            results = classifier.batch(pictures)
+        else:
+            results = [classifier.image(picture) for picture in pictures]
+    assert_same(results, expected(name))
+
+
+def test_the_test_pictures_are_told_apart() -> None:
+    assert len({tuple(best.classes) for best in expected("resnet18_v1")}) > 1

@@ -1,0 +1,88 @@
+"""Who may import whom, and what every command has."""
+
+import ast
+import importlib
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT
+
+COMMANDS = [
+    "client.classify",
+    "scripts.build_repository",
+    "scripts.demo",
+    "scripts.serve",
+]
+STEPS = ROOT / "scripts" / "repository" / "steps"
+STEPS_MAY_IMPORT = {"numpy", "PIL", "triton_python_backend_utils"}
+
+
+def imports(file: Path) -> set[str]:
+    """The top-level packages that a file imports; relative imports count as none."""
+    nodes = list(ast.walk(ast.parse(file.read_text())))
+    names = [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
+    names += [
+        node.module or "" for node in nodes if isinstance(node, ast.ImportFrom) and not node.level
+    ]
+    return {name.partition(".")[0] for name in names}
+
+
+def test_the_client_knows_nothing_of_the_scripts() -> None:
+    assert all("scripts" not in imports(file) for file in (ROOT / "client").rglob("*.py"))
+
+
+@pytest.mark.parametrize("step", ["preprocess", "postprocess"])
+def test_the_steps_import_only_what_the_triton_image_has(step: str) -> None:
+    files = list((STEPS / step).glob("*.py"))
+    assert files
+    outside = set.union(*map(imports, files)) - set(sys.stdlib_module_names)
+    assert outside <= STEPS_MAY_IMPORT
+
+
+@pytest.mark.parametrize("library", ["scripts/repository", "scripts/embedded"])
+def test_the_libraries_do_not_print(library: str) -> None:
+    files = list((ROOT / library).rglob("*.py"))
+    names = {
+        node.func.id
+        for file in files
+        for node in ast.walk(ast.parse(file.read_text()))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
+    }
+    assert files
+    assert "print" not in names
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_a_help_with_examples(command: str) -> None:
+    result = subprocess.run(
+        [sys.executable, "-m", command, "--help"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert f"python -m {command}" in result.stdout.partition("examples:")[2]
+
+
+def test_no_command_is_missing_here() -> None:
+    files = [*(ROOT / "client").glob("*.py"), *(ROOT / "scripts").glob("*.py")]
+    found = {f"{file.parent.name}.{file.stem}" for file in files if "__main__" in file.read_text()}
+    assert found == set(COMMANDS)
+
+
+def test_the_client_does_without_the_servers_packages() -> None:
+    code = "import client, sys; print(*sys.modules)"
+    result = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert not {"onnx", "onnxruntime", "locust", "PIL"} & set(result.stdout.split())
+
+
+@pytest.mark.parametrize("command", [name for name in COMMANDS if name != "scripts.demo"])
+def test_every_option_says_what_it_is(command: str) -> None:
+    parser = importlib.import_module(command).parser()
+    undocumented = [action.dest for action in parser._actions if not action.help]  # noqa: SLF001
+    assert undocumented == []
