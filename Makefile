@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format lock clean
+.PHONY: help install demo test lint format lock clean
 
 # The first Python that the embedded Triton can run on; override with PYTHON=/path/to/python3.
 PYTHON ?= $(shell for python in python3 python3.12 python3.11 python3.10; do \
@@ -14,6 +14,8 @@ COMPILE_IMAGE := $(COMPILE) --no-universal --python-version 3.12 --python-platfo
 
 help: ## List these targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 10
+
+install: $(READY) ## Set up the environment in .venv
 
 demo: $(READY) ## Build a model repository, serve it and classify a photograph
 	@$(BIN)/python -m scripts.demo

@@ -26,13 +26,24 @@ class Endpoint:
             ValueError: it is no such URL, or says otherwise than `protocol`.
         """
         scheme, _, rest = url.rpartition("://")
-        parts = urlsplit(f"//{rest}")
-        if scheme not in {"", "http", "grpc"} or not parts.hostname or parts.path.strip("/"):
+        host, port = _host_and_port(rest)
+        if scheme not in {"", "http", "grpc"} or not host:
             raise ValueError(f"{url!r} is no URL of a server; write one like localhost:8001")
         if scheme and protocol and scheme != protocol:
             raise ValueError(f"{url!r} does not go with protocol {protocol}")
         guessed: Protocol = "http" if "http" in (scheme, protocol) else "grpc"
-        if not scheme and not protocol and parts.port == DEFAULT_PORTS["http"]:
+        if not scheme and not protocol and port == DEFAULT_PORTS["http"]:
             guessed = "http"
-        host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
-        return cls(guessed, f"{host}:{parts.port or DEFAULT_PORTS[guessed]}")
+        return cls(guessed, f"{host}:{port or DEFAULT_PORTS[guessed]}")
+
+
+def _host_and_port(rest: str) -> tuple[str, int | None]:
+    """Split `localhost:8001` or `[::1]:8001`; no host means that it is neither."""
+    try:
+        parts = urlsplit(f"//{rest}")
+        host, port = parts.hostname or "", parts.port
+    except ValueError:
+        return "", None
+    if parts.path.strip("/"):
+        return "", None
+    return (f"[{host}]" if ":" in host else host), port

@@ -28,6 +28,7 @@ EXAMPLES = """\
 def parser() -> argparse.ArgumentParser:
     """Describe the command line."""
     parser = cli.parser(
+        "scripts.build_repository",
         "Build a Triton model repository: for each classifier an ensemble from image bytes to "
         "top-k. What the folder already holds stays.",
         examples=EXAMPLES,
@@ -63,14 +64,13 @@ def parser() -> argparse.ArgumentParser:
     )
     own.add_argument("--resize", type=int, metavar="N", help="shorter side (crop * 256 / 224)")
     own.add_argument("--crop", type=int, metavar="N", help="centre crop (the graph's size, or 224)")
-    for option, default in (("--mean", IMAGENET_MEAN), ("--std", IMAGENET_STD)):
+    for option, usual in (("--mean", IMAGENET_MEAN), ("--std", IMAGENET_STD)):
         own.add_argument(
             option,
             type=float,
             nargs=3,
             metavar=("R", "G", "B"),
-            default=default,
-            help=f"of pixels in 0..1 ({' '.join(map(str, default))})",
+            help=f"of pixels in 0..1 ({' '.join(map(str, usual))})",
         )
     return parser
 
@@ -106,8 +106,11 @@ def _check(options: argparse.Namespace) -> list[ZooModel]:
         raise BuildError("--onnx and --name go together: a file and what clients call it")
     if options.name:
         builder.check_name(options.name)
-    if not options.onnx and (options.labels or options.resize or options.crop):
-        raise BuildError("--labels, --resize and --crop are for your own classifier; give --onnx")
+    own = (options.labels, options.resize, options.crop, options.mean, options.std)
+    if not options.onnx and any(value is not None for value in own):
+        raise BuildError(
+            "--labels, --resize, --crop, --mean and --std are for your own classifier; give --onnx"
+        )
     if options.weights not in {"zoo", "synthetic"} and not Path(options.weights).is_dir():
         raise BuildError(f"--weights: no folder {options.weights}; give zoo, synthetic or a folder")
     default = [] if options.onnx else ["all"]
@@ -131,8 +134,8 @@ def _sources(
             labels=sources.read_labels(options.labels) if options.labels else None,
             resize=options.resize,
             crop=options.crop,
-            mean=tuple(options.mean),
-            std=tuple(options.std),
+            mean=tuple(options.mean or IMAGENET_MEAN),
+            std=tuple(options.std or IMAGENET_STD),
         )
 
 

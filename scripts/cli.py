@@ -13,9 +13,10 @@ DEFAULT_REPOSITORY = Path("model_repository")
 INTERRUPTED = 130  # what a shell reports for a Ctrl-C
 
 
-def parser(description: str, *, examples: str) -> argparse.ArgumentParser:
-    """Make a parser whose help ends in examples."""
+def parser(command: str, description: str, *, examples: str) -> argparse.ArgumentParser:
+    """Make a parser for `python -m COMMAND` whose help ends in examples."""
     return argparse.ArgumentParser(
+        prog=f"python -m {command}",
         description=description,
         epilog=f"examples:\n{examples}",
         formatter_class=argparse.RawDescriptionHelpFormatter,

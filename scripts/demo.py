@@ -22,6 +22,7 @@ MEANINGLESS = "SYNTHETIC WEIGHTS: the predictions below mean nothing."
 def main(arguments: list[str] | None = None) -> int:
     """Show the whole way from a zoo file to a label; it leaves nothing behind but the download."""
     cli.parser(
+        "scripts.demo",
         f"Build a repository with {MODEL}, serve it with the Triton that pip installs, classify a "
         "photograph over gRPC, and stop.",
         examples=EXAMPLES,

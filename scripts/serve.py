@@ -19,6 +19,7 @@ EXAMPLES = """\
 def parser() -> argparse.ArgumentParser:
     """Describe the command line."""
     parser = cli.parser(
+        "scripts.serve",
         "Serve a model repository with the Triton that pip installs, until Ctrl-C.",
         examples=EXAMPLES,
     )

@@ -56,6 +56,7 @@ def add(repository: Path, source: Source) -> Entry:
     graph = source.load()
     try:
         prepared = prepare(graph.model, size=source.recipe.crop)
+        _check_crop(source, prepared)
         labels = _labels(source, prepared)
         data = _serialize(prepared)
     except BuildError as error:
@@ -91,6 +92,12 @@ def keep_only(repository: Path, names: set[str]) -> set[str]:
     if kept != entries:
         _record(repository, kept, before=entries)
     return set(entries) - set(kept)
+
+
+def _check_crop(source: Source, prepared: Prepared) -> None:
+    size = prepared.signature.height
+    if size not in {None, source.recipe.crop}:
+        raise BuildError(f"the graph takes {size} x {size}, not a crop of {source.recipe.crop}")
 
 
 def _labels(source: Source, prepared: Prepared) -> tuple[str, ...]:

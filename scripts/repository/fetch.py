@@ -99,7 +99,11 @@ def _download(model: ZooModel, target: Path, progress: Progress) -> None:
         else:
             part.replace(target)
             return
-    raise BuildError(f"{model.name}: cannot download {target.name}: {'; '.join(reasons)}")
+    said = "; ".join(dict.fromkeys(reasons))
+    raise BuildError(
+        f"{model.name}: cannot download {target.name}: {said}. Without a network take "
+        "--weights synthetic, or a folder with the zoo's files"
+    )
 
 
 def _download_from(url: str, model: ZooModel, part: Path, progress: Progress) -> None:

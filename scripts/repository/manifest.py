@@ -34,9 +34,10 @@ def read(repository: Path) -> dict[str, Entry]:
     """
     file = repository / FILE
     if not file.exists():
-        if repository.is_dir() and any(repository.iterdir()):
+        if repository.exists() and (not repository.is_dir() or any(repository.iterdir())):
             raise BuildError(
-                f"{repository} is not empty and has no {FILE}; choose another with --output"
+                f"{repository} is something else than a model repository: it has no {FILE}; "
+                "choose another with --output"
             )
         return {}
     try:

@@ -76,12 +76,14 @@ def from_file(
     """Take a user's own classifier; what is not said of its recipe follows from its input size.
 
     Raises:
-        BuildError: the file is no classifier, or does not take images of this crop.
+        BuildError: the file is no classifier of square images, or the recipe cannot work.
     """
     graph = read(file)
     try:
-        crop = _crop(read_signature(graph.model), crop)
-        recipe = Recipe(resize or round(crop * RESIZE_OVER_CROP), crop, mean, std)
+        size = _own_size(read_signature(graph.model))
+        crop = size if crop is None else crop
+        resize = round(crop * RESIZE_OVER_CROP) if resize is None else resize
+        recipe = Recipe(resize, crop, mean, std)
     except (BuildError, ValueError) as error:
         raise BuildError(f"{file}: {error}") from error
     return Source(name, f"file {file.name}", lambda: graph, recipe, labels)
@@ -119,13 +121,9 @@ def read_labels(file: Path) -> tuple[str, ...]:
     return labels
 
 
-def _crop(signature: Signature, crop: int | None) -> int:
+def _own_size(signature: Signature) -> int:
     if signature.height != signature.width:
         raise BuildError(
             f"the graph takes {signature.height} x {signature.width}; recipes crop squares"
         )
-    if crop and signature.height and crop != signature.height:
-        raise BuildError(
-            f"the graph takes {signature.height} x {signature.width}, not a crop of {crop}"
-        )
-    return crop or signature.height or DEFAULT_SIZE
+    return signature.height or DEFAULT_SIZE

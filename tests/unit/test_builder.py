@@ -4,6 +4,7 @@ import hashlib
 import json
 from pathlib import Path
 
+import numpy as np
 import onnx
 import pytest
 from google.protobuf import text_format
@@ -148,9 +149,10 @@ def test_a_failed_build_leaves_the_repository_as_it_was(
     assert contents(repository) == before
 
 
-def test_a_folder_that_is_no_model_repository_is_left_alone(graph: Path, tmp_path: Path) -> None:
-    with pytest.raises(BuildError, match=r"not empty and has no manifest\.json"):
-        builder.add(tmp_path, sources.from_file(graph, "birds"))
+def test_what_is_no_model_repository_is_left_alone(graph: Path, tmp_path: Path) -> None:
+    for place in (tmp_path, graph):
+        with pytest.raises(BuildError, match=r"it has no manifest\.json"):
+            builder.add(place, sources.from_file(graph, "birds"))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["birds.onnx"]
 
 
@@ -177,9 +179,26 @@ def test_too_few_labels_are_refused(graph: Path, repository: Path) -> None:
         builder.add(repository, sources.from_file(graph, "birds", labels=("crow", "owl")))
 
 
-def test_a_crop_that_the_graph_does_not_take_is_refused(graph: Path) -> None:
-    with pytest.raises(BuildError, match="takes 32 x 32, not a crop of 64"):
-        sources.from_file(graph, "birds", crop=64)
+def test_a_crop_other_than_the_declared_size_is_taken_where_the_graph_allows_it(
+    graph: Path, repository: Path
+) -> None:
+    entry = builder.add(repository, sources.from_file(graph, "birds", crop=64))
+    assert (entry.recipe["resize"], entry.recipe["crop"]) == (73, 64)
+
+
+def test_a_crop_that_the_graph_does_not_take_is_refused(tmp_path: Path, repository: Path) -> None:
+    dense = np.ones((3 * 32 * 32, CLASSES), np.float32)
+    body = "flat = Flatten(image) scores = MatMul(flat, dense)"
+    file = tmp_path / "fixed.onnx"
+    onnx.save(classifier(body, initializers={"dense": dense}), file)
+    with pytest.raises(BuildError, match="fixed: the graph takes 32 x 32, not a crop of 64"):
+        builder.add(repository, sources.from_file(file, "fixed", crop=64))
+
+
+@pytest.mark.parametrize("numbers", [{"crop": 0}, {"resize": 0}, {"resize": 31}])
+def test_a_recipe_that_cannot_work_is_refused(graph: Path, numbers: dict[str, int]) -> None:
+    with pytest.raises(BuildError, match=r"birds\.onnx: a crop of"):
+        sources.from_file(graph, "birds", **numbers)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("content", [b"", b"no protobuf at all", b"\x08\x07"])

@@ -29,9 +29,11 @@ def test_a_protocol_that_is_given_is_not_guessed() -> None:
     assert Endpoint.parse("localhost", "http").address == "localhost:8000"
 
 
-@pytest.mark.parametrize("url", ["", "ftp://triton", "http://", "localhost:port", "http://a/b"])
+@pytest.mark.parametrize(
+    "url", ["", "ftp://triton", "http://", "localhost:port", "localhost:99999", "http://a/b"]
+)
 def test_what_is_no_url_of_a_server_is_refused(url: str) -> None:
-    with pytest.raises(ValueError, match=r"is no URL of a server|[Pp]ort"):
+    with pytest.raises(ValueError, match="is no URL of a server"):
         Endpoint.parse(url)
 
 
