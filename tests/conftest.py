@@ -1,5 +1,6 @@
 """What all tests share."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -14,3 +15,10 @@ def shared_assets() -> Path:
     if not folder.is_dir():
         pytest.skip(f"the test data is not at hand: no {folder}")
     return folder
+
+
+@pytest.fixture
+def curl() -> None:
+    """Skip where curl is not installed: it is the only thing here that pip does not bring."""
+    if not shutil.which("curl"):
+        pytest.skip("curl is not installed")

@@ -149,6 +149,7 @@ def test_an_image_of_the_wrong_size_for_the_graph_is_refused(
         infer(triton, "resnet18_v1_onnx", "data", np.zeros((1, 4, 224, 224), np.float32))
 
 
+@pytest.mark.usefixtures("curl")
 def test_curl_gets_an_answer(server: EmbeddedServer) -> None:
     command = ["curl", "--silent", "--show-error", "--data-binary", f"@{SAMPLE}"]
     header = ["--header", "Inference-Header-Content-Length: 0", "--output", "-"]

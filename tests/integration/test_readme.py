@@ -1,0 +1,146 @@
+"""The README's commands, run as they are printed, and its tables, compared with the code."""
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from scripts.embedded import Endpoints
+from scripts.repository.catalog import CATALOG
+from tests.conftest import ROOT
+
+README = (ROOT / "README.md").read_text("utf-8")
+BLOCK = re.compile(
+    r"(?P<not_run><!-- not run: [^\n]+ -->\n)?```(?P<kind>sh|python)\n(?P<text>.*?)```", re.DOTALL
+)
+BLOCKS = list(BLOCK.finditer(README))
+
+
+def runnable(kind: str) -> list[str]:
+    return [block["text"] for block in BLOCKS if block["kind"] == kind and not block["not_run"]]
+
+
+def commands() -> list[str]:
+    joined = "".join(runnable("sh")).replace("\\\n", " ")
+    return [line.partition("  #")[0] for line in joined.splitlines()]
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkout that may be written to: links to this one's files."""
+    folder = tmp_path_factory.mktemp("checkout")
+    for name in ("client", "scripts", "Makefile", "requirements.lock"):
+        (folder / name).symlink_to(ROOT / name)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def endpoints() -> Endpoints:
+    """Free ports to put in place of the README's, which may be taken."""
+    return Endpoints.free()
+
+
+@pytest.fixture(scope="module")
+def environment() -> dict[str, str]:
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    return os.environ | {"PATH": path, "PYTHONUNBUFFERED": "1"}
+
+
+@pytest.fixture(scope="module")
+def running(workplace: Path, endpoints: Endpoints, environment: dict[str, str]) -> Iterator[None]:
+    """Build and serve by the README's own commands."""
+    build, serve = (
+        next(line for line in commands() if f"scripts.{name}" in line)
+        for name in ("build_repository", "serve")
+    )
+    subprocess.run(build, shell=True, cwd=workplace, env=environment, check=True)
+    ports = " ".join(f"--{protocol}-port={port}" for protocol, port in endpoints.ports.items())
+    process = subprocess.Popen(
+        f"exec {serve} {ports}",
+        shell=True,
+        cwd=workplace,
+        env=environment,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout
+    assert any("ready" in line for line in process.stdout)
+    yield
+    process.terminate()
+    assert process.wait(timeout=60) == 0
+
+
+def at(endpoints: Endpoints, text: str) -> str:
+    return text.replace("localhost:8000", f"localhost:{endpoints.http}").replace(
+        "localhost:8001", f"localhost:{endpoints.grpc}"
+    )
+
+
+@pytest.mark.parametrize("target", re.findall(r"^make (\w+)", README, re.MULTILINE))
+def test_make_knows_the_target(target: str) -> None:
+    subprocess.run(["make", "--dry-run", target], cwd=ROOT, check=True, capture_output=True)
+
+
+@pytest.mark.usefixtures("running", "curl")
+@pytest.mark.parametrize(
+    "command", [line for line in commands() if re.match(r"curl|python -m client", line)]
+)
+def test_the_command_classifies_the_photograph(
+    command: str, workplace: Path, endpoints: Endpoints, environment: dict[str, str]
+) -> None:
+    if "client.classify" in command and "--url" not in command:
+        command += f" --url localhost:{endpoints.grpc} --protocol grpc"
+    result = subprocess.run(
+        at(endpoints, command),
+        shell=True,
+        cwd=workplace,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    assert len(re.findall(r"n\d{8} ", result.stdout)) in {3, 5}
+
+
+@pytest.mark.usefixtures("running")
+@pytest.mark.parametrize("code", runnable("python"))
+def test_the_library_example_runs(
+    code: str, workplace: Path, endpoints: Endpoints, environment: dict[str, str]
+) -> None:
+    code = at(endpoints, code).replace("Classifier(", 'Classifier(protocol="grpc", url=')
+    result = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=workplace,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    assert len(re.findall(r"n\d{8} ", result.stdout)) == 3
+
+
+def test_every_command_is_run_or_says_why_not() -> None:
+    assert len(commands()) >= 7
+    known = r"make \w+|python -m (client|scripts)\.\w+|curl "
+    assert [line for line in commands() if not re.match(known, line)] == []
+
+
+def test_the_models_table_is_the_catalogue() -> None:
+    rows = [
+        f"| `{model.name}` | {model.zoo_file} | {model.size / 1e6:.1f} | {model.top1:.2f} "
+        f"| {model.top5:.2f} | {model.recipe.resize} / {model.recipe.crop} |"
+        for model in CATALOG.values()
+    ]
+    assert "\n".join(rows) in README
+
+
+def test_every_link_to_a_file_leads_somewhere() -> None:
+    links = re.findall(r"\]\((?!https?:)([^)#]+)\)", README)
+    assert links
+    assert all((ROOT / link).exists() for link in links)
