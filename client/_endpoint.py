@@ -36,6 +36,12 @@ class Endpoint:
             guessed = "http"
         return cls(guessed, f"{host}:{port or DEFAULT_PORTS[guessed]}")
 
+    @property
+    def is_this_machine(self) -> bool:
+        """Whether the address never leaves this machine."""
+        host = self.address.rpartition(":")[0].strip("[]")
+        return host in {"localhost", "::1"} or host.startswith("127.")
+
 
 def _host_and_port(rest: str) -> tuple[str, int | None]:
     """Split `localhost:8001` or `[::1]:8001`; no host means that it is neither."""

@@ -40,7 +40,9 @@ class Transport:
         self._triton = importlib.import_module(f"tritonclient.{endpoint.protocol}")
         self._timeouts: dict[str, Any] = {}
         if endpoint.protocol == "grpc":
-            self._client = self._triton.InferenceServerClient(endpoint.address)
+            self._client = self._triton.InferenceServerClient(
+                endpoint.address, channel_args=_grpc_options(endpoint)
+            )
             self._timeouts = {"client_timeout": timeout}
         else:
             self._client = self._triton.InferenceServerClient(
@@ -90,3 +92,9 @@ class Transport:
         if kind is not ServerUnavailable:
             return message
         return f"no server at {self._endpoint.protocol}://{self._endpoint.address}: {message}"
+
+
+def _grpc_options(endpoint: Endpoint) -> list[tuple[str, int]]:
+    options = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
+    # gRPC would send even a loopback address through the proxy of the environment.
+    return [*options, ("grpc.enable_http_proxy", 0)] if endpoint.is_this_machine else options

@@ -32,7 +32,8 @@ def run(command: Callable[[], int]) -> int:
     except (BuildError, ServerError) as error:
         print(f"error: {error}", file=sys.stderr)
     except OSError as error:
-        print(f"error: {error.filename}: {error.strerror}", file=sys.stderr)
+        said = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+        print(f"error: {said}", file=sys.stderr)
     except KeyboardInterrupt:
         return INTERRUPTED
     return 1

@@ -59,8 +59,9 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: list[str] | None = None) -> int:
     """Serve until told to stop."""
     options = parser().parse_args(arguments)
-    # A service manager's way to end a process is treated as a user's.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # A service manager's way to end a process, and a closing terminal's, are treated as a user's.
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.default_int_handler)
     return cli.run(lambda: serve(options))
 
 

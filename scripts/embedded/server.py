@@ -21,6 +21,7 @@ from scripts.embedded.installation import ServerError, find
 logger = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.1
+READY_SECONDS = 5  # for one answer to whether it is ready
 STOP_SECONDS = 35  # tritonserver itself gives requests in flight 30 seconds
 
 # What tritonserver's log says of a repository that does not load, the most telling line first. A
@@ -62,6 +63,14 @@ class Endpoints:
     def host(self) -> str:
         """The address that a client on this machine connects to."""
         return "127.0.0.1" if self.address == "0.0.0.0" else self.address  # noqa: S104
+
+    def are_ready(self) -> bool:
+        """Ask whether the server and all its models are ready."""
+        with requests.Session() as session, suppress(requests.RequestException):
+            session.trust_env = False  # a proxy of the environment does not lead to this machine
+            url = f"http://{self.host}:{self.http}/v2/health/ready"
+            return session.get(url, timeout=READY_SECONDS).ok
+        return False
 
     def check_free(self) -> None:
         """Try to listen on each port.
@@ -192,11 +201,9 @@ class EmbeddedServer:
 
     def _wait_until_ready(self, process: subprocess.Popen[bytes]) -> None:
         deadline = time.monotonic() + self.ready_seconds
-        url = f"http://{self.endpoints.host}:{self.endpoints.http}/v2/health/ready"
         while process.poll() is None:
-            with suppress(requests.RequestException):
-                if requests.get(url, timeout=5).ok:
-                    return
+            if self.endpoints.are_ready():
+                return
             if time.monotonic() > deadline:
                 raise ServerError(f"not ready after {self.ready_seconds:.0f} s; see {self.log}")
             time.sleep(POLL_SECONDS)

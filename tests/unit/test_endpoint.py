@@ -40,3 +40,11 @@ def test_what_is_no_url_of_a_server_is_refused(url: str) -> None:
 def test_a_scheme_that_contradicts_the_protocol_is_refused() -> None:
     with pytest.raises(ValueError, match="does not go with protocol grpc"):
         Endpoint.parse("http://localhost:8000", "grpc")
+
+
+@pytest.mark.parametrize(
+    ("url", "is_this_machine"),
+    [("localhost", True), ("127.0.0.1:9000", True), ("[::1]:8001", True), ("triton", False)],
+)
+def test_a_loopback_address_is_known(url: str, is_this_machine: bool) -> None:
+    assert Endpoint.parse(url).is_this_machine == is_this_machine
