@@ -80,8 +80,11 @@ class Transport:
         try:
             yield
         except InferenceServerException as error:
+            message = str(error.message())
             kind = ERRORS.get(error.status(), ServerFailed)
-            raise kind(self._say(kind, str(error.message())), model=model) from error
+            # A model that is known but not loaded is UNAVAILABLE to gRPC and a bad request to HTTP.
+            kind = ModelNotFound if message.startswith("Request for unknown model") else kind
+            raise kind(self._say(kind, message), model=model) from error
         # What tritonclient's HTTP lets through from below: refused, unknown host, no HTTP at all.
         except (OSError, http.client.HTTPException) as error:
             raise ServerUnavailable(

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from scripts import cli
 from scripts.repository import builder, catalog, sources
@@ -83,7 +83,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def build(options: argparse.Namespace) -> int:
     """Add each classifier that the options name to the repository."""
-    console = Console(highlight=False)
+    console = Console(highlight=False, markup=False, soft_wrap=True)
     chosen = _check(options)
     with _progress(console) as progress:
         names = set()
@@ -140,7 +140,10 @@ def _sources(
 
 
 def _download(model: ZooModel, progress: Progress) -> Source:
-    task = progress.add_task(f"{model.name}: downloading", total=model.size, visible=False)
+    megabytes = f"{model.size / 1e6:.0f} MB"
+    task = progress.add_task(
+        f"{model.name}: downloading {megabytes}", total=model.size, visible=False
+    )
 
     def report(done: int, total: int) -> None:
         progress.update(task, completed=done, visible=done < total)
@@ -150,9 +153,9 @@ def _download(model: ZooModel, progress: Progress) -> Source:
 
 def _progress(console: Console) -> Progress:
     return Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
-        DownloadColumn(),
+        TaskProgressColumn(),
         TimeRemainingColumn(),
         console=console,
         transient=True,

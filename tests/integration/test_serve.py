@@ -14,9 +14,10 @@ import psutil
 import pytest
 import requests
 
-from client import SAMPLE, Classifier
+from client import SAMPLE, Classifier, ModelNotFound
 from scripts.embedded import EmbeddedServer, Endpoints, ServerError
 from tests.conftest import ROOT
+from tests.integration.conftest import url
 
 
 @contextmanager
@@ -103,10 +104,12 @@ def test_arguments_after_two_dashes_reach_tritonserver(small_repository: Path) -
 
 
 def test_only_the_models_that_are_named_are_loaded(repository: Path) -> None:
-    with EmbeddedServer(repository, models=["mobilenetv2"], endpoints=Endpoints.free()) as server:
-        address = f"localhost:{server.endpoints.grpc}"
-        with Classifier(address, protocol="grpc") as classifier:
-            assert classifier.models() == ["mobilenetv2"]
+    with EmbeddedServer(repository, models=["birds"], endpoints=Endpoints.free()) as server:
+        for protocol in ("grpc", "http"):
+            with Classifier(url(server, protocol), model="mobilenetv2") as classifier:
+                assert classifier.models() == ["birds"]
+                with pytest.raises(ModelNotFound, match="mobilenetv2"):
+                    classifier.image(SAMPLE)
 
 
 @pytest.mark.parametrize("protocol", ["http", "grpc", "metrics"])

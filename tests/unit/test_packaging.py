@@ -1,0 +1,40 @@
+"""What `pip install .` installs."""
+
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT
+
+# Neither code nor data that anything needs where it is installed.
+IGNORED = shutil.ignore_patterns("__pycache__", "*.egg-info")
+
+
+@pytest.fixture(scope="module")
+def packed(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
+    """The files in the wheel, built from a copy so that nothing is left in the checkout."""
+    folder = tmp_path_factory.mktemp("packaging")
+    for name in ("client", "scripts"):
+        shutil.copytree(ROOT / name, folder / name, ignore=IGNORED)
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, folder)
+    pip = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation"]
+    subprocess.run([*pip, "--wheel-dir", str(folder), str(folder)], check=True, capture_output=True)
+    (wheel,) = folder.glob("*.whl")
+    return set(zipfile.ZipFile(wheel).namelist())
+
+
+@pytest.mark.parametrize("package", ["client", "scripts"])
+def test_every_file_of_a_package_is_installed(packed: set[str], package: str) -> None:
+    files = [path for path in (ROOT / package).rglob("*") if path.is_file()]
+    expected = {str(path.relative_to(ROOT)) for path in files if path.suffix != ".pyc"}
+    assert {name for name in packed if Path(name).parts[0] == package} == expected
+
+
+def test_the_licence_comes_along_and_the_tests_do_not(packed: set[str]) -> None:
+    assert any(name.endswith("licenses/LICENSE") for name in packed)
+    assert not any(name.startswith("tests/") for name in packed)
