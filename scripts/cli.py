@@ -2,6 +2,7 @@
 
 import argparse
 import logging
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -27,6 +28,10 @@ def parser(command: str, description: str, *, examples: str) -> argparse.Argumen
 def run(command: Callable[[], int]) -> int:
     """Run a command; what the user can mend becomes one line and exit code 1."""
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+    # A service manager's way to end a process, and a closing terminal's, are a Ctrl-C like any
+    # other: what was begun is put away.
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.default_int_handler)
     try:
         return command()
     except (BuildError, ServerError) as error:

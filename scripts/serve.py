@@ -1,7 +1,6 @@
 """`python -m scripts.serve`: the Triton that pip installs, on a model repository."""
 
 import argparse
-import signal
 import sys
 from pathlib import Path
 
@@ -59,9 +58,6 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: list[str] | None = None) -> int:
     """Serve until told to stop."""
     options = parser().parse_args(arguments)
-    # A service manager's way to end a process, and a closing terminal's, are treated as a user's.
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.default_int_handler)
     return cli.run(lambda: serve(options))
 
 

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import onnx
+import psutil
 import pytest
 
 from client import Classifier
@@ -24,6 +25,12 @@ def add_birds(repository: Path, folder: Path) -> None:
 
 def url(server: EmbeddedServer, protocol: str) -> str:
     return f"{protocol}://{server.endpoints.host}:{server.endpoints.ports[protocol]}"
+
+
+def alive(processes: list[psutil.Process]) -> list[psutil.Process]:
+    """Those that still run; one that only waits for its parent to notice its end does not."""
+    gone = {psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD}
+    return [each for each in processes if each.is_running() and each.status() not in gone]
 
 
 @pytest.fixture(scope="session")

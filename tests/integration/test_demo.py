@@ -5,20 +5,27 @@ import subprocess
 import sys
 from pathlib import Path
 
+import psutil
+import pytest
+
 from tests.conftest import ROOT
+from tests.integration.conftest import alive
+
+COMMAND = [sys.executable, "-u", "-m", "scripts.demo"]
 
 
-def test_without_a_network_it_says_so_and_goes_on_with_synthetic_weights(tmp_path: Path) -> None:
-    # A proxy that is not there stands for a network that is not; nothing local may go through it.
+@pytest.fixture
+def offline(tmp_path: Path) -> dict[str, str]:
+    """A proxy that is not there stands for a network that is not; nothing local may go there."""
     proxies = dict.fromkeys(("http_proxy", "https_proxy"), "http://127.0.0.1:9")
-    offline = proxies | {"no_proxy": "", "XDG_CACHE_HOME": str(tmp_path)}
+    return os.environ | proxies | {"no_proxy": "", "XDG_CACHE_HOME": str(tmp_path)}
+
+
+def test_without_a_network_it_says_so_and_goes_on_with_synthetic_weights(
+    offline: dict[str, str],
+) -> None:
     result = subprocess.run(
-        [sys.executable, "-m", "scripts.demo"],
-        cwd=ROOT,
-        env=os.environ | offline,
-        capture_output=True,
-        text=True,
-        check=False,
+        COMMAND, cwd=ROOT, env=offline, capture_output=True, text=True, check=False
     )
     assert result.returncode == 0, result.stderr
     assert "no connection" in result.stderr
@@ -27,3 +34,15 @@ def test_without_a_network_it_says_so_and_goes_on_with_synthetic_weights(tmp_pat
     assert result.stdout.count("%") == 5
     assert " ms" in result.stdout
     assert "Triton is stopped" in result.stdout
+
+
+def test_a_signal_in_the_middle_leaves_no_server(offline: dict[str, str]) -> None:
+    process = subprocess.Popen(COMMAND, cwd=ROOT, env=offline, stdout=subprocess.PIPE, text=True)
+    assert process.stdout
+    assert any("Starting Triton" in line for line in process.stdout)
+    started: list[psutil.Process] = []
+    while not started:
+        started = psutil.Process(process.pid).children(recursive=True)
+    process.terminate()
+    assert process.wait(timeout=60) == 130
+    assert alive(started) == []

@@ -17,7 +17,7 @@ import requests
 from client import SAMPLE, Classifier, ModelNotFound
 from scripts.embedded import EmbeddedServer, Endpoints, ServerError
 from tests.conftest import ROOT
-from tests.integration.conftest import url
+from tests.integration.conftest import alive, url
 
 
 @contextmanager
@@ -58,12 +58,6 @@ def children(process: "subprocess.Popen[str]") -> list[psutil.Process]:
     assert "tritonserver" in {child.name() for child in found}
     assert len(found) > 3
     return found
-
-
-def alive(processes: list[psutil.Process]) -> list[psutil.Process]:
-    """Those that still run; one that only waits for its parent to notice its end does not."""
-    gone = {psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD}
-    return [each for each in processes if each.is_running() and each.status() not in gone]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
