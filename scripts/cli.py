@@ -31,7 +31,8 @@ def run(command: Callable[[], int]) -> int:
     # A service manager's way to end a process, and a closing terminal's, are a Ctrl-C like any
     # other: what was begun is put away.
     for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.default_int_handler)
+        if signal.getsignal(number) != signal.SIG_IGN:  # as under nohup
+            signal.signal(number, signal.default_int_handler)
     try:
         return command()
     except (BuildError, ServerError) as error:

@@ -46,3 +46,4 @@ FLEXIBLE = """
     scores = MatMul(features, weight)
 """
 RESHAPED = FLEXIBLE.replace("Flatten(pooled)", "Reshape(pooled, shape)")
+SOFTMAXED = FLEXIBLE.replace("scores =", "logits =") + "scores = Softmax(logits)"

@@ -7,9 +7,10 @@ import signal
 import socket
 import subprocess
 import tempfile
+import threading
 import time
-from collections.abc import Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -157,7 +158,7 @@ class EmbeddedServer:
             *self._options(),
         ]
         logger.info("starting %s", " ".join(command))
-        with self.log.open("ab") as log:
+        with self.log.open("ab") as log, _signals_held_back():
             self._process = subprocess.Popen(
                 command,
                 env=installation.environment(),
@@ -215,6 +216,27 @@ class EmbeddedServer:
             if found := failure.search(log):
                 return found["why"]
         return f"tritonserver ended with code {exit_code}"
+
+
+@contextmanager
+def _signals_held_back() -> Iterator[None]:
+    """Let no handler interrupt the block: a process begun and not yet known could not be ended."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # handlers run in the main thread only
+        return
+    held_back: list[int] = []
+    handlers = {
+        number: signal.signal(number, lambda number, _: held_back.append(number))
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        if callable(signal.getsignal(number))
+    }
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        for received in held_back:
+            signal.raise_signal(received)
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

@@ -68,7 +68,7 @@ def prepare(model: ModelProto, *, size: int | None = None) -> Prepared:
     signature = read_signature(model)
     height, width = (side or size or DEFAULT_SIZE for side in (signature.height, signature.width))
     images = _random_images(2 * (signature.batch or 1), height, width)
-    expected = _Runner(model, signature).run(images)
+    signature, expected = _run_original(model, signature, images)
 
     prepared = _with_servable_versions(model)
     _drop_initializers_from_inputs(prepared)
@@ -84,8 +84,23 @@ def prepare(model: ModelProto, *, size: int | None = None) -> Prepared:
         model=prepared,
         signature=signature,
         classes=expected.shape[1],
-        scores="probabilities" if _ends_in_softmax(prepared, signature.output) else "logits",
+        scores="probabilities" if _are_probabilities(expected) else "logits",
     )
+
+
+def _run_original(
+    model: ModelProto, signature: Signature, images: Array
+) -> tuple[Signature, Array]:
+    """Run the graph at the batch it declares, or at one where only that works."""
+    try:
+        scores = _Runner(model, signature).run(images)
+        if len(scores) == len(images):
+            return signature, scores
+    except BuildError:
+        if signature.batch:
+            raise
+    alone = replace(signature, batch=1)
+    return alone, _Runner(model, alone).run(images)
 
 
 def read_signature(model: ModelProto) -> Signature:
@@ -128,7 +143,8 @@ def _shape(value: onnx.ValueInfoProto) -> str:
 
 
 def _opset(model: ModelProto) -> int:
-    return max(int(opset.version) for opset in model.opset_import if not opset.domain)
+    default = {"", "ai.onnx"}
+    return max(int(opset.version) for opset in model.opset_import if opset.domain in default)
 
 
 def _with_servable_versions(model: ModelProto) -> ModelProto:
@@ -237,8 +253,8 @@ def _takes_any_size(
     return True
 
 
-def _ends_in_softmax(model: ModelProto, output: str) -> bool:
-    return any(node.op_type == "Softmax" for node in model.graph.node if output in node.output)
+def _are_probabilities(scores: Array) -> bool:
+    return bool((scores >= 0).all() and np.allclose(scores.sum(axis=1), 1, atol=1e-3))
 
 
 def _random_images(count: int, height: int, width: int) -> Array:

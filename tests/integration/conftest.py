@@ -11,16 +11,16 @@ from client import Classifier
 from scripts import build_repository
 from scripts.embedded import EmbeddedServer, Endpoints
 from scripts.repository import builder, sources
-from tests.graphs import FLEXIBLE, classifier
+from tests.graphs import FLEXIBLE, SOFTMAXED, classifier
 
 PROTOCOLS = ("grpc", "http")
 
 
-def add_birds(repository: Path, folder: Path) -> None:
+def add_birds(repository: Path, folder: Path, name: str = "birds", body: str = FLEXIBLE) -> None:
     """Add a classifier of ten classes that builds and loads in no time."""
-    file = folder / "birds.onnx"
-    onnx.save(classifier(FLEXIBLE), file)
-    builder.add(repository, sources.from_file(file, "birds"))
+    file = folder / f"{name}.onnx"
+    onnx.save(classifier(body), file)
+    builder.add(repository, sources.from_file(file, name))
 
 
 def url(server: EmbeddedServer, protocol: str) -> str:
@@ -42,11 +42,12 @@ def small_repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """All eleven classifiers of the catalogue, with synthetic weights, and the birds."""
+    """All eleven classifiers of the catalogue, with synthetic weights, and the birds, twice."""
     folder = tmp_path_factory.mktemp("all")
     output = folder / "model_repository"
     assert build_repository.main(["--weights", "synthetic", "--output", str(output)]) == 0
     add_birds(output, folder)
+    add_birds(output, folder, "birds_softmax", SOFTMAXED)
     return output
 
 

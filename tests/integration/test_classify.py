@@ -59,7 +59,10 @@ def test_a_file_that_is_not_there_is_one_line(run: Run) -> None:
 def test_a_model_that_is_not_loaded_is_one_line_that_names_those_that_are(run: Run) -> None:
     exit_code, _, complaints = run("--model", "planes")
     assert exit_code == 2
-    assert "'planes' is not found; the server has: birds, mobilenetv2, resnet101_v1" in complaints
+    assert (
+        "'planes' is not found; the server has: birds, birds_softmax, mobilenetv2, resnet101_v1"
+        in complaints
+    )
     assert "_onnx" not in complaints
     assert complaints.count("\n") == 1
 

@@ -94,6 +94,17 @@ def test_top_k_may_be_one_to_the_number_of_classes(
     assert top_k < CLASSES or sum(probabilities) == pytest.approx(1)
 
 
+def test_a_graph_that_has_its_own_softmax_gets_no_second_one(
+    server: EmbeddedServer, protocol: str, birds: Classifier
+) -> None:
+    with Classifier(url(server, protocol), model="birds_softmax") as softmaxed:
+        theirs, ours = (each.image(SAMPLE).predictions for each in (softmaxed, birds))
+    assert [each.label for each in theirs] == [each.label for each in ours]
+    assert [each.probability for each in theirs] == pytest.approx(
+        [each.probability for each in ours], abs=1e-6
+    )
+
+
 @pytest.mark.parametrize("top_k", [0, -1, CLASSES + 1, "3", True])
 def test_any_other_top_k_is_an_invalid_argument(
     server: EmbeddedServer, protocol: str, top_k: Any

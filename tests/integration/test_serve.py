@@ -6,7 +6,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -21,11 +21,13 @@ from tests.integration.conftest import alive, url
 
 
 @contextmanager
-def serve(repository: Path, *arguments: str) -> Iterator["subprocess.Popen[str]"]:
+def serve(
+    repository: Path, *arguments: str, prefix: Sequence[str] = ()
+) -> Iterator["subprocess.Popen[str]"]:
     """Run the command; whatever a test leaves running is ended."""
     command = [sys.executable, "-m", "scripts.serve", f"--model-repository={repository}"]
     process = subprocess.Popen(
-        [*command, *arguments],
+        [*prefix, *command, *arguments],
         cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -85,6 +87,15 @@ def test_a_signal_while_it_starts_ends_it_too(small_repository: Path) -> None:
         time.sleep(0.3)
         process.send_signal(signal.SIGINT)
         assert process.wait(timeout=60) == 0
+
+
+def test_under_nohup_a_closing_terminal_does_not_end_it(small_repository: Path) -> None:
+    with serve(small_repository, *ports(Endpoints.free()), prefix=["nohup"]) as process:
+        wait_until_ready(process)
+        process.send_signal(signal.SIGHUP)
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(timeout=2)
+        assert children(process)
 
 
 def test_arguments_after_two_dashes_reach_tritonserver(small_repository: Path) -> None:

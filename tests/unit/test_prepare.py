@@ -40,6 +40,17 @@ def test_a_fixed_batch_of_four_becomes_symbolic() -> None:
     assert run(prepare(original).model, pictures(3)).shape == (3, graphs.CLASSES)
 
 
+@pytest.mark.parametrize("dims", [(1, -1), (1, 3)])
+def test_a_batch_that_is_only_declared_symbolic_becomes_so(dims: tuple[int, ...]) -> None:
+    original = classifier(
+        RESHAPED, image="float[N,3,32,32]", scores="float[N,10]", initializers=shape(*dims)
+    )
+    images = pictures(5)
+    one_by_one = [run(original, image[None]) for image in images]
+    together = run(prepare(original).model, images)
+    np.testing.assert_allclose(together, np.concatenate(one_by_one), atol=1e-6)
+
+
 def test_heads_that_are_folded_into_the_batch_stay_with_their_image() -> None:
     body = """
         pooled = GlobalAveragePool(image)
@@ -117,7 +128,11 @@ def test_the_original_stays_as_it_is() -> None:
 
 @pytest.mark.parametrize(
     ("last", "scores"),
-    [("scores = Identity(logits)", "logits"), ("scores = Softmax(logits)", "probabilities")],
+    [
+        ("scores = Identity(logits)", "logits"),
+        ("scores = Softmax(logits)", "probabilities"),
+        ("softmax = Softmax(logits) scores = Identity(softmax)", "probabilities"),
+    ],
 )
 def test_a_graph_that_ends_in_a_softmax_is_known_to_give_probabilities(
     last: str, scores: str
