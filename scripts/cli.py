@@ -11,6 +11,7 @@ from scripts.embedded import ServerError
 from scripts.repository.errors import BuildError
 
 DEFAULT_REPOSITORY = Path("model_repository")
+MAX_PORT = 65_535
 INTERRUPTED = 130  # what a shell reports for a Ctrl-C
 
 
@@ -23,6 +24,14 @@ def parser(command: str, description: str, *, examples: str) -> argparse.Argumen
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
+
+
+def port(text: str) -> int:
+    """Read a port number, for argparse."""
+    number = int(text)
+    if not 1 <= number <= MAX_PORT:
+        raise argparse.ArgumentTypeError(f"{number} is no port; give one from 1 to {MAX_PORT}")
+    return number
 
 
 def run(command: Callable[[], int]) -> int:

@@ -41,7 +41,7 @@ def parser() -> argparse.ArgumentParser:
     for protocol, port in endpoints.ports.items():
         parser.add_argument(
             f"--{protocol}-port",
-            type=int,
+            type=cli.port,
             default=port,
             metavar="PORT",
             help="default: %(default)s",

@@ -3,6 +3,7 @@
 import logging
 import os
 import re
+import shlex
 import signal
 import socket
 import subprocess
@@ -25,14 +26,16 @@ POLL_SECONDS = 0.1
 READY_SECONDS = 5  # for one answer to whether it is ready
 STOP_SECONDS = 35  # tritonserver itself gives requests in flight 30 seconds
 
-# What tritonserver's log says of a repository that does not load, the most telling line first. A
-# Python traceback follows the reason after an escaped newline.
-LOAD_FAILURES = [
-    re.compile(pattern + r'(?P<why>[^"\\\n]+)', re.MULTILINE)
-    for pattern in (
+# What tritonserver's log says of why it does not start, the most telling line first. A Python
+# traceback follows the reason after an escaped newline.
+REASONS = [
+    re.compile(before + r'(?P<why>[^"\\\n]+)', re.MULTILINE)
+    for before in (
         r'model_lifecycle\.cc:\d+\] "(?=failed to load \S+ version)',
         r'model_repository_manager\.cc:\d+\] "',
         r"^error: ",
+        r"^\S+: (?=unrecognized option)",
+        r"^(?=The server cannot listen)",
     )
 ]
 
@@ -152,7 +155,7 @@ class EmbeddedServer:
         self.log = self.log or folder / "tritonserver.log"
         command = [
             str(installation.executable),
-            f"--model-repository={self.repository}",
+            f"--model-repository={self._plain_path(folder)}",
             f"--backend-directory={folder / 'backends'}",
             f"--cache-directory={installation.caches}",
             *self._options(),
@@ -190,8 +193,17 @@ class EmbeddedServer:
         finally:
             self._resources.close()
 
+    def _plain_path(self, folder: Path) -> Path:
+        """Lead around spaces and the like, since the Python backend hands the path to a shell."""
+        if shlex.quote(str(self.repository)) == str(self.repository):
+            return self.repository
+        link = folder / "model_repository"
+        link.symlink_to(self.repository.resolve())
+        return link
+
     def _options(self) -> list[str]:
-        address = self.endpoints.address
+        # Triton's HTTP server takes a name, and then listens nowhere.
+        address = socket.gethostbyname(self.endpoints.address)
         options = ["--disable-auto-complete-config"]
         for protocol, port in self.endpoints.ports.items():
             options += [f"--{protocol}-address={address}", f"--{protocol}-port={port}"]
@@ -208,12 +220,12 @@ class EmbeddedServer:
             if time.monotonic() > deadline:
                 raise ServerError(f"not ready after {self.ready_seconds:.0f} s; see {self.log}")
             time.sleep(POLL_SECONDS)
-        raise ServerError(f"{self.repository} does not load: {self._why(process.returncode)}")
+        raise ServerError(f"cannot serve {self.repository}: {self._why(process.returncode)}")
 
     def _why(self, exit_code: int) -> str:
         log = self.log.read_text(errors="replace") if self.log and self.log.is_file() else ""
-        for failure in LOAD_FAILURES:
-            if found := failure.search(log):
+        for reason in REASONS:
+            if found := reason.search(log):
                 return found["why"]
         return f"tritonserver ended with code {exit_code}"
 

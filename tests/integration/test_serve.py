@@ -144,7 +144,7 @@ def test_a_model_file_that_does_not_load_is_one_clear_line(
     shutil.copytree(small_repository, broken)
     (broken / "birds_onnx" / "1" / "model.onnx").write_bytes(b"no graph")
     line = failure(broken, *ports(Endpoints.free()))
-    assert "broken does not load: failed to load 'birds_onnx'" in line
+    assert "broken: failed to load 'birds_onnx'" in line
     assert "INVALID_PROTOBUF" in line
 
 
@@ -165,6 +165,47 @@ def failure(repository: Path, *arguments: str) -> str:
     (line,) = said.splitlines()
     assert line.startswith("error: ")
     return line
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        (["--", "--nonsense"], "unrecognized option '--nonsense'"),
+        (["--grpc-port=18000", "--http-port=18000"], "cannot listen to HTTP requests and GRPC"),
+        (["--address=203.0.113.1"], "Cannot assign requested address"),
+        (["--address=nohost.invalid"], "Name or service not known"),
+    ],
+)
+def test_options_that_triton_does_not_take_are_one_clear_line(
+    small_repository: Path, options: list[str], reason: str
+) -> None:
+    assert reason in failure(small_repository, *ports(Endpoints.free()), *options)
+
+
+@pytest.mark.parametrize("port", ["0", "65536", "http"])
+def test_what_is_no_port_is_wrong_usage(small_repository: Path, port: str) -> None:
+    with serve(small_repository, f"--http-port={port}") as process:
+        _, said = process.communicate(timeout=60)
+    assert process.returncode == 2
+    assert "argument --http-port" in said
+
+
+def test_a_path_with_a_space_is_served(small_repository: Path, tmp_path: Path) -> None:
+    spaced = tmp_path / "my models [1]"
+    shutil.copytree(small_repository, spaced)
+    with (
+        EmbeddedServer(spaced, endpoints=Endpoints.free(), ready_seconds=60) as server,
+        Classifier(url(server, "grpc"), model="birds") as classifier,
+    ):
+        assert classifier.image(SAMPLE).predictions
+
+
+def test_an_address_may_be_a_name(small_repository: Path) -> None:
+    with (
+        EmbeddedServer(small_repository, endpoints=Endpoints.free("localhost")) as server,
+        Classifier(url(server, "http"), model="birds") as classifier,
+    ):
+        assert classifier.image(SAMPLE).predictions
 
 
 def test_a_server_that_dies_is_reported_and_leaves_no_child(small_repository: Path) -> None:
