@@ -43,7 +43,7 @@ clean: ## Remove the environment and everything generated
 $(READY): requirements.lock
 	@test -n "$(PYTHON)" || { echo "error: no Python 3.10, 3.11 or 3.12 with venv was found;" \
 		"install one (Debian, Ubuntu: python3-venv) or name one: make PYTHON=/path/to/python3"; exit 1; }
-	@echo "Setting up $(VENV) with $$($(PYTHON) --version) ..."
+	@echo "Setting up $(VENV) with $$($(PYTHON) --version), once, in about a minute ..."
 	@$(PYTHON) -m venv --clear $(VENV)
 	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
 	@touch $@

@@ -128,7 +128,10 @@ def _table(result: Classification) -> Table:
 
 
 def _what_there_is(classifier: Classifier) -> str:
-    models = classifier.models()
+    try:
+        models = classifier.models()
+    except ClientError:
+        return "what the server has it does not say"
     return f"the server has: {', '.join(models) or 'none'}"
 
 

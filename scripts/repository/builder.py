@@ -174,7 +174,7 @@ def _copy_step(step: Path, version: Path) -> None:
 
 
 def _swap(new: Path, place: Path) -> None:
-    old = new.with_suffix(".old")
+    old = new.with_name(f"{new.name}.old")
     if place.exists():
         place.rename(old)
     new.rename(place)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from client import SAMPLE, classify
-from scripts.embedded import EmbeddedServer
+from scripts.embedded import EmbeddedServer, Endpoints
 from tests.integration.conftest import url
 
 Run = Callable[..., tuple[int, str, str]]
@@ -64,6 +64,21 @@ def test_a_model_that_is_not_loaded_is_one_line_that_names_those_that_are(run: R
         in complaints
     )
     assert "_onnx" not in complaints
+    assert complaints.count("\n") == 1
+
+
+def test_a_server_that_keeps_its_models_to_itself_makes_no_traceback(
+    small_repository: Path, protocol: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    restricted = [
+        "--http-restricted-api=model-repository:admin-key=secret",
+        "--grpc-restricted-protocol=model-repository:admin-key=secret",
+    ]
+    endpoints = Endpoints.free()
+    with EmbeddedServer(small_repository, endpoints=endpoints, arguments=restricted) as server:
+        assert classify.main(["--url", url(server, protocol), "--model", "planes"]) == 2
+    complaints = capsys.readouterr().err
+    assert "what the server has it does not say" in complaints
     assert complaints.count("\n") == 1
 
 

@@ -56,10 +56,11 @@ def test_the_same_input_gives_the_same_bytes(graph: Path, tmp_path: Path) -> Non
     assert contents(tmp_path / "first") == contents(tmp_path / "second")
 
 
-def test_building_again_in_place_changes_nothing(graph: Path, repository: Path) -> None:
-    builder.add(repository, sources.from_file(graph, "birds"))
+@pytest.mark.parametrize("name", ["birds", "birds.v1.2"])
+def test_building_again_in_place_changes_nothing(graph: Path, repository: Path, name: str) -> None:
+    builder.add(repository, sources.from_file(graph, name))
     before = contents(repository)
-    builder.add(repository, sources.from_file(graph, "birds"))
+    builder.add(repository, sources.from_file(graph, name))
     assert contents(repository) == before
 
 
@@ -218,6 +219,16 @@ def test_external_data_comes_along(tmp_path: Path, repository: Path) -> None:
     builder.add(repository, sources.from_file(file, "birds"))
     prepared = onnx.load(repository / "birds_onnx" / "1" / "model.onnx")
     assert prepared.graph.initializer[0].raw_data == weight
+
+
+def test_missing_external_data_is_one_clear_line(tmp_path: Path) -> None:
+    file = tmp_path / "birds.onnx"
+    model = classifier(FLEXIBLE)
+    onnx.save(model, file, save_as_external_data=True, location="birds.data", size_threshold=0)
+    (tmp_path / "birds.data").unlink()
+    with pytest.raises((BuildError, OSError), match=r"birds\.data") as caught:
+        sources.from_file(file, "birds")
+    assert "\n" not in str(caught.value)
 
 
 def test_the_project_carries_imagenets_class_names() -> None:

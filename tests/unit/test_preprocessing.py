@@ -95,6 +95,7 @@ def _stored_as(upright: Image.Image, orientation: int) -> Image.Image:
     return upright.transpose(inverse[orientation]) if orientation in inverse else upright
 
 
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
 def test_broken_exif_data_does_not_make_a_broken_image() -> None:
     data = images.encode(images.photo(), "JPEG", exif=b"Exif\x00\x00MM\x00*\xff\xff\xff\xff")
     assert decode(data).size == (451, 300)
@@ -104,6 +105,20 @@ def test_broken_exif_data_does_not_make_a_broken_image() -> None:
 def test_broken_bytes_are_refused(data: bytes) -> None:
     with pytest.raises(ImageError):
         decode(data)
+
+
+@pytest.mark.parametrize("file_format", images.FORMATS)
+def test_half_a_file_is_refused(file_format: str) -> None:
+    whole = images.encode(images.photo(), file_format)
+    with pytest.raises(ImageError, match=r"broken image|not an image"):
+        decode(whole[: len(whole) // 2])
+
+
+def test_16_bit_grey_is_turned_upright_too() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    deep = Image.fromarray(np.asarray(images.photo(60, 40, mode="L")).astype(np.uint16) * 256)
+    assert decode(images.encode(deep, exif=exif)).size == (40, 60)
 
 
 def test_random_damage_never_raises_anything_but_an_image_error() -> None:

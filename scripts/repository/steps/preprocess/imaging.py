@@ -47,6 +47,7 @@ def decode(data: bytes) -> Image.Image:
     try:
         image = Image.open(io.BytesIO(data), formats=FORMATS)
         _check_size(image)
+        image.load()
         return _to_rgb(_upright(image))
     except ImageError:
         raise
