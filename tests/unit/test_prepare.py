@@ -72,6 +72,50 @@ def test_a_shape_from_a_constant_node_is_freed_too() -> None:
     assert run(prepare(classifier(body)).model, pictures(3)).shape == (3, graphs.CLASSES)
 
 
+def test_a_reshape_whose_zero_was_literal_is_freed_too() -> None:
+    body = RESHAPED.replace("Reshape(", "Reshape<allowzero = 1>(")
+    prepared = prepare(classifier(body, opset=14, initializers=shape(1, -1)))
+    assert run(prepared.model, pictures(3)).shape == (3, graphs.CLASSES)
+
+
+JOINED = """
+    pooled = GlobalAveragePool(image)
+    features = Flatten(pooled)
+    both = Concat<axis = 1>(token, features)
+    scores = MatMul(both, dense)
+"""
+TOKEN = {"token": np.ones((1, 2), np.float32), "dense": np.ones((5, 10), np.float32)}
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        JOINED,
+        JOINED.replace("both =", "same = Identity(token) both =").replace("(token, f", "(same, f"),
+        JOINED.replace("both =", "wide = Expand(token, shape) both =").replace(
+            "(token, f", "(wide, f"
+        ),
+    ],
+)
+def test_a_constant_that_is_joined_to_each_image_is_repeated(body: str) -> None:
+    # As a vision transformer's class token is.
+    original = classifier(body, initializers=TOKEN | shape(1, 2))
+    images = pictures(4)
+    one_by_one = [run(original, image[None]) for image in images]
+    together = run(prepare(original).model, images)
+    np.testing.assert_allclose(together, np.concatenate(one_by_one), atol=1e-6)
+
+
+def test_a_batch_that_cannot_be_freed_is_refused_with_what_to_do_and_no_other_noise(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    body = FLEXIBLE.replace("scores =", "each =") + "scores = Slice(each, zero, one, zero)"
+    numbers = {"zero": np.array([0]), "one": np.array([1])}
+    with pytest.raises(BuildError, match="from an example of two images or more"):
+        prepare(classifier(body, initializers=numbers))
+    assert capfd.readouterr().err == ""
+
+
 def test_a_constant_that_others_use_too_stays_as_it_is_for_them() -> None:
     body = RESHAPED.replace("scores = MatMul(features", "zeros = ConstantOfShape(shape) ")
     body = body.replace(", weight)", "sum = Add(features, zeros) scores = MatMul(sum, weight)")
@@ -145,7 +189,9 @@ def test_a_difference_to_the_original_is_refused() -> None:
     # The mean over the batch ties the images together: no batch but the original one is right.
     body = FLEXIBLE.replace("scores =", "each =")
     body += "mean = ReduceMean<axes = [0]>(each) scores = Sub(each, mean)"
-    with pytest.raises(BuildError, match=r"differs from the original by .* symbolic batch"):
+    with pytest.raises(
+        BuildError, match=r"differs from the original by .*; export it with a dynamic"
+    ):
         prepare(classifier(body))
 
 

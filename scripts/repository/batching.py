@@ -1,0 +1,134 @@
+"""Lets a graph that was made for a fixed number of images take any number."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+from onnx import ModelProto, NodeProto, helper, numpy_helper
+
+Shape = npt.NDArray[np.int64]
+
+
+def free_batch(model: ModelProto, batch: int | None) -> None:
+    """Make the first dimension of input and output symbolic, in place.
+
+    `batch` is the number of images that constants in the graph stand for, or None where they stand
+    for any. Whether the result is right is for the caller to try: a graph can hold its batch in
+    more ways than these.
+    """
+    for value in (*model.graph.input, *model.graph.output):
+        value.type.tensor_type.shape.dim[0].dim_param = "N"
+    # Inferred shapes still hold the old batch; onnxruntime infers them anew.
+    del model.graph.value_info[:]
+    if batch:
+        _free_reshapes(model, batch)
+    if batch == 1:
+        _free_concats(model)
+
+
+def _free_reshapes(model: ModelProto, batch: int) -> None:
+    """Let Reshape nodes with a constant shape follow the batch."""
+    shapes = _constant_shapes(model)
+    for index, node in enumerate(model.graph.node):
+        if node.op_type != "Reshape" or len(node.input) == 1 or node.input[1] not in shapes:
+            continue
+        # Its own copy: another node may use the same constant for something else.
+        shape = _batched_shape(shapes[node.input[1]], batch)
+        node.input[1] = _add_constant(model, f"{node.input[1]}_batched_{index}", shape)
+        _let_zero_mean_unchanged(node)
+    _drop_unused_initializers(model)
+
+
+def _constant_shapes(model: ModelProto) -> dict[str, Shape]:
+    shapes = {
+        tensor.name: numpy_helper.to_array(tensor)
+        for tensor in model.graph.initializer
+        if tensor.data_type == onnx.TensorProto.INT64
+    }
+    for node in model.graph.node:
+        if node.op_type == "Constant" and node.attribute[0].name == "value":
+            shapes[node.output[0]] = numpy_helper.to_array(node.attribute[0].t)
+    return shapes
+
+
+def _batched_shape(shape: Shape, batch: int) -> Shape:
+    batched = shape.copy()
+    if not shape.size or shape[0] < 1:
+        return batched
+    if -1 not in shape:
+        # Right also where heads or groups are folded into the batch.
+        batched[0] = -1
+    elif shape[0] == batch:
+        batched[0] = 0  # as it came in
+    return batched
+
+
+def _let_zero_mean_unchanged(node: NodeProto) -> None:
+    # Exporters set `allowzero` for good measure; with it a 0 would mean an empty dimension.
+    kept = [attribute for attribute in node.attribute if attribute.name != "allowzero"]
+    del node.attribute[:]
+    node.attribute.extend(kept)
+
+
+def _drop_unused_initializers(model: ModelProto) -> None:
+    used = {name for node in model.graph.node for name in node.input}
+    kept = [tensor for tensor in model.graph.initializer if tensor.name in used]
+    del model.graph.initializer[:]
+    model.graph.initializer.extend(kept)
+
+
+def _free_concats(model: ModelProto) -> None:
+    """Repeat constants that are joined to each image, as a vision transformer's class token is."""
+    constants = _constants(model)
+    ranks = _ranks(model)
+    nodes: list[NodeProto] = []
+    for node in model.graph.node:
+        moving = [name for name in node.input if name not in constants]
+        if node.op_type == "Concat" and moving and _axis(node) != 0:
+            for position, name in enumerate(node.input):
+                if name in constants and ranks.get(name, 0) > 1:
+                    expanded = f"{node.output[0]}_input_{position}_batched"
+                    nodes += _repeat(model, name, ranks[name], moving[0], expanded)
+                    node.input[position] = expanded
+        nodes.append(node)
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+
+
+def _constants(model: ModelProto) -> set[str]:
+    """Name the tensors that no image changes."""
+    constants = {tensor.name for tensor in model.graph.initializer}
+    for node in model.graph.node:
+        if constants.issuperset(filter(None, node.input)):
+            constants.update(node.output)
+    return constants
+
+
+def _ranks(model: ModelProto) -> dict[str, int]:
+    ranks = {tensor.name: len(tensor.dims) for tensor in model.graph.initializer}
+    for value in onnx.shape_inference.infer_shapes(model).graph.value_info:
+        ranks[value.name] = len(value.type.tensor_type.shape.dim)
+    return ranks
+
+
+def _axis(node: NodeProto) -> int:
+    return next(int(attribute.i) for attribute in node.attribute if attribute.name == "axis")
+
+
+def _repeat(
+    model: ModelProto, constant: str, rank: int, images: str, output: str
+) -> Iterator[NodeProto]:
+    """Expand `constant` from [1, ...] to [N, ...], N being that of `images`."""
+    first = _add_constant(model, f"{output}_first", np.array([0]))
+    ones = _add_constant(model, f"{output}_ones", np.ones(rank - 1, np.int64))
+    shape, count, target = (f"{output}_{part}" for part in ("shape", "count", "target"))
+    yield helper.make_node("Shape", [images], [shape])
+    yield helper.make_node("Gather", [shape, first], [count])
+    yield helper.make_node("Concat", [count, ones], [target], axis=0)
+    yield helper.make_node("Expand", [constant, target], [output])
+
+
+def _add_constant(model: ModelProto, name: str, value: Shape) -> str:
+    model.graph.initializer.append(numpy_helper.from_array(value, name))
+    return name
