@@ -74,13 +74,12 @@ def prepare(model: ModelProto, *, size: int | None = None) -> Prepared:
     prepared = _with_servable_versions(model)
     _drop_initializers_from_inputs(prepared)
     free_batch(prepared, signature.batch)
-    batched = replace(signature, batch=None, height=height, width=width)
-    free = replace(signature, batch=None, height=None, width=None)
-    if _takes_any_size(_with_free_size(prepared), free, images, expected):
-        prepared, signature = _with_free_size(prepared), free
+    signature = replace(signature, batch=None, height=height, width=width)
+    free, free_signature = _with_free_size(prepared), replace(signature, height=None, width=None)
+    if _takes_any_size(free, free_signature, images, expected):
+        prepared, signature = free, free_signature
     else:
-        _check_batches(prepared, batched, images, expected)
-        signature = batched
+        _check_batches(prepared, signature, images, expected)
     return Prepared(
         model=prepared,
         signature=signature,
