@@ -16,7 +16,7 @@ from client._exceptions import (
     ServerUnavailable,
 )
 from client._results import Classification, Prediction
-from client._sources import SAMPLE, Source
+from client._sources import SAMPLE, Source, expand
 
 __all__ = [
     "SAMPLE",
@@ -30,4 +30,5 @@ __all__ = [
     "ServerFailed",
     "ServerUnavailable",
     "Source",
+    "expand",
 ]

@@ -63,9 +63,12 @@ class Classifier:
         self._transport.close()
 
     def image(self, source: Source) -> Classification:
-        """Classify one image: a path, or the bytes of an image file.
+        """Classify one image.
 
             classifier.image("cat.jpg").top
+
+        A source is a path, an http or https URL, the bytes of an image file, a file object opened
+        for bytes, a Pillow image, or a uint8 array [height, width, 3].
 
         Raises:
             ClientError: one of its kinds.

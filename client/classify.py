@@ -17,6 +17,8 @@ from client import (
     InvalidImage,
     ModelNotFound,
     ServerUnavailable,
+    Source,
+    expand,
 )
 from client._classifier import DEFAULT_MODEL, DEFAULT_TIMEOUT, DEFAULT_TOP_K
 
@@ -31,7 +33,9 @@ EXAMPLES = """\
 examples:
   python -m client.classify
   python -m client.classify cat.jpg dog.png --model mobilenetv2 --top-k 3
+  python -m client.classify photos 'more/*.png' --recursive
   python -m client.classify cat.jpg --url http://localhost:8000
+  curl https://example.com/cat.jpg | python -m client.classify -
 
 exit codes:
   0 all is well, 1 an image or the server failed, 2 wrong usage or no such model,
@@ -48,7 +52,13 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("images", nargs="*", metavar="IMAGE", help="files (default: a cat)")
+    parser.add_argument(
+        "images",
+        nargs="*",
+        metavar="IMAGE",
+        help="files, folders, patterns, URLs, or - for standard input (default: a cat)",
+    )
+    parser.add_argument("--recursive", action="store_true", help="look into the folders below, too")
     parser.add_argument(
         "--url",
         default=DEFAULT_URL,
@@ -86,7 +96,7 @@ def main(arguments: list[str] | None = None) -> int:
         return _fail(str(error), EXIT_WRONG_USAGE)
     with classifier:
         try:
-            return _classify(classifier, options.images)
+            return _classify(classifier, options.images, recursive=options.recursive)
         except ModelNotFound as error:
             return _fail(f"{error}; {_what_there_is(classifier)}", EXIT_WRONG_USAGE)
         except ServerUnavailable as error:
@@ -97,23 +107,35 @@ def main(arguments: list[str] | None = None) -> int:
             return EXIT_INTERRUPTED
 
 
-def _classify(classifier: Classifier, images: list[str]) -> int:
+def _classify(classifier: Classifier, images: list[str], *, recursive: bool) -> int:
     console = Console(highlight=False)
     if not images:
         console.print(f"no image given: classifying the sample photograph {SAMPLE.name}")
     exit_code = 0
     for image in images or [str(SAMPLE)]:
-        start = time.perf_counter()
-        try:
-            result = classifier.image(image)
-        except InvalidImage as error:
-            exit_code = _fail(f"{error.source}: {error}", EXIT_SOME_FAILED)
-            continue
-        milliseconds = (time.perf_counter() - start) * 1000
-        heading = f"{image} by {result.model}, {milliseconds:.1f} ms"
-        console.print(escape(heading), style="bold", soft_wrap=True)
-        console.print(_table(result))
+        sources = _sources_of(image, recursive=recursive)
+        if not sources:
+            exit_code = _fail(f"{image}: there is no image", EXIT_SOME_FAILED)
+        for source in sources:
+            exit_code = _classify_one(console, classifier, source) or exit_code
     return exit_code
+
+
+def _sources_of(image: str, *, recursive: bool) -> list[Source]:
+    return [sys.stdin.buffer] if image == "-" else [*expand([image], recursive=recursive)]
+
+
+def _classify_one(console: Console, classifier: Classifier, source: Source) -> int:
+    start = time.perf_counter()
+    try:
+        result = classifier.image(source)
+    except InvalidImage as error:
+        return _fail(f"{error.source}: {error}", EXIT_SOME_FAILED)
+    milliseconds = (time.perf_counter() - start) * 1000
+    heading = f"{result.source} by {result.model}, {milliseconds:.1f} ms"
+    console.print(escape(heading), style="bold", soft_wrap=True)
+    console.print(_table(result))
+    return 0
 
 
 def _table(result: Classification) -> Table:

@@ -1,5 +1,7 @@
 """`python -m client.classify` against a real server, and against none."""
 
+import io
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -49,6 +51,34 @@ def test_a_file_that_is_no_image_is_one_line_and_the_others_are_classified(
     assert said.count("%") == 5
     assert complaints.startswith(f"error: {broken}: not an image (8 bytes)")
     assert complaints.count("\n") == 1
+
+
+def test_a_folder_a_pattern_and_standard_input_are_classified(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("b.jpg", "a.jpg", "below/c.jpg"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(SAMPLE.read_bytes())
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(SAMPLE.read_bytes())))
+    options = ("--model", "birds", "--top-k", "1", "--recursive")
+    exit_code, said, _ = run(str(tmp_path), f"{tmp_path}/b*", "-", *options)
+    assert exit_code == 0
+    classified = re.findall(r"(\S+|file object) by birds", said)
+    assert [Path(name).name for name in classified] == [
+        "a.jpg",
+        "b.jpg",
+        "c.jpg",
+        "b.jpg",
+        "file object",
+    ]
+
+
+def test_an_empty_folder_is_one_line_and_the_others_are_classified(
+    run: Run, tmp_path: Path
+) -> None:
+    exit_code, said, complaints = run(str(tmp_path), str(SAMPLE), "--model", "birds")
+    assert (exit_code, complaints) == (1, f"error: {tmp_path}: there is no image\n")
+    assert said.count("%") == 5
 
 
 def test_a_file_that_is_not_there_is_one_line(run: Run) -> None:
