@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Iterable, Sequence
-from types import TracebackType
 from typing import Any
 
 from client import _sources
@@ -50,12 +49,7 @@ class Classifier:
     def __enter__(self) -> "Classifier":
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:
