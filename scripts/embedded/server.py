@@ -25,6 +25,10 @@ POLL_SECONDS = 0.1
 READY_SECONDS = 5  # for one answer to whether it is ready
 STOP_SECONDS = 35  # tritonserver itself gives requests in flight 30 seconds
 
+BACKENDS = ("python", "onnxruntime")
+# The option for what the names of a backend's shared memory begin with.
+SHARED_MEMORY = "shm-region-prefix-name"
+
 # What tritonserver's log says of why it does not start, the most telling line first. A Python
 # traceback follows the reason after an escaped newline.
 REASONS = [
@@ -146,12 +150,14 @@ class EmbeddedServer:
         self.endpoints.check_free()
         folder = Path(self._resources.enter_context(tempfile.TemporaryDirectory(prefix="triton-")))
         installation.copy_backends(folder / "backends")
+        self._resources.callback(_remove_shared_memory, folder.name)
         self.log = self.log or folder / "tritonserver.log"
         command = [
             str(installation.executable),
             f"--model-repository={self._plain_path(folder)}",
             f"--backend-directory={folder / 'backends'}",
             f"--cache-directory={installation.caches}",
+            *(f"--backend-config={name},{SHARED_MEMORY}={folder.name}" for name in BACKENDS),
             *self._options(),
         ]
         logger.info("starting %s", " ".join(command))
@@ -243,6 +249,12 @@ def _signals_held_back() -> Iterator[None]:
             signal.signal(number, handler)
         for received in held_back:
             signal.raise_signal(received)
+
+
+def _remove_shared_memory(prefix: str) -> None:
+    """Remove what a server that was killed, or did not load, leaves behind."""
+    for region in Path("/dev/shm").glob(f"{prefix}*"):  # noqa: S108 - where Linux shows it
+        region.unlink(missing_ok=True)
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

@@ -208,15 +208,24 @@ def test_an_address_may_be_a_name(small_repository: Path) -> None:
         assert classifier.image(SAMPLE).predictions
 
 
-def test_a_server_that_dies_is_reported_and_leaves_no_child(small_repository: Path) -> None:
+def shared_memory() -> set[Path]:
+    """What the Python backend's processes exchange tensors through."""
+    return set(Path("/dev/shm").iterdir())
+
+
+def test_a_server_that_dies_is_reported_and_leaves_nothing(small_repository: Path) -> None:
+    before = shared_memory()
     with serve(small_repository, *ports(Endpoints.free())) as process:
         wait_until_ready(process)
         started = children(process)
+        regions = shared_memory() - before
+        assert regions
         next(child for child in started if child.name() == "tritonserver").kill()
         _, said = process.communicate(timeout=60)
     assert process.returncode == 1
     assert said == "error: tritonserver ended by itself, with code -9\n"
     assert alive(started) == []
+    assert not regions & shared_memory()
 
 
 def test_the_repository_stays_as_it_was_built(small_repository: Path) -> None:
