@@ -17,7 +17,7 @@ from pathlib import Path
 
 import requests
 
-from scripts.embedded.installation import ServerError, find
+from scripts.embedded.installation import Installation, ServerError, find
 
 logger = logging.getLogger(__name__)
 
@@ -152,14 +152,7 @@ class EmbeddedServer:
         installation.copy_backends(folder / "backends")
         self._resources.callback(_remove_shared_memory, folder.name)
         self.log = self.log or folder / "tritonserver.log"
-        command = [
-            str(installation.executable),
-            f"--model-repository={self._plain_path(folder)}",
-            f"--backend-directory={folder / 'backends'}",
-            f"--cache-directory={installation.caches}",
-            *(f"--backend-config={name},{SHARED_MEMORY}={folder.name}" for name in BACKENDS),
-            *self._options(),
-        ]
+        command = [str(installation.executable), *self._options(installation, folder)]
         logger.info("starting %s", " ".join(command))
         with self.log.open("ab") as log, _signals_held_back():
             self._process = subprocess.Popen(
@@ -201,10 +194,16 @@ class EmbeddedServer:
         link.symlink_to(self.repository.resolve())
         return link
 
-    def _options(self) -> list[str]:
+    def _options(self, installation: Installation, folder: Path) -> list[str]:
+        options = [
+            f"--model-repository={self._plain_path(folder)}",
+            f"--backend-directory={folder / 'backends'}",
+            f"--cache-directory={installation.caches}",
+            "--disable-auto-complete-config",
+            *(f"--backend-config={name},{SHARED_MEMORY}={folder.name}" for name in BACKENDS),
+        ]
         # Triton's HTTP server takes a name, and then listens nowhere.
         address = socket.gethostbyname(self.endpoints.address)
-        options = ["--disable-auto-complete-config"]
         for protocol, port in self.endpoints.ports.items():
             options += [f"--{protocol}-address={address}", f"--{protocol}-port={port}"]
         if self.models:

@@ -109,9 +109,7 @@ def read_signature(model: ModelProto) -> Signature:
     Raises:
         BuildError: it has not one FP32 input [N, 3, H, W] and one FP32 output [N, classes].
     """
-    initializers = {tensor.name for tensor in model.graph.initializer}
-    inputs = [value for value in model.graph.input if value.name not in initializers]
-    image = _only(inputs, "input", rank=4)
+    image = _only(_inputs(model), "input", rank=4)
     scores = _only(list(model.graph.output), "output", rank=2)
     batch, channels, height, width = _dims(image)
     if channels != 3:  # noqa: PLR2004
@@ -120,6 +118,12 @@ def read_signature(model: ModelProto) -> Signature:
             "[N, 3, height, width], channels first"
         )
     return Signature(image.name, scores.name, batch, height, width)
+
+
+def _inputs(model: ModelProto) -> list[onnx.ValueInfoProto]:
+    """Find what is really given to the graph: before IR 4 its weights are inputs, too."""
+    initializers = {tensor.name for tensor in model.graph.initializer}
+    return [value for value in model.graph.input if value.name not in initializers]
 
 
 def _only(values: list[onnx.ValueInfoProto], kind: str, *, rank: int) -> onnx.ValueInfoProto:
@@ -167,8 +171,7 @@ def _with_servable_versions(model: ModelProto) -> ModelProto:
 
 def _drop_initializers_from_inputs(model: ModelProto) -> None:
     # As inputs they could be overridden, so onnxruntime would not fold BatchNorm into them.
-    initializers = {tensor.name for tensor in model.graph.initializer}
-    inputs = [value for value in model.graph.input if value.name not in initializers]
+    inputs = _inputs(model)
     del model.graph.input[:]
     model.graph.input.extend(inputs)
 

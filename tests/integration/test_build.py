@@ -11,17 +11,13 @@ import pytest
 
 from scripts import build_repository
 from tests.conftest import ROOT
+from tests.files import contents
 from tests.graphs import FLEXIBLE, classifier
 
 
 def build(output: Path, *options: str, **environment: str) -> None:
     command = [sys.executable, "-m", "scripts.build_repository", "--output", str(output)]
     subprocess.run([*command, *options], cwd=ROOT, env=os.environ | environment, check=True)
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    files = (path for path in folder.rglob("*") if path.is_file())
-    return {str(file.relative_to(folder)): file.read_bytes() for file in files}
 
 
 def test_two_runs_write_the_same_bytes(tmp_path: Path) -> None:

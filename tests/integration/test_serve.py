@@ -137,22 +137,20 @@ def test_a_model_that_is_not_in_the_repository_is_one_clear_line(small_repositor
     assert "'planes': model not found" in line
 
 
-def test_a_model_file_that_does_not_load_is_one_clear_line(
-    small_repository: Path, tmp_path: Path
-) -> None:
-    broken = tmp_path / "broken"
-    shutil.copytree(small_repository, broken)
+@pytest.fixture
+def broken(small_repository: Path, tmp_path: Path) -> Path:
+    """A repository that a test may break."""
+    return Path(shutil.copytree(small_repository, tmp_path / "broken"))
+
+
+def test_a_model_file_that_does_not_load_is_one_clear_line(broken: Path) -> None:
     (broken / "birds_onnx" / "1" / "model.onnx").write_bytes(b"no graph")
     line = failure(broken, *ports(Endpoints.free()))
     assert "broken: failed to load 'birds_onnx'" in line
     assert "INVALID_PROTOBUF" in line
 
 
-def test_a_configuration_that_does_not_parse_is_one_clear_line(
-    small_repository: Path, tmp_path: Path
-) -> None:
-    broken = tmp_path / "broken"
-    shutil.copytree(small_repository, broken)
+def test_a_configuration_that_does_not_parse_is_one_clear_line(broken: Path) -> None:
     (broken / "birds" / "config.pbtxt").write_text("no configuration")
     assert "failed to read text proto" in failure(broken, *ports(Endpoints.free()))
 

@@ -14,6 +14,7 @@ from scripts.repository import builder, manifest, sources
 from scripts.repository.ensemble import IMAGENET_LABELS
 from scripts.repository.errors import BuildError
 from scripts.repository.prepare import read_signature
+from tests.files import contents
 from tests.graphs import CLASSES, FLEXIBLE, classifier
 
 
@@ -27,11 +28,6 @@ def graph(tmp_path: Path) -> Path:
 @pytest.fixture
 def repository(tmp_path: Path) -> Path:
     return tmp_path / "model_repository"
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    files = (path for path in folder.rglob("*") if path.is_file())
-    return {str(file.relative_to(folder)): file.read_bytes() for file in files}
 
 
 def models(folder: Path) -> set[str]:

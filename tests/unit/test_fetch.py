@@ -4,7 +4,7 @@ import hashlib
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
@@ -12,6 +12,7 @@ import pytest
 from scripts.repository import catalog, fetch
 from scripts.repository.catalog import CATALOG, ZooModel
 from scripts.repository.errors import BuildError
+from tests.web import serving
 
 CONTENT = bytes(range(256)) * 20_000
 FILE = "resnet18-v1-7.onnx"
@@ -48,18 +49,11 @@ def mirror(monkeypatch: pytest.MonkeyPatch) -> Iterator[Mirror]:
                 rest = rest[: mirror.cut_after]
             self.wfile.write(rest)
 
-        def log_message(self, *_: object) -> None:
-            """Stay quiet."""
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        mirror.url = f"http://127.0.0.1:{server.server_port}"
+    with serving(Handler) as address:
+        mirror.url = f"http://{address}"
         monkeypatch.setattr(catalog, "MIRRORS", (mirror.url + "/{file}.onnx",))
         monkeypatch.setattr(fetch, "PAUSE_SECONDS", 0)
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-        thread.start()
         yield mirror
-        server.shutdown()
-        thread.join()
 
 
 @pytest.fixture

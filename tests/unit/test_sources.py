@@ -1,10 +1,8 @@
 """What the client takes as an image."""
 
-import http.server
 import io
-import threading
 from collections.abc import Iterator
-from functools import partial
+from http.server import SimpleHTTPRequestHandler
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +13,7 @@ from client import SAMPLE, InvalidImage, expand
 from client._sources import name_of, read
 from scripts.repository.steps.preprocess.imaging import decode
 from tests import images
+from tests.web import serving
 
 
 @pytest.fixture
@@ -32,17 +31,12 @@ def website(tmp_path: Path) -> Iterator[str]:
     """A real web server with one photograph."""
     (tmp_path / "cat.jpg").write_bytes(SAMPLE.read_bytes())
 
-    class Quiet(http.server.SimpleHTTPRequestHandler):
-        def log_message(self, *_: object) -> None:
-            """Stay quiet."""
+    class Website(SimpleHTTPRequestHandler):
+        def translate_path(self, path: str) -> str:
+            return f"{tmp_path}{path}"
 
-    handler = partial(Quiet, directory=str(tmp_path))
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
-        thread.join()
+    with serving(Website) as address:
+        yield f"http://{address}"
 
 
 def names(paths: Iterator[str | Path], album: Path) -> list[str]:

@@ -12,11 +12,10 @@ from onnx import numpy_helper
 
 from scripts.repository import synthetic
 from scripts.repository.catalog import CATALOG
+from scripts.repository.steps.postprocess.ranking import softmax
+from tests import reference
 
 Array = NDArray[np.float32]
-
-MEAN = np.array([0.485, 0.456, 0.406])[:, None, None]
-STD = np.array([0.229, 0.224, 0.225])[:, None, None]
 
 # As Gluon publishes them, running statistics included.
 PARAMETERS = {
@@ -85,7 +84,9 @@ def images() -> Array:
     gradients = np.stack([np.stack([ramp, ramp.T, 1 - ramp]), np.stack([1 - ramp.T, ramp, ramp])])
     noise = generator.random((1, 3, 224, 224))
     pixels = np.concatenate([plain, gradients, clouds(generator, 4), noise])
-    return np.asarray((pixels - MEAN) / STD, np.float32)
+    return np.asarray(
+        (pixels - reference.MEAN[:, None, None]) / reference.STD[:, None, None], np.float32
+    )
 
 
 def clouds(generator: np.random.Generator, count: int) -> NDArray[np.float64]:
@@ -95,11 +96,6 @@ def clouds(generator: np.random.Generator, count: int) -> NDArray[np.float64]:
     spectrum = np.fft.fft2(generator.standard_normal((count, 3, 224, 224))) * falloff
     waves = np.fft.ifft2(spectrum).real
     return np.asarray(np.clip(0.5 + 0.25 * waves / waves.std(), 0, 1))
-
-
-def softmax(values: Array) -> Array:
-    powers = np.exp(values - values.max(axis=1, keepdims=True))
-    return np.asarray(powers / powers.sum(axis=1, keepdims=True))
 
 
 def shape_of(value: onnx.ValueInfoProto) -> list[int | str]:
