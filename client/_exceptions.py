@@ -1,35 +1,63 @@
 """What can go wrong between an image and its labels.
 
 ClientError
-  ServerUnavailable     no server answers there, or not in time
+  ServerUnavailable     no server answers there, or none that can take the request now
+    DeadlineExceeded    ... or not in time
+    ModelNotReady       ... or the model is being loaded or unloaded
   ModelNotFound         the server does not have this model
+  AccessDenied          the server wants a header, a token or a certificate that it did not get
   InvalidRequest        the server refuses the request: asking again is of no use
     InvalidImage        ... because this source is no image
   ServerFailed          the server took the request and failed
+
+Only ServerUnavailable and its kinds are worth another try, and get one.
 """
 
 
 class ClientError(Exception):
     """The root of the hierarchy: `except ClientError` catches everything this package raises.
 
-    `model` is the model that was asked and `source` the name of the image it was asked about,
-    or None where the failure is not one image's.
+        try:
+            result = classifier.image("cat.jpg")
+        except ClientError as error:
+            print(error.source, error.model, error.request_id, error)
+
+    `model` is the model that was asked, `source` the name of the image it was asked about and
+    `request_id` what the server's log calls the request; each is None where there is none.
     """
 
     def __init__(
-        self, message: str, *, model: str | None = None, source: str | None = None
+        self,
+        message: str,
+        *,
+        model: str | None = None,
+        source: str | None = None,
+        request_id: str | None = None,
     ) -> None:
         super().__init__(message)
         self.model = model
         self.source = source
+        self.request_id = request_id
 
 
 class ServerUnavailable(ClientError):
-    """No server answers at the URL, or not in time; later it may."""
+    """No server answers at the URL, or none that takes the request now; later one may."""
+
+
+class DeadlineExceeded(ServerUnavailable):
+    """The server did not answer in time."""
+
+
+class ModelNotReady(ServerUnavailable):
+    """The server knows the model, but has not loaded it, or not yet."""
 
 
 class ModelNotFound(ClientError):
-    """The server does not have the model, or has not loaded it."""
+    """The server does not have the model."""
+
+
+class AccessDenied(ClientError):
+    """The server, or a proxy before it, wants a header or certificate that it did not get."""
 
 
 class InvalidRequest(ClientError):
@@ -37,7 +65,12 @@ class InvalidRequest(ClientError):
 
 
 class InvalidImage(InvalidRequest):
-    """A source cannot be read, or is no image that the server decodes."""
+    """A source cannot be read, or is no image that the server decodes.
+
+    `position` is its place in the batch, from 0, where there is one.
+    """
+
+    position: int | None = None
 
 
 class ServerFailed(ClientError):

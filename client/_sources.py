@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import glob
 import io
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias
 
@@ -14,9 +16,21 @@ import numpy.typing as npt
 from client._exceptions import InvalidImage
 
 if TYPE_CHECKING:
-    from PIL import Image
+    from PIL.Image import Image as Picture
 
-Source: TypeAlias = "str | Path | bytes | BinaryIO | Image.Image | npt.NDArray[np.uint8]"
+
+@dataclass(frozen=True)
+class ImageFile:
+    """The bytes of an image file, and the name that results and errors shall give it.
+
+    classifier.image(ImageFile("s3://photos/cat.jpg", data))
+    """
+
+    name: str
+    data: bytes
+
+
+Source: TypeAlias = "str | Path | bytes | ImageFile | BinaryIO | Picture | npt.NDArray[np.uint8]"
 
 # A cat, so that there is something to classify before any image is at hand.
 SAMPLE = Path(__file__).parent / "sample" / "chelsea.jpg"
@@ -29,18 +43,39 @@ FASTEST = 1  # of PNG's compression levels
 DOWNLOAD_SECONDS = 30
 
 
-def expand(sources: Iterable[str | Path], *, recursive: bool = False) -> Iterator[str | Path]:
+def expand(sources: Iterable[Source], *, recursive: bool = False) -> Iterator[Source]:
     """Put the images in place of each folder and each pattern such as `photos/*.jpg`, sorted.
 
         for path in expand(["photos", "more/*.png", "https://example.com/cat.jpg"]):
             ...
 
     `recursive` looks into the folders below, and lets `**` stand for any number of them. A folder
-    is searched for the formats that the server decodes, by their suffixes; one without any, or a
-    pattern that nothing matches, gives nothing.
+    is searched for the formats that the server decodes, by their suffixes. One without any, and a
+    pattern that nothing matches, stays as it is, and fails when it is read.
     """
     for source in sources:
-        yield from _images_of(source, recursive=recursive)
+        if isinstance(source, str | Path) and not _is_url(source):
+            yield from _images_of(Path(source), recursive=recursive) or (source,)
+        else:
+            yield source
+
+
+async def load(source: Source) -> ImageFile:
+    """Get the bytes of an image file without holding up the event loop.
+
+    A path or URL is read, a file object is read to its end, and what is pixels already, a Pillow
+    image or a uint8 array [height, width, 3], becomes a PNG, so that nothing of it is lost.
+
+    Raises:
+        InvalidImage: the source cannot be read, or is no picture.
+    """
+    if isinstance(source, ImageFile):
+        return source
+    if isinstance(source, bytes):
+        return ImageFile(name_of(source), source)
+    if isinstance(source, str) and _is_url(source):
+        return ImageFile(source, await _download(source))
+    return ImageFile(name_of(source), await asyncio.to_thread(_read, source))
 
 
 def name_of(source: Source) -> str:
@@ -49,6 +84,8 @@ def name_of(source: Source) -> str:
         return str(source)
     if isinstance(source, bytes):
         return f"{len(source)} bytes"
+    if isinstance(source, ImageFile):
+        return source.name
     if isinstance(source, np.ndarray):
         return f"array {' x '.join(map(str, source.shape))}"
     if hasattr(source, "size"):
@@ -56,71 +93,66 @@ def name_of(source: Source) -> str:
     return str(getattr(source, "name", "file object"))
 
 
-def read(source: Source) -> bytes:
-    """Get the bytes of an image file.
-
-    A path or URL is read, a file object is read to its end, and what is pixels already, a Pillow
-    image or a uint8 array [height, width, 3], becomes a PNG, so that nothing of it is lost.
-
-    Raises:
-        InvalidImage: the source cannot be read, or is no picture.
-    """
-    if isinstance(source, bytes):
-        return source
-    if isinstance(source, np.ndarray):
-        return _png(_picture(source))
-    if isinstance(source, str) and _is_url(source):
-        return _download(source)
+def _read(source: str | Path | BinaryIO | Picture | npt.NDArray[np.uint8]) -> bytes:
     if isinstance(source, str | Path):
         return _read_file(Path(source))
+    if isinstance(source, np.ndarray):
+        return _png(_picture(source))
     # Without importing Pillow: who has an image of it has done so.
     return _png(source) if hasattr(source, "size") else source.read()
 
 
-def _images_of(source: str | Path, *, recursive: bool) -> list[str | Path]:
-    if isinstance(source, str) and _is_url(source):
-        return [source]
-    path = Path(source)
+def _images_of(path: Path, *, recursive: bool) -> list[Path]:
     if path.is_dir():
         files = path.rglob("*") if recursive else path.iterdir()
-        return sorted(file for file in files if file.suffix.lower() in SUFFIXES)
-    if not path.exists() and glob.has_magic(str(source)):
-        matches = glob.iglob(str(source), recursive=recursive)  # noqa: PTH207 - may be absolute
+        return sorted(file for file in files if file.suffix.lower() in SUFFIXES and file.is_file())
+    if not path.exists() and glob.has_magic(str(path)):
+        matches = glob.iglob(str(path), recursive=recursive)  # noqa: PTH207 - may be absolute
         return sorted(file for file in map(Path, matches) if file.is_file())
-    return [source]
+    return []
 
 
-def _is_url(source: str) -> bool:
-    return source.startswith(("http://", "https://"))
+def _is_url(source: Source) -> bool:
+    return isinstance(source, str) and source.startswith(("http://", "https://"))
 
 
 def _read_file(path: Path) -> bytes:
     try:
         return path.read_bytes()
+    except IsADirectoryError as error:
+        raise InvalidImage("there is no image in this folder", source=str(path)) from error
     except OSError as error:
         raise InvalidImage(str(error.strerror), source=str(path)) from error
 
 
-def _download(url: str) -> bytes:
-    import requests  # noqa: PLC0415 - only who has URLs waits for it
+async def _download(url: str) -> bytes:
+    import aiohttp  # noqa: PLC0415 - only who has URLs waits for it
 
+    deadline = aiohttp.ClientTimeout(total=DOWNLOAD_SECONDS)
     try:
-        response = requests.get(url, timeout=DOWNLOAD_SECONDS)
-        response.raise_for_status()
-    except requests.RequestException as error:
+        async with (
+            aiohttp.ClientSession(
+                timeout=deadline, trust_env=True, raise_for_status=True
+            ) as session,
+            session.get(url) as response,
+        ):
+            return await response.read()
+    except asyncio.TimeoutError as error:
+        why = f"no answer within {DOWNLOAD_SECONDS} s"
+        raise InvalidImage(f"cannot be downloaded: {why}", source=url) from error
+    except (OSError, ValueError, aiohttp.ClientError) as error:
         raise InvalidImage(f"cannot be downloaded: {error}", source=url) from error
-    return response.content
 
 
-def _picture(array: npt.NDArray[np.uint8]) -> Image.Image:
-    from PIL import Image  # noqa: PLC0415 - likewise
+def _picture(array: npt.NDArray[np.uint8]) -> Picture:
+    from PIL.Image import fromarray  # noqa: PLC0415 - likewise
 
     if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3:  # noqa: PLR2004
         raise InvalidImage(
             f"{array.dtype} {list(array.shape)} is no picture; give uint8 [height, width, 3]",
             source=name_of(array),
         )
-    return Image.fromarray(array)
+    return fromarray(array)
 
 
 def _png(image: Any) -> bytes:  # noqa: ANN401

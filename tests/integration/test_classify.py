@@ -1,14 +1,24 @@
 """`python -m client.classify` against a real server, and against none."""
 
+import csv
 import io
+import json
+import os
+import pty
 import re
-from collections.abc import Callable
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from client import SAMPLE, classify
 from scripts.embedded import EmbeddedServer, Endpoints
+from scripts.repository.catalog import CATALOG
+from tests.conftest import ROOT
 from tests.integration.conftest import url
 
 Run = Callable[..., tuple[int, str, str]]
@@ -25,20 +35,44 @@ def run(server: EmbeddedServer, protocol: str, capsys: pytest.CaptureFixture[str
     return run
 
 
+@pytest.fixture
+def album(tmp_path: Path) -> Path:
+    """Two photographs and a text that pretends to be one."""
+    for name in ("a.jpg", "c.jpg"):
+        (tmp_path / name).write_bytes(SAMPLE.read_bytes())
+    (tmp_path / "b.jpg").write_text("no image")
+    return tmp_path
+
+
+@pytest.fixture
+def command(server: EmbeddedServer) -> list[str]:
+    """The command in a process of its own, for what only a process has."""
+    module = [sys.executable, "-m", "client.classify"]
+    return [*module, "--url", url(server, "grpc"), "--model", "birds"]
+
+
+def errors(said: str) -> list[str]:
+    return [line for line in said.splitlines() if line.startswith("error: ")]
+
+
+def summary(said: str) -> str:
+    return next(line for line in said.splitlines() if "images/s" in line)
+
+
 def test_without_an_image_it_classifies_the_sample_and_says_so(run: Run) -> None:
-    exit_code, said, complaints = run()
-    assert (exit_code, complaints) == (0, "")
+    exit_code, results, said = run()
+    assert exit_code == 0
     assert "no image given: classifying the sample photograph chelsea.jpg" in said
-    assert "by resnet50_v1" in said
-    assert " ms" in said
-    assert said.count("%") == 5
+    assert "by resnet50_v1" in results
+    assert " ms" in results
+    assert results.count("%") == 5
 
 
 def test_it_classifies_each_image_it_is_given(run: Run) -> None:
-    exit_code, said, _ = run(str(SAMPLE), str(SAMPLE), "--model", "birds", "--top-k", "3")
+    exit_code, results, said = run(str(SAMPLE), str(SAMPLE), "--model", "birds", "--top-k", "3")
     assert exit_code == 0
     assert "sample photograph" not in said
-    assert said.count("class 1") <= said.count("%") == 6
+    assert results.count("class 1") <= results.count("%") == 6
 
 
 def test_a_file_that_is_no_image_is_one_line_and_the_others_are_classified(
@@ -46,11 +80,11 @@ def test_a_file_that_is_no_image_is_one_line_and_the_others_are_classified(
 ) -> None:
     broken = tmp_path / "broken[1].jpg"
     broken.write_text("no image")
-    exit_code, said, complaints = run(str(broken), str(SAMPLE), "--model", "birds")
+    exit_code, results, said = run(str(broken), str(SAMPLE), "--model", "birds")
     assert exit_code == 1
-    assert said.count("%") == 5
-    assert complaints.startswith(f"error: {broken}: not an image (8 bytes)")
-    assert complaints.count("\n") == 1
+    assert results.count("%") == 5
+    (line,) = errors(said)
+    assert line.startswith(f"error: {broken}: not an image (8 bytes)")
 
 
 def test_a_folder_a_pattern_and_standard_input_are_classified(
@@ -61,61 +95,131 @@ def test_a_folder_a_pattern_and_standard_input_are_classified(
         (tmp_path / name).write_bytes(SAMPLE.read_bytes())
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(SAMPLE.read_bytes())))
     options = ("--model", "birds", "--top-k", "1", "--recursive")
-    exit_code, said, _ = run(str(tmp_path), f"{tmp_path}/b*", "-", *options)
+    exit_code, results, _ = run(str(tmp_path), f"{tmp_path}/b*", "-", *options)
     assert exit_code == 0
-    classified = re.findall(r"(\S+|file object) by birds", said)
-    assert [Path(name).name for name in classified] == [
-        "a.jpg",
-        "b.jpg",
-        "c.jpg",
-        "b.jpg",
-        "file object",
-    ]
+    classified = re.findall(r"(\S+) by birds", results)
+    names = [Path(name).name for name in classified]
+    assert names == ["a.jpg", "b.jpg", "c.jpg", "b.jpg", "-"]
 
 
 def test_an_empty_folder_is_one_line_and_the_others_are_classified(
     run: Run, tmp_path: Path
 ) -> None:
-    exit_code, said, complaints = run(str(tmp_path), str(SAMPLE), "--model", "birds")
-    assert (exit_code, complaints) == (1, f"error: {tmp_path}: there is no image\n")
-    assert said.count("%") == 5
+    exit_code, results, said = run(str(tmp_path), str(SAMPLE), "--model", "birds")
+    assert exit_code == 1
+    assert errors(said) == [f"error: {tmp_path}: there is no image in this folder"]
+    assert results.count("%") == 5
 
 
 def test_a_file_that_is_not_there_is_one_line(run: Run) -> None:
-    exit_code, _, complaints = run("nowhere.jpg")
-    assert (exit_code, complaints) == (1, "error: nowhere.jpg: No such file or directory\n")
+    exit_code, _, said = run("nowhere.jpg")
+    assert exit_code == 1
+    assert errors(said) == ["error: nowhere.jpg: No such file or directory"]
+
+
+def test_json_is_one_array_in_the_order_of_the_images(run: Run, album: Path) -> None:
+    exit_code, results, _ = run(str(album), "--model", "birds", "--output", "json")
+    first, broken, last = json.loads(results)
+    assert exit_code == 1
+    assert [Path(each["source"]).name for each in (first, broken, last)] == [
+        "a.jpg",
+        "b.jpg",
+        "c.jpg",
+    ]
+    assert first["predictions"] == last["predictions"]
+    assert [*first["predictions"][0]] == ["class_id", "probability", "label"]
+    assert (first["model"], len(first["predictions"]), first["error"]) == ("birds", 5, None)
+    assert first["milliseconds"] > 0
+    assert broken["predictions"] == []
+    assert broken["error"]["kind"] == "InvalidImage"
+    assert broken["request_id"] not in {None, first["request_id"]}
+
+
+def test_json_without_a_result_is_an_empty_array(run: Run) -> None:
+    exit_code, results, _ = run("--model", "planes", "--output", "json")
+    assert (exit_code, json.loads(results)) == (2, [])
+
+
+def test_json_lines_are_the_same_objects_one_a_line(run: Run, album: Path) -> None:
+    options = [str(album), "--model", "birds"]
+    _, results, _ = run(*options, "--output", "json")
+    _, lines, _ = run(*options, "--output", "jsonl")
+    ours, theirs = json.loads(results), [json.loads(line) for line in lines.splitlines()]
+    for each in ours + theirs:
+        each.pop("milliseconds")
+        each.pop("request_id")
+    assert ours == theirs
+
+
+def test_csv_has_a_row_for_each_prediction_and_for_each_failure(run: Run, album: Path) -> None:
+    _, results, _ = run(str(album), "--model", "birds", "--output", "csv", "--top-k", "2")
+    rows = list(csv.DictReader(io.StringIO(results)))
+    assert [(Path(row["source"]).name, row["rank"]) for row in rows] == [
+        ("a.jpg", "1"),
+        ("a.jpg", "2"),
+        ("b.jpg", ""),
+        ("c.jpg", "1"),
+        ("c.jpg", "2"),
+    ]
+    assert rows[0]["label"] == f"class {rows[0]['class_id']}"
+    assert rows[2]["error"].startswith("InvalidImage: not an image")
+
+
+def test_only_what_is_likely_enough_is_shown(run: Run) -> None:
+    _, results, _ = run(str(SAMPLE), "--model", "birds", "--top-k", "10", "--output", "json")
+    probabilities = [each["probability"] for each in json.loads(results)[0]["predictions"]]
+    middle = str(probabilities[4])
+    options = ("--model", "birds", "--top-k", "10", "--threshold", middle)
+    assert run(str(SAMPLE), *options)[1].count("%") == 5
+    _, results, said = run(str(SAMPLE), "--model", "birds", "--threshold", "1.0")
+    assert "nothing above the threshold" in results
+    assert errors(said) == []
+
+
+def test_the_summary_counts_images_and_failures(run: Run, album: Path) -> None:
+    _, _, said = run(str(album), "--model", "birds", "--batch-size", "3")
+    pattern = r"3 images, 1 failed, [\d.]+ images/s, p50 [\d.]+ ms, p99 [\d.]+ ms"
+    assert re.fullmatch(pattern, summary(said))
+
+
+def test_the_models_are_listed_with_recipe_and_classes(run: Run) -> None:
+    exit_code, results, said = run("--list-models", "--output", "json")
+    models = {model.pop("name"): model for model in json.loads(results)}
+    assert (exit_code, said) == (0, "")
+    assert set(models) == {*CATALOG, "birds", "birds_softmax"}
+    for name, model in CATALOG.items():
+        assert models[name]["ready"] is True
+        assert models[name]["classes"] == 1000
+        assert models[name]["recipe"]["resize"] == model.recipe.resize
+    assert models["birds"]["classes"] == 10
+
+
+def test_the_models_are_listed_as_a_table_and_as_csv(run: Run) -> None:
+    table = run("--list-models")[1]
+    assert re.search(r"1000 +224 / 224 +mobilenetv2 +ready", table)
+    assert "_onnx" not in table
+    rows = list(csv.DictReader(io.StringIO(run("--list-models", "--output", "csv")[1])))
+    assert {row["name"] for row in rows} == {*CATALOG, "birds", "birds_softmax"}
+    assert len(run("--list-models", "--output", "jsonl")[1].splitlines()) == len(rows)
 
 
 def test_a_model_that_is_not_loaded_is_one_line_that_names_those_that_are(run: Run) -> None:
-    exit_code, _, complaints = run("--model", "planes")
+    exit_code, _, said = run("--model", "planes")
+    (line,) = errors(said)
     assert exit_code == 2
-    assert (
-        "'planes' is not found; the server has: birds, birds_softmax, mobilenetv2, resnet101_v1"
-        in complaints
-    )
-    assert "_onnx" not in complaints
-    assert complaints.count("\n") == 1
+    assert "'planes' is not found" in line
+    assert "; the server has: birds, birds_softmax, mobilenetv2, resnet101_v1" in line
+    assert "_onnx" not in line
 
 
-def test_a_server_that_keeps_its_models_to_itself_makes_no_traceback(
-    small_repository: Path, protocol: str, capsys: pytest.CaptureFixture[str]
+def test_a_top_k_that_the_model_does_not_have_is_one_line_for_all_images(
+    run: Run, album: Path
 ) -> None:
-    restricted = [
-        "--http-restricted-api=model-repository:admin-key=secret",
-        "--grpc-restricted-protocol=model-repository:admin-key=secret",
-    ]
-    endpoints = Endpoints.free()
-    with EmbeddedServer(small_repository, endpoints=endpoints, arguments=restricted) as server:
-        assert classify.main(["--url", url(server, protocol), "--model", "planes"]) == 2
-    complaints = capsys.readouterr().err
-    assert "what the server has it does not say" in complaints
-    assert complaints.count("\n") == 1
-
-
-def test_a_top_k_that_the_model_does_not_have_is_one_line(run: Run) -> None:
-    exit_code, _, complaints = run("--model", "birds", "--top-k", "11")
-    assert exit_code == 1
-    assert "top_k must be a whole number from 1 to 10, not 11" in complaints
+    exit_code, _, said = run(str(album), str(album), "--model", "birds", "--top-k", "11")
+    assert exit_code == 2
+    (line,) = errors(said)
+    assert "top_k must be a whole number from 1 to 10, not 11" in line
+    assert summary(said).startswith("0 of 6 images")
 
 
 @pytest.mark.parametrize("address", ["localhost:9", "http://localhost:9", "nohost.invalid:8001"])
@@ -123,9 +227,8 @@ def test_a_server_that_is_not_there_is_one_line(
     address: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert classify.main(["--url", address]) == 3
-    complaints = capsys.readouterr().err
-    assert complaints.startswith("error: no server at ")
-    assert complaints.count("\n") == 1
+    (line,) = errors(capsys.readouterr().err)
+    assert line.startswith("error: no server at ")
 
 
 def test_the_wrong_protocol_for_a_port_is_one_line(
@@ -134,9 +237,135 @@ def test_the_wrong_protocol_for_a_port_is_one_line(
     at = server.endpoints
     for address in (f"http://localhost:{at.grpc}", f"grpc://localhost:{at.http}"):
         assert classify.main(["--url", address]) == 3
-        assert capsys.readouterr().err.count("\n") == 1
+        assert len(errors(capsys.readouterr().err)) == 1
 
 
-def test_a_url_that_is_none_is_wrong_usage(capsys: pytest.CaptureFixture[str]) -> None:
-    assert classify.main(["--url", "ftp://localhost"]) == 2
-    assert "is no URL of a server" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["--url", "ftp://localhost"], "is no URL of a server"),
+        (["--url", "localhost,ftp://localhost"], "is no URL of a server"),
+        (["--header", "secret"], "is no header"),
+        (["--header", "a header: secret"], "is no header's name"),
+        (["--ca", "nowhere.pem"], "nowhere.pem holds no certificate"),
+        (["--cert", "me.pem"], "go together"),
+        (["--retries", "-1"], "retries are a number from 0"),
+    ],
+)
+def test_wrong_usage_is_one_line(
+    arguments: list[str], reason: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert classify.main(arguments) == 2
+    (line,) = errors(capsys.readouterr().err)
+    assert reason in line
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["--concurrency", "0"], ["--timeout", "-1"], ["--threshold", "much"], ["--output", "xml"]],
+)
+def test_a_value_that_makes_no_sense_is_wrong_usage(arguments: list[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        classify.main(arguments)
+    assert ended.value.code == 2
+
+
+@pytest.fixture
+def restricted(
+    small_repository: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[EmbeddedServer]:
+    """A server that wants a key for everything but inference."""
+    arguments = [
+        "--http-restricted-api=model-repository:admin-key=secret",
+        "--grpc-restricted-protocol=model-repository:admin-key=secret",
+    ]
+    endpoints = Endpoints.free()
+    with EmbeddedServer(small_repository, endpoints=endpoints, arguments=arguments) as server:
+        yield server
+
+
+def test_a_server_that_wants_a_key_gets_it_from_a_header_or_the_environment(
+    restricted: EmbeddedServer,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    headers = {"grpc": "triton-grpc-protocol-admin-key: secret", "http": "Admin-Key: secret"}
+    for protocol, header in headers.items():
+        listing = ["--url", url(restricted, protocol), "--list-models", "--output", "json"]
+        monkeypatch.delenv("TRITON_HEADERS", raising=False)
+        assert classify.main(listing) == 2
+        (line,) = errors(capsys.readouterr().err)
+        assert "restricted" in line
+        assert "--header" in line
+        assert classify.main([*listing, "--header", header]) == 0
+        assert json.loads(capsys.readouterr().out)[0]["name"] == "birds"
+        monkeypatch.setenv("TRITON_HEADERS", f"x-other: 1\n{header}")
+        assert classify.main(listing) == 0
+        capsys.readouterr()
+        monkeypatch.delenv("TRITON_HEADERS")
+        assert classify.main(["--url", url(restricted, protocol), "--model", "planes"]) == 2
+        assert "what the server has it does not say" in capsys.readouterr().err
+
+
+def test_url_and_model_may_come_from_the_environment(
+    server: EmbeddedServer, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TRITON_URL", url(server, "http"))
+    monkeypatch.setenv("TRITON_MODEL", "birds")
+    assert classify.main([str(SAMPLE)]) == 0
+    assert "by birds" in capsys.readouterr().out
+
+
+def test_a_terminal_gets_a_progress_bar_and_a_pipe_gets_none(
+    command: list[str], album: Path
+) -> None:
+    command = [*command, *[str(album / "a.jpg")] * 40, "--output", "jsonl"]
+    screen, terminal = pty.openpty()
+    shown = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=terminal,
+        cwd=ROOT,
+        env=os.environ | {"TERM": "xterm"},
+    )
+    os.close(terminal)
+    results, _ = shown.communicate(timeout=60)
+    assert "40/40" in os.read(screen, 1 << 20).decode()
+    assert [json.loads(line)["model"] for line in results.splitlines()] == ["birds"] * 40
+    piped = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
+    assert piped.stderr.startswith("40 images, 0 failed")
+    assert piped.stderr.count("\n") == 1
+
+
+def test_ctrl_c_ends_at_once_and_what_was_done_is_whole(command: list[str]) -> None:
+    endless = [*command, *[str(SAMPLE)] * 20_000, "--output", "json"]
+    process = subprocess.Popen(
+        endless, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT
+    )
+    assert process.stdout
+    head = [process.stdout.readline() for _ in range(20)]
+    assert process.stderr
+    process.send_signal(signal.SIGINT)
+    interrupted = time.monotonic()
+    rest, said = process.stdout.read(), process.stderr.read()
+    assert process.wait(timeout=30) == 130
+    assert time.monotonic() - interrupted < 2
+    done = json.loads("".join(head) + rest)
+    assert 19 <= len(done) < 20_000
+    counted = re.match(r"(\d+) of 20000 images, 0 failed", summary(said))
+    assert counted
+    assert int(counted[1]) in {len(done), len(done) - 1}  # interrupted between writing and counting
+    assert errors(said) == ["error: interrupted"]
+
+
+def test_a_reader_that_goes_away_ends_it_without_a_traceback(command: list[str]) -> None:
+    arguments = [*command, *[str(SAMPLE)] * 5_000, "--output", "jsonl"]
+    process = subprocess.Popen(
+        arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT
+    )
+    assert process.stdout
+    assert process.stderr
+    process.stdout.readline()
+    process.stdout.close()
+    assert process.wait(timeout=60) == 141
+    assert "Traceback" not in process.stderr.read()

@@ -131,7 +131,7 @@ def test_a_broken_image_in_a_batch_is_named(birds: Classifier, tmp_path: Path) -
     assert caught.value.source == str(broken)
 
 
-def test_a_broken_image_fails_nobody_elses_request(birds: Classifier, protocol: str) -> None:
+def test_a_broken_image_fails_nobody_elses_request(birds: Classifier) -> None:
     def outcome(number: int) -> str:
         try:
             birds.image(b"no image" if number % 3 == 0 else SAMPLE)
@@ -139,10 +139,8 @@ def test_a_broken_image_fails_nobody_elses_request(birds: Classifier, protocol: 
             return "refused"
         return "answered"
 
-    # Many at a time, so that Triton batches good and broken ones together. tritonclient's HTTP
-    # is not thread-safe, and one connection is all it has.
-    workers = 16 if protocol == "grpc" else 1
-    with ThreadPoolExecutor(workers) as pool:
+    # Many at a time, so that Triton batches good and broken ones together.
+    with ThreadPoolExecutor(16) as pool:
         outcomes = list(pool.map(outcome, range(90)))
     assert outcomes == ["refused", "answered", "answered"] * 30
 

@@ -112,7 +112,10 @@ def test_only_the_models_that_are_named_are_loaded(repository: Path) -> None:
     with EmbeddedServer(repository, models=["birds"], endpoints=Endpoints.free()) as server:
         for protocol in ("grpc", "http"):
             with Classifier(url(server, protocol), model="mobilenetv2") as classifier:
-                assert classifier.models() == ["birds"]
+                listed = {model.name: model for model in classifier.models()}
+                assert [name for name, model in listed.items() if model.ready] == ["birds"]
+                assert not listed["mobilenetv2"].ready
+                assert listed["mobilenetv2"].reason
                 with pytest.raises(ModelNotFound, match="mobilenetv2"):
                     classifier.image(SAMPLE)
 

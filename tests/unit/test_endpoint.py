@@ -2,7 +2,7 @@
 
 import pytest
 
-from client._endpoint import Endpoint
+from client._endpoint import Endpoint, Protocol
 
 
 @pytest.mark.parametrize(
@@ -15,13 +15,34 @@ from client._endpoint import Endpoint
         ("grpc://triton:8000", "grpc", "triton:8000"),
         ("http://triton", "http", "triton:8000"),
         ("http://triton:80/", "http", "triton:80"),
+        ("http://triton/models/", "http", "triton:8000/models"),
         ("[::1]:8001", "grpc", "[::1]:8001"),
     ],
 )
 def test_the_protocol_is_guessed_from_scheme_and_port(
-    url: str, protocol: str, address: str
+    url: str, protocol: Protocol, address: str
 ) -> None:
-    assert Endpoint.parse(url) == Endpoint(protocol, address)  # type: ignore[arg-type]
+    assert Endpoint.parse(url) == Endpoint(protocol, address)
+
+
+@pytest.mark.parametrize(
+    ("url", "protocol", "address"),
+    [
+        ("grpcs://triton", "grpc", "triton:443"),
+        ("https://triton/models", "http", "triton:443/models"),
+        ("https://triton:8443", "http", "triton:8443"),
+    ],
+)
+def test_a_scheme_that_ends_in_s_is_over_tls(url: str, protocol: Protocol, address: str) -> None:
+    assert Endpoint.parse(url) == Endpoint(protocol, address, secure=True)
+    assert str(Endpoint.parse(url)) == f"{protocol}s://{address}"
+
+
+def test_certificates_make_a_url_without_a_scheme_one_over_tls() -> None:
+    assert Endpoint.parse("triton:8001", secure=True) == Endpoint("grpc", "triton:8001", True)
+    assert Endpoint.parse("triton", "http", secure=True) == Endpoint("http", "triton:443", True)
+    with pytest.raises(ValueError, match="does not go with TLS; write https://triton:8000"):
+        Endpoint.parse("http://triton:8000", secure=True)
 
 
 def test_a_protocol_that_is_given_is_not_guessed() -> None:
@@ -30,11 +51,26 @@ def test_a_protocol_that_is_given_is_not_guessed() -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["", "ftp://triton", "http://", "localhost:port", "localhost:99999", "http://a/b"]
+    "url",
+    [
+        "",
+        "ftp://triton",
+        "http://",
+        "localhost:port",
+        "localhost:99999",
+        "http://me@a",
+        "http://a?b",
+        "://a",
+    ],
 )
 def test_what_is_no_url_of_a_server_is_refused(url: str) -> None:
     with pytest.raises(ValueError, match="is no URL of a server"):
         Endpoint.parse(url)
+
+
+def test_grpc_has_no_paths() -> None:
+    with pytest.raises(ValueError, match="has a path"):
+        Endpoint.parse("grpc://triton:8001/models")
 
 
 def test_a_scheme_that_contradicts_the_protocol_is_refused() -> None:

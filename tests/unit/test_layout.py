@@ -34,6 +34,15 @@ def test_the_client_knows_nothing_of_the_scripts() -> None:
     assert all("scripts" not in imports(file) for file in (ROOT / "client").rglob("*.py"))
 
 
+def modules_after(code: str) -> set[str]:
+    """The modules that a Python has loaded when it has run the code."""
+    code = f"{code}; import sys; print(*sys.modules)"
+    result = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    return set(result.stdout.split())
+
+
 @pytest.mark.parametrize("step", ["preprocess", "postprocess"])
 def test_the_steps_import_only_what_the_triton_image_has(step: str) -> None:
     files = list((STEPS / step).glob("*.py"))
@@ -74,11 +83,14 @@ def test_no_command_is_missing_here() -> None:
 
 
 def test_the_client_does_without_the_servers_packages() -> None:
-    code = "import client, sys; print(*sys.modules)"
-    result = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
-    )
-    assert not {"onnx", "onnxruntime", "locust", "PIL"} & set(result.stdout.split())
+    assert not {"onnx", "onnxruntime", "locust", "PIL"} & modules_after("import client")
+
+
+def test_the_client_imports_a_protocol_when_it_is_used() -> None:
+    assert not {"grpc", "aiohttp"} & modules_after("import client")
+    used = "import client; client.Classifier('{}://localhost')"
+    assert {"grpc", "aiohttp"} & modules_after(used.format("grpc")) == {"grpc"}
+    assert {"grpc", "aiohttp"} & modules_after(used.format("http")) == {"aiohttp"}
 
 
 @pytest.mark.parametrize("command", [name for name in COMMANDS if name != "scripts.demo"])

@@ -1,5 +1,6 @@
 """What the client takes as an image."""
 
+import asyncio
 import io
 from collections.abc import Iterator
 from http.server import SimpleHTTPRequestHandler
@@ -9,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from client import SAMPLE, InvalidImage, expand
-from client._sources import name_of, read
+from client import SAMPLE, ImageFile, InvalidImage, Source, expand
+from client._sources import load, name_of
 from scripts.repository.steps.preprocess.imaging import decode
 from tests import images
 from tests.web import serving
@@ -39,8 +40,12 @@ def website(tmp_path: Path) -> Iterator[str]:
         yield f"http://{address}"
 
 
-def names(paths: Iterator[str | Path], album: Path) -> list[str]:
-    return [str(Path(path).relative_to(album)) for path in paths]
+def names(paths: Iterator[Source], album: Path) -> list[str]:
+    return [Path(str(path)).relative_to(album).as_posix() for path in paths]
+
+
+def read(source: Source) -> bytes:
+    return asyncio.run(load(source)).data
 
 
 def test_a_folder_stands_for_its_images_in_sorted_order(album: Path) -> None:
@@ -59,7 +64,6 @@ def test_recursive_looks_into_the_folders_below(album: Path) -> None:
         ("[ab].*", False, ["a.PNG", "b.jpg"]),
         ("b*", False, ["b.jpg"]),
         ("**/*.gif", True, ["below/deeper/d.gif"]),
-        ("*.tiff", False, []),
     ],
 )
 def test_a_pattern_stands_for_what_it_matches(
@@ -68,20 +72,35 @@ def test_a_pattern_stands_for_what_it_matches(
     assert names(expand([f"{album}/{pattern}"], recursive=recursive), album) == expected
 
 
+def test_what_holds_no_image_stays_and_fails_when_it_is_read(tmp_path: Path) -> None:
+    (tmp_path / "folder.jpg").mkdir()
+    nothing: list[Source] = [tmp_path, tmp_path / "folder.jpg", f"{tmp_path}/*.tiff"]
+    assert list(expand(nothing)) == nothing
+    for source, reason in zip(nothing, ("no image in", "no image in", "No such file"), strict=True):
+        with pytest.raises(InvalidImage, match=reason) as caught:
+            read(source)
+        assert caught.value.source == str(source)
+
+
 def test_a_file_whose_name_looks_like_a_pattern_is_itself(tmp_path: Path) -> None:
     file = tmp_path / "cat[1].jpg"
     file.write_bytes(b"")
     assert list(expand([str(file)])) == [str(file)]
 
 
-def test_files_and_urls_stay_what_they_are_even_where_nothing_is() -> None:
-    sources = ["nowhere.jpg", "https://example.com/cat.jpg?size=*"]
+def test_what_is_no_path_stays_what_it_is() -> None:
+    sources: list[Source] = ["nowhere.jpg", "https://example.com/cat.jpg?size=*", b"*.jpg"]
     assert list(expand(sources)) == sources
 
 
 @pytest.mark.parametrize("source", [SAMPLE, str(SAMPLE), SAMPLE.read_bytes()])
 def test_a_file_is_sent_as_it_is(source: str | Path | bytes) -> None:
     assert read(source) == SAMPLE.read_bytes()
+
+
+def test_bytes_may_bring_their_name() -> None:
+    image = asyncio.run(load(ImageFile("s3://photos/cat.jpg", b"abc")))
+    assert (image.name, image.data) == ("s3://photos/cat.jpg", b"abc")
 
 
 def test_a_file_object_is_read_to_its_end() -> None:
