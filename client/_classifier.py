@@ -1,6 +1,8 @@
 """The two classifiers: one for threads, one for asyncio, with the same verbs."""
 
 import asyncio
+import os
+import weakref
 from collections import deque
 from collections.abc import (
     AsyncIterable,
@@ -74,6 +76,7 @@ class _Configured:
         secure = tls is not None
         endpoints = [Endpoint.parse(each, protocol, secure=secure) for each in urls]
         self._engine = Engine(endpoints, settings, model=model, top_k=top_k)
+        self._finalizer = weakref.finalize(self, self._abandon, self._engine, os.getpid())
 
     @property
     def model(self) -> str:
@@ -84,6 +87,10 @@ class _Configured:
     def top_k(self) -> int:
         """How many classes each image gets."""
         return self._engine.top_k
+
+    @staticmethod
+    def _abandon(engine: Engine, process: int) -> None:
+        """Do what can be done for one that nobody closed, in the process that made it."""
 
 
 class Classifier(_Configured):
@@ -105,6 +112,7 @@ class Classifier(_Configured):
 
     def close(self) -> None:
         """Close the connections, which a `with` block does by itself."""
+        self._finalizer.detach()
         LOOP.run(self._engine.close())
 
     def image(self, source: Source, *, request_id: str | None = None) -> Classification:
@@ -183,6 +191,11 @@ class Classifier(_Configured):
             ClientError: it is not after `timeout` seconds; which one says why.
         """
         LOOP.run(self._engine.wait_until_ready(timeout))
+
+    @staticmethod
+    def _abandon(engine: Engine, process: int) -> None:
+        if process == os.getpid():
+            LOOP.finish(engine.close())
 
     def _stream(
         self, images: Iterator[Source], concurrency: int, batch_size: int
@@ -317,7 +330,7 @@ async def _batches(
 ) -> AsyncIterator[list[Source]]:
     batch: list[Source] = []
     async for source in _each(sources):
-        for image in await asyncio.to_thread(_expanded, source, recursive=recursive):
+        for image in await _expanded(source, recursive=recursive):
             batch.append(image)
             if len(batch) == batch_size:
                 yield batch
@@ -337,5 +350,7 @@ async def _each(
             yield source
 
 
-def _expanded(source: Source, *, recursive: bool) -> list[Source]:
-    return list(expand([source], recursive=recursive))
+async def _expanded(source: Source, *, recursive: bool) -> list[Source]:
+    if not isinstance(source, str | Path):
+        return [source]
+    return await asyncio.to_thread(lambda: list(expand([source], recursive=recursive)))

@@ -30,16 +30,27 @@ class LoopThread:
             future.cancel()
             raise
 
+    def finish(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        """Run a coroutine that ends something, from a finalizer, which may be in any thread."""
+        if self._loop is None:  # nothing was begun
+            coroutine.close()
+            return
+        future = self.submit(coroutine)
+        if threading.current_thread() is not self._thread:
+            future.result()
+
     def _forget(self) -> None:
         self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
 
     def _running(self) -> asyncio.AbstractEventLoop:
         with self._lock:
             if self._loop is None:
                 self._loop = asyncio.new_event_loop()
                 run = self._loop.run_forever
-                threading.Thread(target=run, name="triton-client", daemon=True).start()
+                self._thread = threading.Thread(target=run, name="triton-client", daemon=True)
+                self._thread.start()
             return self._loop
 
 

@@ -1,5 +1,7 @@
 """Real Tritons for the tests: one with all classifiers, and small repositories to start others."""
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +13,7 @@ from client import Classifier
 from scripts import build_repository
 from scripts.embedded import EmbeddedServer, Endpoints
 from scripts.repository import builder, sources
+from tests.conftest import ROOT
 from tests.graphs import FLEXIBLE, SOFTMAXED, classifier
 
 PROTOCOLS = ("grpc", "http")
@@ -68,3 +71,17 @@ def birds(server: EmbeddedServer, protocol: str) -> Iterator[Classifier]:
     """A client of the birds' ensemble, over each protocol."""
     with Classifier(url(server, protocol), model="birds") as classifier:
         yield classifier
+
+
+def run_python(code: str) -> str:
+    """Run code in a process of its own and return what it prints; nothing may be complained of."""
+    result = subprocess.run(
+        [sys.executable, "-X", "dev", "-W", "ignore", "-c", code],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert (result.returncode, result.stderr) == (0, "")
+    return result.stdout

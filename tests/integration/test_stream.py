@@ -1,0 +1,231 @@
+"""Streams of images, and the same verbs for threads and for asyncio."""
+
+import asyncio
+import itertools
+from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import psutil
+import pytest
+
+from client import (
+    SAMPLE,
+    AsyncClassifier,
+    Classification,
+    Classifier,
+    ImageFile,
+    InvalidImage,
+    InvalidRequest,
+    ModelNotFound,
+    Source,
+)
+from scripts.embedded import EmbeddedServer
+from tests.integration.conftest import run_python, url
+
+JPEG = SAMPLE.read_bytes()
+
+
+def numbered(count: int) -> Iterator[ImageFile]:
+    """Photographs whose names tell their place; every fifth is no image."""
+    for number in range(count):
+        yield ImageFile(str(number), b"no image" if number % 5 == 4 else JPEG)
+
+
+def without_times(result: Classification) -> Classification:
+    return replace(result, seconds=0.0, request_id=None, error=None)
+
+
+@pytest.mark.parametrize("batch_size", [1, 4, 7])
+def test_every_image_has_its_result_in_order_and_a_bad_one_is_one_failed_result(
+    birds: Classifier, batch_size: int
+) -> None:
+    results = list(birds.stream(numbered(60), concurrency=4, batch_size=batch_size))
+    assert [result.source for result in results] == [str(number) for number in range(60)]
+    for number, result in enumerate(results):
+        if number % 5 == 4:
+            assert isinstance(result.error, InvalidImage)
+            assert (result.error.source, result.error.model) == (str(number), "birds")
+            with pytest.raises(InvalidImage):
+                _ = result.top
+        else:
+            assert result.error is None
+            assert result.predictions == results[0].predictions
+            assert result.seconds > 0
+
+
+def test_folders_and_patterns_give_their_images(birds: Classifier, tmp_path: Path) -> None:
+    for name in ("b.jpg", "a.jpg", "below/c.jpg"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(JPEG)
+    flat = [result.source for result in birds.stream(tmp_path)]
+    deep = [result.source for result in birds.stream([f"{tmp_path}/**/*.jpg"], recursive=True)]
+    assert flat == [f"{tmp_path}/a.jpg", f"{tmp_path}/b.jpg"]
+    assert deep == [*flat, f"{tmp_path}/below/c.jpg"]
+
+
+def test_a_source_that_cannot_be_read_is_one_failed_result(
+    birds: Classifier, tmp_path: Path
+) -> None:
+    sources: list[Source] = [SAMPLE, "nowhere.jpg", tmp_path, "http://127.0.0.1:9/cat.jpg", JPEG]
+    results = list(birds.stream(sources, batch_size=5))
+    assert [type(result.error) for result in results] == [
+        type(None),
+        InvalidImage,
+        InvalidImage,
+        InvalidImage,
+        type(None),
+    ]
+    assert {result.model for result in results} == {"birds"}
+
+
+def test_what_is_everyones_error_is_everyones_result(server: EmbeddedServer, protocol: str) -> None:
+    with Classifier(url(server, protocol), model="planes") as classifier:
+        results = list(classifier.stream([JPEG] * 3))
+    assert [type(result.error) for result in results] == [ModelNotFound] * 3
+    with Classifier(url(server, protocol), model="birds", top_k=11) as classifier:
+        results = list(classifier.stream([JPEG] * 3, batch_size=3))
+    assert [type(result.error) for result in results] == [InvalidRequest] * 3
+
+
+def test_no_more_sources_are_taken_than_a_stream_is_ahead(birds: Classifier) -> None:
+    taken = itertools.count()
+    results = birds.stream((ImageFile(str(next(taken)), JPEG) for _ in range(1000)), concurrency=2)
+    assert next(results).source == "0"
+    results.close()  # type: ignore[attr-defined]
+    assert next(taken) <= 2 * 4 + 1
+
+
+def test_a_slow_source_holds_no_result_back(birds: Classifier) -> None:
+    arrived: list[str] = []
+
+    def camera() -> Iterator[ImageFile]:
+        for number in range(4):
+            yield ImageFile(str(number), JPEG)
+            # Frame by frame: the next one is not before the last one's answer is in.
+            assert birds.image(JPEG).source
+            assert len(arrived) >= number - 1
+
+    for result in birds.stream(camera()):
+        arrived.append(result.source)  # noqa: PERF401 - the camera looks at it
+    assert arrived == ["0", "1", "2", "3"]
+
+
+@pytest.mark.parametrize(("concurrency", "batch_size"), [(0, 1), (1, 0)])
+def test_a_stream_of_nothing_at_a_time_is_refused(
+    birds: Classifier, concurrency: int, batch_size: int
+) -> None:
+    with pytest.raises(ValueError, match="numbers from 1"):
+        birds.stream([JPEG], concurrency=concurrency, batch_size=batch_size)
+
+
+def test_threads_share_a_classifier(birds: Classifier) -> None:
+    expected = birds.image(JPEG).predictions
+
+    def work(number: int) -> bool:
+        if number % 2:
+            return birds.image(JPEG).predictions == expected
+        return all(result.predictions == expected for result in birds.stream([JPEG] * 5))
+
+    with ThreadPoolExecutor(8) as pool:
+        assert all(pool.map(work, range(40)))
+
+
+def test_a_fork_may_make_its_own(server: EmbeddedServer) -> None:
+    code = f"""
+import os, sys
+from client import SAMPLE, Classifier
+def classify(classifier):
+    return classifier.image(SAMPLE).top
+parents = Classifier({url(server, "http")!r}, model="birds")
+top = classify(parents)
+child = os.fork()
+if not child:
+    with Classifier({url(server, "http")!r}, model="birds") as own:
+        sys.exit(classify(own) != top)
+assert os.waitpid(child, 0)[1] == 0
+assert classify(parents) == top
+"""
+    run_python(code)
+
+
+def test_a_classifier_left_open_does_not_keep_the_process(server: EmbeddedServer) -> None:
+    for protocol in ("grpc", "http"):
+        address = url(server, protocol)
+        run_python(
+            "from client import SAMPLE, Classifier\n"
+            f"Classifier({address!r}, model='birds').image(SAMPLE)"
+        )
+
+
+@pytest.mark.parametrize("batch_size", [1, 4])
+def test_asyncio_gets_what_threads_get(
+    server: EmbeddedServer, protocol: str, birds: Classifier, batch_size: int
+) -> None:
+    async def classify() -> list[Classification]:
+        async with AsyncClassifier(url(server, protocol), model="birds") as classifier:
+            stream = classifier.stream(numbered(30), concurrency=4, batch_size=batch_size)
+            results = [result async for result in stream]
+            results.append(await classifier.image(SAMPLE))
+            results += await classifier.batch([SAMPLE, JPEG])
+            assert await classifier.is_live()
+            assert await classifier.models() == birds.models()
+            await classifier.wait_until_ready(timeout=5)
+            with pytest.raises(InvalidImage):
+                await classifier.image(b"no image")
+        return results
+
+    ours = asyncio.run(classify())
+    theirs = list(birds.stream(numbered(30), batch_size=batch_size))
+    theirs += [birds.image(SAMPLE), *birds.batch([SAMPLE, JPEG])]
+    assert list(map(without_times, ours)) == list(map(without_times, theirs))
+    assert [type(result.error) for result in ours] == [type(result.error) for result in theirs]
+
+
+def test_asyncio_takes_asynchronous_sources_and_folders(
+    server: EmbeddedServer, protocol: str, tmp_path: Path
+) -> None:
+    (tmp_path / "cat.jpg").write_bytes(JPEG)
+
+    async def uploads() -> AsyncIterator[Source]:
+        yield JPEG
+        await asyncio.sleep(0.01)
+        yield tmp_path
+
+    async def classify() -> list[str]:
+        async with AsyncClassifier(url(server, protocol), model="birds") as classifier:
+            return [result.source async for result in classifier.stream(uploads())]
+
+    assert asyncio.run(classify()) == [f"{len(JPEG)} bytes", f"{tmp_path}/cat.jpg"]
+
+
+def test_a_cancelled_task_leaves_the_classifier_to_the_others(
+    server: EmbeddedServer, protocol: str
+) -> None:
+    async def classify() -> None:
+        async with AsyncClassifier(url(server, protocol), model="birds") as classifier:
+            tasks = [asyncio.create_task(classifier.image(JPEG)) for _ in range(8)]
+            await asyncio.sleep(0.001)
+            for task in tasks[::2]:
+                task.cancel()
+            results = await asyncio.gather(*tasks, return_exceptions=True)
+            assert all(isinstance(result, Classification) for result in results[1::2])
+            assert (await classifier.image(JPEG)).top
+
+    asyncio.run(classify())
+
+
+def test_ten_thousand_images_take_no_more_memory_than_two_thousand(
+    server: EmbeddedServer,
+) -> None:
+    process = psutil.Process()
+    with Classifier(url(server, "grpc"), model="birds", top_k=1) as classifier:
+        small = ImageFile("small", JPEG)
+        results = classifier.stream(itertools.repeat(small, 10_000), batch_size=4, concurrency=8)
+        for _ in itertools.islice(results, 2_000):
+            pass
+        before = process.memory_info().rss
+        assert sum(1 for _ in results) == 8_000
+        grown = process.memory_info().rss - before
+    assert grown < 4e6
