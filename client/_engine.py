@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from tenacity import (
     AsyncRetrying,
-    before_sleep_log,
+    RetryCallState,
     retry_if_exception_type,
     stop_after_attempt,
     stop_after_delay,
@@ -164,10 +164,16 @@ class Engine:
             stop=stop_after_attempt(1 + self._retries),
             wait=wait_random_exponential(multiplier=FIRST_WAIT, max=LONGEST_WAIT),
             retry=retry_if_exception_type(ServerUnavailable),
-            before_sleep=before_sleep_log(logger, logging.INFO),
+            before_sleep=_tell,
             reraise=True,
         )
         return await trying(self._pool.ask, question)
+
+
+def _tell(state: RetryCallState) -> None:
+    if state.outcome and state.next_action:
+        why, wait = state.outcome.exception(), state.next_action.sleep
+        logger.info("%s; trying again in %.2f s", why, wait)
 
 
 def _blame(error: ClientError, images: Sequence[ImageFile]) -> ClientError:

@@ -134,7 +134,7 @@ def test_threads_share_a_classifier(birds: Classifier) -> None:
 
 def test_a_fork_may_make_its_own(server: EmbeddedServer) -> None:
     code = f"""
-import os, sys
+import os
 from client import SAMPLE, Classifier
 def classify(classifier):
     return classifier.image(SAMPLE).top
@@ -143,7 +143,7 @@ top = classify(parents)
 child = os.fork()
 if not child:
     with Classifier({url(server, "http")!r}, model="birds") as own:
-        sys.exit(classify(own) != top)
+        os._exit(classify(own) != top)
 assert os.waitpid(child, 0)[1] == 0
 assert classify(parents) == top
 """

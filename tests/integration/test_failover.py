@@ -1,0 +1,275 @@
+"""Servers that are slow, gone, or back: deadlines, tries, several servers, waiting."""
+
+import itertools
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import psutil
+import pytest
+import requests
+
+from client import (
+    SAMPLE,
+    Classification,
+    Classifier,
+    ImageFile,
+    InvalidImage,
+    ModelNotFound,
+    ModelNotReady,
+    ServerUnavailable,
+)
+from scripts.embedded import EmbeddedServer, Endpoints
+from tests.conftest import ROOT
+from tests.integration.conftest import url
+
+JPEG = SAMPLE.read_bytes()
+# Triton goes on answering on the HTTP connections that it has for 30 seconds unless told.
+HASTE = ["--exit-timeout-secs=1"]
+
+
+@pytest.fixture
+def second(small_repository: Path) -> Iterator[EmbeddedServer]:
+    """A server beside the others, with the birds, to be ended and started again."""
+    with EmbeddedServer(small_repository, endpoints=Endpoints.free(), arguments=HASTE) as server:
+        yield server
+
+
+def end(server: EmbeddedServer, number: int) -> None:
+    """Send a signal to a server from outside, as a crash or an orchestrator does, and wait."""
+    port = f"--grpc-port={server.endpoints.grpc}"
+    (process,) = (each for each in psutil.Process().children() if port in each.cmdline())
+    with suppress(psutil.NoSuchProcess):
+        if number == signal.SIGKILL:
+            os.killpg(process.pid, number)
+        process.send_signal(number)
+    process.wait(60)
+
+
+@contextmanager
+def restarted(server: EmbeddedServer, number: int, pause: float) -> "Iterator[Future[None]]":
+    """End a server while the block runs, and start another in its place."""
+    again = EmbeddedServer(server.repository, endpoints=server.endpoints, arguments=HASTE)
+
+    def restart() -> None:
+        end(server, number)
+        server.stop()
+        time.sleep(pause)
+        again.start()
+
+    with ThreadPoolExecutor(1) as pool:
+        restarting = pool.submit(restart)
+        try:
+            yield restarting
+        finally:
+            restarting.result()
+            again.stop()
+
+
+def numbered(
+    start: int, count: int, *, more_until: "Future[None] | None" = None
+) -> Iterator[ImageFile]:
+    """Photographs whose names are numbers; when they are out, more until something is done."""
+    places = itertools.count(start)
+    for place in places:
+        if place >= start + count and (more_until is None or more_until.done()):
+            return
+        yield ImageFile(str(place), JPEG)
+
+
+def counted(server: EmbeddedServer, outcome: str) -> int:
+    """How many requests the server's ensemble has had, by its own count."""
+    about = requests.get(f"{url(server, 'http')}/v2/models/birds/stats", timeout=5).json()
+    return int(about["model_stats"][0]["inference_stats"][outcome]["count"])
+
+
+def check(results: list[Classification]) -> None:
+    """No image is lost, none has failed, and all are in order."""
+    assert [result.error for result in results if result.error] == []
+    assert [result.source for result in results] == [str(place) for place in range(len(results))]
+    assert len({result.predictions for result in results}) == 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_a_server_that_is_ended_and_started_again_in_mid_stream_loses_no_image(
+    second: EmbeddedServer, protocol: str, number: int
+) -> None:
+    address = url(second, protocol)
+    with Classifier(address, model="birds", retries=30, timeout=5) as classifier:
+        results = [*classifier.stream(numbered(0, 50))]
+        with restarted(second, number, pause=1) as restarting:
+            results += classifier.stream(numbered(50, 200, more_until=restarting))
+            assert counted(second, "success") > 0
+    check(results)
+
+
+def test_requests_are_spread_over_servers_and_one_that_fails_is_left_out_until_it_is_back(
+    server: EmbeddedServer, second: EmbeddedServer, protocol: str
+) -> None:
+    urls = [url(server, protocol), url(second, protocol)]
+    with Classifier(urls, model="birds", retries=0) as classifier:
+        before = counted(server, "success"), counted(second, "success")
+        results = [*classifier.stream(numbered(0, 200))]
+        for each, count in zip((server, second), before, strict=True):
+            assert counted(each, "success") - count >= 10  # the busier one gets less
+
+        with restarted(second, signal.SIGKILL, pause=0.5) as restarting:
+            results += classifier.stream(numbered(200, 200, more_until=restarting))
+            deadline = time.monotonic() + 20
+            while not counted(second, "success"):
+                assert time.monotonic() < deadline
+                results += classifier.stream(numbered(len(results), 1))
+    check(results)
+
+
+def test_all_servers_gone_is_one_error(protocol: str) -> None:
+    urls = [f"{protocol}://127.0.0.1:9", f"{protocol}://127.0.0.1:10"]
+    with Classifier(urls, retries=1) as classifier:
+        assert not classifier.is_live()
+        with pytest.raises(ServerUnavailable, match="no server at") as caught:
+            classifier.image(SAMPLE)
+    assert (caught.value.source, caught.value.model) == (str(SAMPLE), "resnet50_v1")
+    assert caught.value.request_id
+
+
+@pytest.mark.skipif(not shutil.which("unshare"), reason="unshare is not installed")
+def test_of_a_name_with_two_addresses_both_are_used_and_one_that_is_gone_is_not_missed(
+    small_repository: Path, protocol: str, tmp_path: Path
+) -> None:
+    hosts = tmp_path / "hosts"
+    hosts.write_text("127.0.0.1 localhost\n127.0.0.1 triton.test\n127.0.0.2 triton.test\n")
+    enter = ["unshare", "--map-root-user", "--mount", "sh", "-c"]
+    script = 'mount --bind "$0" /etc/hosts && exec "$@"'
+    if subprocess.run([*enter, script, hosts, "true"], capture_output=True, check=False).returncode:
+        pytest.skip("no mount namespaces here")
+    code = (
+        "import sys; from client import SAMPLE, Classifier\n"
+        "with Classifier(sys.argv[1], model='birds', retries=2) as classifier:\n"
+        "    for result in classifier.stream([SAMPLE] * 100):\n"
+        "        if result.error: raise result.error\n"
+    )
+    at = Endpoints.free()
+    beside = Endpoints("127.0.0.2", at.http, at.grpc, at.metrics)
+    address = f"{protocol}://triton.test:{at.ports[protocol]}"
+    client = [*enter, script, str(hosts), sys.executable, "-c", code, address]
+    with EmbeddedServer(small_repository, endpoints=at) as one:
+        with EmbeddedServer(small_repository, endpoints=beside) as other:
+            subprocess.run(client, cwd=ROOT, check=True)
+            assert counted(one, "success") >= 20
+            assert counted(other, "success") >= 20
+        subprocess.run(client, cwd=ROOT, check=True)
+        assert counted(one, "success") >= 120
+
+
+@pytest.fixture
+def silent() -> Iterator[str]:
+    """An address where connections are taken and nothing is ever said."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        yield f"127.0.0.1:{listening.getsockname()[1]}"
+
+
+def test_a_server_that_never_answers_is_given_up_after_the_time_for_a_connection(
+    silent: str, protocol: str
+) -> None:
+    with Classifier(f"{protocol}://{silent}", connect_timeout=0.3, retries=1) as classifier:
+        start = time.monotonic()
+        with pytest.raises(ServerUnavailable):
+            classifier.image(SAMPLE)
+        assert 0.3 <= time.monotonic() - start < 3
+
+
+def test_a_request_ends_at_its_deadline_and_is_tried_again(
+    small_repository: Path, protocol: str
+) -> None:
+    with EmbeddedServer(small_repository, endpoints=Endpoints.free()) as server:
+        port = f"--grpc-port={server.endpoints.grpc}"
+        (process,) = (each for each in psutil.Process().children() if port in each.cmdline())
+        with Classifier(url(server, protocol), model="birds", timeout=0.4) as classifier:
+            expected = classifier.image(SAMPLE).predictions
+            process.suspend()
+            try:
+                # Now and for the time of the first try it is as if the server hung.
+                threading.Timer(0.6, process.resume).start()
+                start = time.monotonic()
+                assert classifier.image(SAMPLE).predictions == expected
+                assert time.monotonic() - start > 0.4
+                process.suspend()
+                with (
+                    Classifier(
+                        url(server, protocol), model="birds", timeout=0.2, retries=0
+                    ) as hasty,
+                    pytest.raises(ServerUnavailable),
+                ):
+                    hasty.image(SAMPLE)
+            finally:
+                process.resume()
+
+
+def test_what_the_server_refuses_is_not_tried_again(server: EmbeddedServer, protocol: str) -> None:
+    def refusals(retries: int) -> int:
+        before = counted(server, "fail")
+        with (
+            Classifier(url(server, protocol), model="birds", retries=retries) as classifier,
+            pytest.raises(InvalidImage),
+        ):
+            classifier.image(b"no image")
+        return counted(server, "fail") - before
+
+    assert refusals(retries=5) == refusals(retries=0) > 0
+
+
+def test_a_server_that_starts_can_be_waited_for(small_repository: Path, protocol: str) -> None:
+    server = EmbeddedServer(small_repository, endpoints=Endpoints.free(), arguments=HASTE)
+    with Classifier(url(server, protocol), model="birds") as classifier:
+        starting = threading.Timer(0.5, server.start)
+        starting.start()
+        try:
+            classifier.wait_until_ready(timeout=30)
+            assert classifier.image(SAMPLE).top
+        finally:
+            starting.join()
+            server.stop()
+
+
+def test_waiting_ends_with_the_reason(server: EmbeddedServer, protocol: str) -> None:
+    with Classifier(f"{protocol}://127.0.0.1:9") as classifier:
+        start = time.monotonic()
+        with pytest.raises(ServerUnavailable, match="no server at"):
+            classifier.wait_until_ready(timeout=0.5)
+        assert time.monotonic() - start < 3
+    with (
+        Classifier(url(server, protocol), model="planes") as classifier,
+        pytest.raises(ModelNotFound),
+    ):
+        classifier.wait_until_ready(timeout=0.5)
+
+
+def test_a_model_that_is_unloaded_and_loaded_again_is_missed_by_nobody(
+    small_repository: Path, protocol: str
+) -> None:
+    explicit = ["--model-control-mode=explicit", "--load-model=*"]
+    endpoints = Endpoints.free()
+    with EmbeddedServer(small_repository, endpoints=endpoints, arguments=explicit) as server:
+        control = f"{url(server, 'http')}/v2/repository/models/birds"
+        with Classifier(url(server, protocol), model="birds", retries=20) as classifier:
+            classifier.image(SAMPLE)
+            requests.post(f"{control}/unload", timeout=5).raise_for_status()
+            again = threading.Timer(0.5, requests.post, [f"{control}/load"], {"timeout": 30})
+            again.start()
+            assert classifier.image(SAMPLE).top
+            again.join()
+            requests.post(f"{control}/unload", timeout=5).raise_for_status()
+        with (
+            Classifier(url(server, protocol), model="birds", retries=0) as classifier,
+            pytest.raises(ModelNotReady),
+        ):
+            classifier.image(SAMPLE)
