@@ -7,6 +7,7 @@ import re
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from copy import copy
 from typing import Any, TypeVar
 
 from tenacity import (
@@ -74,7 +75,11 @@ class Engine:
         Raises:
             ClientError: one of its kinds.
         """
-        images = [await _sources.load(source) for source in sources]
+        try:
+            images = [await _sources.load(source) for source in sources]
+        except InvalidImage as error:
+            error.model = self.model
+            raise
         return await self._request(images, request_id) if images else []
 
     async def attempt(
@@ -110,7 +115,11 @@ class Engine:
             retry=retry_if_exception_type((ServerUnavailable, ModelNotFound)),
             reraise=True,
         )
-        await waiting(self._pool.ask, lambda server: server.check(self.model))
+        try:
+            await waiting(self._pool.ask, lambda server: server.check(self.model))
+        except ClientError as error:
+            error.model = self.model
+            raise
 
     async def _loaded(self, source: Source) -> ImageFile | Classification:
         try:
@@ -130,11 +139,12 @@ class Engine:
             return [
                 image
                 if blamed not in {None, position}
-                else self._failed(image.name, error, seconds)
+                else self._failed(image.name, copy(error), seconds)
                 for position, image in enumerate(images)
             ]
 
     def _failed(self, name: str, error: ClientError, seconds: float = 0.0) -> Classification:
+        error.source = name
         return Classification(
             name, self.model, seconds=seconds, request_id=error.request_id, error=error
         )
@@ -151,7 +161,9 @@ class Engine:
                 lambda server: server.infer(self.model, data, parameters, request_id)
             )
         except ClientError as error:
-            raise _blame(error, images) from error
+            blamed = _blame(error, images)
+            blamed.model, blamed.request_id = self.model, request_id
+            raise blamed from error.__cause__
         seconds = time.perf_counter() - start
         columns = [answer.as_numpy(name) for name in OUTPUTS]
         return [
@@ -178,20 +190,15 @@ def _tell(state: RetryCallState) -> None:
 
 def _blame(error: ClientError, images: Sequence[ImageFile]) -> ClientError:
     """Find the image that the server's message is about."""
-    refused = REFUSED_IMAGE.search(str(error)) if isinstance(error, InvalidRequest) else None
-    if refused:
-        position = int(refused["index"])
-        blame = InvalidImage(
-            refused["why"],
-            model=error.model,
-            source=images[position].name,
-            request_id=error.request_id,
-        )
-        blame.position = position
-        return blame
     if len(images) == 1:
         error.source = images[0].name
-    return error
+    refused = REFUSED_IMAGE.search(str(error)) if isinstance(error, InvalidRequest) else None
+    if not refused:
+        return error
+    blame = InvalidImage(refused["why"])
+    blame.position = int(refused["index"])
+    blame.source = images[blame.position].name
+    return blame
 
 
 def _predictions(columns: Iterable[Any]) -> tuple[Prediction, ...]:

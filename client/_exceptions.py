@@ -26,18 +26,9 @@ class ClientError(Exception):
     `request_id` what the server's log calls the request; each is None where there is none.
     """
 
-    def __init__(
-        self,
-        message: str,
-        *,
-        model: str | None = None,
-        source: str | None = None,
-        request_id: str | None = None,
-    ) -> None:
-        super().__init__(message)
-        self.model = model
-        self.source = source
-        self.request_id = request_id
+    model: str | None = None
+    source: str | None = None
+    request_id: str | None = None
 
 
 class ServerUnavailable(ClientError):

@@ -45,17 +45,12 @@ MESSAGES: Mapping[str, type[ClientError]] = {
     "Request for unknown model": ModelNotFound,
     "This protocol is restricted": AccessDenied,
     "This API is restricted": AccessDenied,
+    "Unable to find shared memory region": ServerUnavailable,  # it is another than it was
 }
 
 
 @contextmanager
-def translated(
-    endpoint: Endpoint,
-    lost: tuple[type[Exception], ...],
-    *,
-    model: str | None = None,
-    request_id: str | None = None,
-) -> Iterator[None]:
+def translated(endpoint: Endpoint, lost: tuple[type[Exception], ...]) -> Iterator[None]:
     """Raise everything that goes wrong in the block as a ClientError; `lost` is a lost connection.
 
     Raises:
@@ -73,7 +68,7 @@ def translated(
         kind, message, cause = ServerFailed, f"this is no answer of Triton's: {error}", error
     else:
         return
-    raise kind(_say(kind, endpoint, message), model=model, request_id=request_id) from cause
+    raise kind(_say(kind, endpoint, message)) from cause
 
 
 def _kind(error: InferenceServerException) -> type[ClientError]:

@@ -1,7 +1,8 @@
 """One server: the calls that a classifier needs, on either protocol."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from client._endpoint import Endpoint
 from client._exceptions import ClientError, ServerUnavailable
 from client._failures import translated
 from client._settings import Settings
+from client._shared_memory import Regions
 
 
 class Server:
@@ -26,9 +28,12 @@ class Server:
         self._connect_timeout = settings.connect_timeout
         self._client: Any = None
         self._connecting: asyncio.Task[ClientError | None] | None = None
+        self._regions = Regions(self._ask) if settings.shared_memory else None
 
     async def close(self) -> None:
-        """Close the connection."""
+        """Close the connection, and give shared memory back."""
+        if self._regions:
+            await self._regions.close()
         if self._connecting:
             self._connecting.cancel()
         if self._client:
@@ -44,18 +49,19 @@ class Server:
         """
 
         async def send() -> Any:  # noqa: ANN401
-            return await self._client.infer(
-                model,
-                [self._tensor(images)],
-                parameters=dict(parameters),
-                request_id=request_id,
-                **self._options,
-                **self._dialect.compression,
-            )
+            async with self._input(images) as tensor:
+                return await self._client.infer(
+                    model,
+                    [tensor],
+                    parameters=dict(parameters),
+                    request_id=request_id,
+                    **self._options,
+                    **self._dialect.compression,
+                )
 
         self.in_flight += 1
         try:
-            return await self._call(send, model=model, request_id=request_id)
+            return await self._call(send)
         finally:
             self.in_flight -= 1
 
@@ -85,29 +91,24 @@ class Server:
         config: dict[str, Any] = answer.get("config", answer)
         return config
 
-    async def _ask(self, what: str, *models: str) -> Any:  # noqa: ANN401
+    async def _ask(self, what: str, *arguments: Any) -> Any:  # noqa: ANN401
+        as_json = self._dialect.as_json if what.startswith("get_") else {}
+
         async def ask() -> Any:  # noqa: ANN401
-            return await getattr(self._client, what)(
-                *models, **self._dialect.as_json, **self._options
-            )
+            return await getattr(self._client, what)(*arguments, **as_json, **self._options)
 
-        return await self._call(ask, model=models[0] if models else None)
+        return await self._call(ask)
 
-    async def _call(
-        self,
-        call: Callable[[], Awaitable[Any]],
-        *,
-        model: str | None,
-        request_id: str | None = None,
-    ) -> Any:  # noqa: ANN401
-        about = {"model": model, "request_id": request_id}
+    async def _call(self, call: Callable[[], Awaitable[Any]]) -> Any:  # noqa: ANN401
         if error := await self._connected():
-            raise type(error)(str(error), **about)
+            raise type(error)(str(error))
         try:
-            with translated(self.endpoint, self._dialect.lost, **about):
+            with translated(self.endpoint, self._dialect.lost):
                 return await call()
         except ServerUnavailable:
             self._connecting = None
+            if self._regions:
+                self._regions.forget()
             raise
 
     async def _connected(self) -> ClientError | None:
@@ -137,11 +138,17 @@ class Server:
         options = self._dialect.options
         return options | {"headers": dict(options["headers"])}
 
-    def _tensor(self, images: Sequence[bytes]) -> Any:  # noqa: ANN401
-        batch = np.array(images, dtype=np.object_).reshape(-1, 1)
-        tensor = self._dialect.input("IMAGE", list(batch.shape), "BYTES")
-        tensor.set_data_from_numpy(batch)
-        return tensor
+    @asynccontextmanager
+    async def _input(self, images: Sequence[bytes]) -> AsyncIterator[Any]:
+        """Make the tensor of IMAGE, STRING [N, 1]."""
+        tensor = self._dialect.input("IMAGE", [len(images), 1], "BYTES")
+        if self._regions:
+            async with self._regions.holding(images) as (name, size):
+                tensor.set_shared_memory(name, size)
+                yield tensor
+        else:
+            tensor.set_data_from_numpy(np.array(images, dtype=np.object_).reshape(-1, 1))
+            yield tensor
 
 
 def _failed(task: asyncio.Task[ClientError | None]) -> bool:

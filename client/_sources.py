@@ -69,13 +69,11 @@ async def load(source: Source) -> ImageFile:
     Raises:
         InvalidImage: the source cannot be read, or is no picture.
     """
-    if isinstance(source, ImageFile):
-        return source
-    if isinstance(source, bytes):
-        return ImageFile(name_of(source), source)
-    if isinstance(source, str) and _is_url(source):
-        return ImageFile(source, await _download(source))
-    return ImageFile(name_of(source), await asyncio.to_thread(_read, source))
+    try:
+        return ImageFile(name_of(source), await _bytes_of(source))
+    except InvalidImage as error:
+        error.source = name_of(source)
+        raise
 
 
 def name_of(source: Source) -> str:
@@ -91,6 +89,14 @@ def name_of(source: Source) -> str:
     if hasattr(source, "size"):
         return str(getattr(source, "filename", "")) or f"image {source.size[0]} x {source.size[1]}"
     return str(getattr(source, "name", "file object"))
+
+
+async def _bytes_of(source: Source) -> bytes:
+    if isinstance(source, bytes | ImageFile):
+        return source if isinstance(source, bytes) else source.data
+    if isinstance(source, str) and _is_url(source):
+        return await _download(source)
+    return await asyncio.to_thread(_read, source)
 
 
 def _read(source: str | Path | BinaryIO | Picture | npt.NDArray[np.uint8]) -> bytes:
@@ -120,9 +126,9 @@ def _read_file(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except IsADirectoryError as error:
-        raise InvalidImage("there is no image in this folder", source=str(path)) from error
+        raise InvalidImage("there is no image in this folder") from error
     except OSError as error:
-        raise InvalidImage(str(error.strerror), source=str(path)) from error
+        raise InvalidImage(str(error.strerror)) from error
 
 
 async def _download(url: str) -> bytes:
@@ -139,9 +145,9 @@ async def _download(url: str) -> bytes:
             return await response.read()
     except asyncio.TimeoutError as error:
         why = f"no answer within {DOWNLOAD_SECONDS} s"
-        raise InvalidImage(f"cannot be downloaded: {why}", source=url) from error
+        raise InvalidImage(f"cannot be downloaded: {why}") from error
     except (OSError, ValueError, aiohttp.ClientError) as error:
-        raise InvalidImage(f"cannot be downloaded: {error}", source=url) from error
+        raise InvalidImage(f"cannot be downloaded: {error}") from error
 
 
 def _picture(array: npt.NDArray[np.uint8]) -> Picture:
@@ -149,8 +155,7 @@ def _picture(array: npt.NDArray[np.uint8]) -> Picture:
 
     if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3:  # noqa: PLR2004
         raise InvalidImage(
-            f"{array.dtype} {list(array.shape)} is no picture; give uint8 [height, width, 3]",
-            source=name_of(array),
+            f"{array.dtype} {list(array.shape)} is no picture; give uint8 [height, width, 3]"
         )
     return fromarray(array)
 
