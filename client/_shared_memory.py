@@ -5,6 +5,7 @@ client, no file stays in /dev/shm: Python's resource tracker, a process of its o
 killed one leaves. What a killed client had registered, the next client unregisters.
 """
 
+import asyncio
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -14,13 +15,18 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from tenacity import AsyncRetrying, retry_if_exception_message, stop_after_delay, wait_fixed
 from tritonclient.utils import shared_memory
 
-from client._exceptions import ClientError
+from client._exceptions import ClientError, InvalidRequest, ServerFailed
 
 PREFIX = "triton-imagenet-"
 DEV_SHM = Path("/dev/shm")  # noqa: S108 - where Linux shows it
 SMALLEST = 1 << 16
+
+# A request that nobody waits for any more goes on in the server, and holds its region.
+IN_USE_SECONDS = 10
+IN_USE_POLL_SECONDS = 0.02
 
 
 @dataclass(eq=False)
@@ -59,6 +65,7 @@ class Regions:
         self._ask = ask
         self._all: set[Region] = set()
         self._free: list[Region] = []
+        self._ending: set[asyncio.Task[None]] = set()
         self._has_tidied = False
 
     @asynccontextmanager
@@ -73,30 +80,33 @@ class Regions:
         try:
             region.write(images)
             yield region.name, size
+        except asyncio.CancelledError:
+            region.stale = True  # the server may be reading it
+            raise
         finally:
-            self._free.append(region)
+            self._release(region)
 
     def forget(self) -> None:
         """Use none of the regions any more: the server may be another than it was."""
         self._has_tidied = False
         for region in self._all:
             region.stale = True
+        while self._free:
+            self._end(self._free.pop())
 
     async def close(self) -> None:
         """Unregister and unlink all regions."""
         for region in [*self._all]:
-            await self._drop(region)
+            self._end(region)
+        await asyncio.gather(*self._ending)
 
     async def _take(self, size: int) -> Region:
-        for region in [each for each in self._free if each.stale]:
-            self._free.remove(region)
-            await self._drop(region)
         if fitting := [each for each in self._free if each.size >= size]:
             region = min(fitting, key=lambda each: each.size)
             self._free.remove(region)
             return region
         if self._free:  # which are all too small
-            await self._drop(self._free.pop())
+            self._end(self._free.pop())
         return await self._create(max(SMALLEST, 1 << (size - 1).bit_length()))
 
     async def _create(self, size: int) -> Region:
@@ -107,17 +117,39 @@ class Regions:
         self._all.add(region)
         try:
             await self._ask("register_system_shared_memory", region.name, f"/{region.name}", size)
+        except ServerFailed as error:
+            self._end(region)
+            hint = "shared memory is for a server on this machine"
+            raise InvalidRequest(f"{error}; {hint}") from error
         except BaseException:
-            region.stale = True
-            self._free.append(region)
+            self._end(region)
             raise
         return region
 
-    async def _drop(self, region: Region) -> None:
-        self._all.discard(region)
+    def _release(self, region: Region) -> None:
+        if region.stale:
+            self._end(region)
+        else:
+            self._free.append(region)
+
+    def _end(self, region: Region) -> None:
+        """Begin to give a region back, which waits for the server to have done with it."""
+        if region in self._all:
+            self._all.remove(region)
+            task = asyncio.create_task(self._give_back(region))
+            self._ending.add(task)
+            task.add_done_callback(self._ending.discard)
+
+    async def _give_back(self, region: Region) -> None:
+        unregistering = AsyncRetrying(
+            retry=retry_if_exception_message(match=".*currently in use"),
+            wait=wait_fixed(IN_USE_POLL_SECONDS),
+            stop=stop_after_delay(IN_USE_SECONDS),
+            reraise=True,
+        )
         try:
             with suppress(ClientError):
-                await self._ask("unregister_system_shared_memory", region.name)
+                await unregistering(self._ask, "unregister_system_shared_memory", region.name)
         finally:
             region.unlink()
 

@@ -2,7 +2,7 @@
 
 import itertools
 import os
-import shutil
+import shlex
 import signal
 import socket
 import subprocess
@@ -29,6 +29,7 @@ from client import (
     ServerUnavailable,
 )
 from scripts.embedded import EmbeddedServer, Endpoints
+from tests import namespaces
 from tests.conftest import ROOT
 from tests.integration.conftest import url
 
@@ -141,16 +142,11 @@ def test_all_servers_gone_is_one_error(protocol: str) -> None:
     assert caught.value.request_id
 
 
-@pytest.mark.skipif(not shutil.which("unshare"), reason="unshare is not installed")
 def test_of_a_name_with_two_addresses_both_are_used_and_one_that_is_gone_is_not_missed(
     small_repository: Path, protocol: str, tmp_path: Path
 ) -> None:
     hosts = tmp_path / "hosts"
     hosts.write_text("127.0.0.1 localhost\n127.0.0.1 triton.test\n127.0.0.2 triton.test\n")
-    enter = ["unshare", "--map-root-user", "--mount", "sh", "-c"]
-    script = 'mount --bind "$0" /etc/hosts && exec "$@"'
-    if subprocess.run([*enter, script, hosts, "true"], capture_output=True, check=False).returncode:
-        pytest.skip("no mount namespaces here")
     code = (
         "import sys; from client import SAMPLE, Classifier\n"
         "with Classifier(sys.argv[1], model='birds', retries=2) as classifier:\n"
@@ -160,7 +156,8 @@ def test_of_a_name_with_two_addresses_both_are_used_and_one_that_is_gone_is_not_
     at = Endpoints.free()
     beside = Endpoints("127.0.0.2", at.http, at.grpc, at.metrics)
     address = f"{protocol}://triton.test:{at.ports[protocol]}"
-    client = [*enter, script, str(hosts), sys.executable, "-c", code, address]
+    setup = f"mount --bind {shlex.quote(str(hosts))} /etc/hosts"
+    client = namespaces.inside(setup, sys.executable, "-c", code, address)
     with EmbeddedServer(small_repository, endpoints=at) as one:
         with EmbeddedServer(small_repository, endpoints=beside) as other:
             subprocess.run(client, cwd=ROOT, check=True)

@@ -1,0 +1,159 @@
+"""Images handed over by system shared memory: the same answers, and nothing left behind."""
+
+import asyncio
+import itertools
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import requests
+
+from client import SAMPLE, AsyncClassifier, Classifier, ImageFile, InvalidImage
+from client._shared_memory import DEV_SHM, PREFIX
+from scripts.embedded import EmbeddedServer, Endpoints
+from tests import images, namespaces
+from tests.conftest import ROOT
+from tests.integration.conftest import url
+
+JPEG = SAMPLE.read_bytes()
+BMP = images.encode(images.photo(1024, 768), "BMP")
+
+
+def regions(server: EmbeddedServer) -> set[str]:
+    """The shared memory that the server has been told of."""
+    status = requests.get(f"{url(server, 'http')}/v2/systemsharedmemory/status", timeout=5)
+    return {region["name"] for region in status.json()}
+
+
+def files() -> set[str]:
+    return {path.name for path in DEV_SHM.glob(f"{PREFIX}*")}
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left(server: EmbeddedServer) -> Iterator[None]:
+    """Whatever a test does, no file and no registration stays."""
+    before = files()
+    yield
+    assert files() <= before
+    assert regions(server) == set()
+
+
+@pytest.fixture
+def sharing(server: EmbeddedServer, protocol: str) -> Iterator[Classifier]:
+    with Classifier(url(server, protocol), model="birds", shared_memory=True) as classifier:
+        yield classifier
+
+
+def test_the_answers_are_the_same(birds: Classifier, sharing: Classifier) -> None:
+    sources = [JPEG, BMP, JPEG, images.encode(images.noise(300, 200, seed=1))]
+    ours, theirs = (
+        [result.predictions for result in each.stream(sources * 5, batch_size=3, concurrency=4)]
+        for each in (sharing, birds)
+    )
+    assert ours == theirs
+
+
+def test_a_stream_uses_a_few_regions_again(server: EmbeddedServer, sharing: Classifier) -> None:
+    for count, _ in enumerate(sharing.stream(itertools.islice(mixed(), 60), concurrency=4)):
+        assert count or 1 <= len(regions(server)) <= 4
+    assert 1 <= len(regions(server)) <= 4
+    assert regions(server) == files()
+
+
+def mixed() -> Iterator[ImageFile]:
+    for number in itertools.count():
+        yield ImageFile(str(number), BMP if number % 3 == 0 else JPEG)
+
+
+def test_a_bad_image_gives_its_region_back(server: EmbeddedServer, sharing: Classifier) -> None:
+    for _ in range(5):
+        with pytest.raises(InvalidImage):
+            sharing.image(b"no image")
+    results = list(sharing.stream([JPEG, b"no image"] * 5, batch_size=4))
+    assert [bool(result.error) for result in results] == [False, True] * 5
+    assert len(regions(server)) <= 8
+
+
+def test_a_stream_that_is_left_gives_everything_back(sharing: Classifier) -> None:
+    stream = sharing.stream(itertools.repeat(JPEG))
+    next(stream)
+    stream.close()  # type: ignore[attr-defined]
+
+
+def test_cancelled_tasks_give_everything_back(server: EmbeddedServer, protocol: str) -> None:
+    async def classify() -> None:
+        address = url(server, protocol)
+        async with AsyncClassifier(address, model="birds", shared_memory=True) as classifier:
+            for delay in (0.0, 0.001, 0.004, 0.01):
+                tasks = [asyncio.create_task(classifier.image(BMP)) for _ in range(6)]
+                await asyncio.sleep(delay)
+                for task in tasks:
+                    task.cancel()
+                await asyncio.gather(*tasks, return_exceptions=True)
+            assert (await classifier.image(JPEG)).top
+
+    asyncio.run(classify())
+
+
+def test_a_server_that_is_started_again_is_told_again(
+    small_repository: Path, protocol: str
+) -> None:
+    at = Endpoints.free()
+    hasty = ["--exit-timeout-secs=1"]
+    with EmbeddedServer(small_repository, endpoints=at, arguments=hasty) as server:
+        classifier = Classifier(url(server, protocol), model="birds", shared_memory=True)
+        expected = classifier.image(JPEG).predictions
+    with EmbeddedServer(small_repository, endpoints=at, arguments=hasty) as server:
+        assert classifier.image(JPEG).predictions == expected
+        classifier.close()
+        assert regions(server) == set()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_a_client_that_is_killed_leaves_no_file_and_the_next_one_tidies_up(
+    server: EmbeddedServer, protocol: str, number: int
+) -> None:
+    code = (
+        "import sys, itertools; from client import Classifier, SAMPLE\n"
+        "with Classifier(sys.argv[1], model='birds', shared_memory=True) as classifier:\n"
+        "    for result in classifier.stream(itertools.repeat(SAMPLE)):\n"
+        "        print(result.top.label, flush=True)\n"
+    )
+    command = [sys.executable, "-c", code, url(server, protocol)]
+    before = files()
+    with subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    ) as process:
+        assert process.stdout
+        process.stdout.readline()
+        assert files() > before
+        process.send_signal(number)
+    deadline = time.monotonic() + 10
+    while files() != before:  # the resource tracker ends a moment later
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    if number == signal.SIGINT:
+        assert regions(server) == set()
+    with Classifier(url(server, protocol), model="birds", shared_memory=True) as classifier:
+        classifier.image(JPEG)
+        assert len(regions(server)) == 1
+
+
+def test_a_server_that_cannot_see_the_memory_says_so(server: EmbeddedServer, protocol: str) -> None:
+    code = (
+        "import sys; from client import *\n"
+        "with Classifier(sys.argv[1], model='birds', shared_memory=True) as classifier:\n"
+        "    try: classifier.image(SAMPLE)\n"
+        "    except InvalidRequest as error: print(error)\n"
+    )
+    # As from another machine, or another container: the memory is its own.
+    command = namespaces.inside(
+        "mount -t tmpfs none /dev/shm", sys.executable, "-c", code, url(server, protocol)
+    )
+    said = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
+    assert "shared memory is for a server on this machine" in said.stdout
+    assert said.stderr == ""
