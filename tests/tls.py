@@ -1,0 +1,43 @@
+"""Certificates for a test: one authority, a server's and a client's, and a stranger's."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import trustme
+
+
+@dataclass(frozen=True)
+class Identity:
+    """PEM files: a certificate, its key, and both in one."""
+
+    certificate: Path
+    key: Path
+    both: Path
+
+
+@dataclass(frozen=True)
+class Certificates:
+    ca: Path
+    server: Identity
+    client: Identity
+
+
+def issue(folder: Path) -> Certificates:
+    """Make them for a server at localhost and 127.0.0.1."""
+    authority = trustme.CA()
+    ca = folder / "ca.pem"
+    authority.cert_pem.write_to_path(str(ca))
+    return Certificates(
+        ca,
+        _identity(authority, folder / "server", "localhost", "127.0.0.1"),
+        _identity(authority, folder / "client", "someone@example.com"),
+    )
+
+
+def _identity(authority: trustme.CA, path: Path, *names: str) -> Identity:
+    issued = authority.issue_cert(*names)
+    identity = Identity(*(path.with_suffix(suffix) for suffix in (".crt", ".key", ".pem")))
+    issued.cert_chain_pems[0].write_to_path(str(identity.certificate))
+    issued.private_key_pem.write_to_path(str(identity.key))
+    issued.private_key_and_cert_chain_pem.write_to_path(str(identity.both))
+    return identity
