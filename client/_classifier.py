@@ -73,6 +73,8 @@ class _Configured:
             timeout, connect_timeout, retries, tls, headers or {}, compression, shared_memory
         )
         urls = [url] if isinstance(url, str) else url
+        if not urls:
+            raise ValueError("no URL of a server; give one like localhost:8001")
         secure = tls is not None
         endpoints = [Endpoint.parse(each, protocol, secure=secure) for each in urls]
         self._engine = Engine(endpoints, settings, model=model, top_k=top_k)

@@ -1,5 +1,7 @@
 """Real Tritons for the tests: one with all classifiers, and small repositories to start others."""
 
+import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -28,6 +30,23 @@ def add_birds(repository: Path, folder: Path, name: str = "birds", body: str = F
 
 def url(server: EmbeddedServer, protocol: str) -> str:
     return f"{protocol}://{server.endpoints.host}:{server.endpoints.ports[protocol]}"
+
+
+def process_of(server: EmbeddedServer) -> psutil.Process:
+    """The tritonserver itself."""
+    port = f"--grpc-port={server.endpoints.grpc}"
+    (process,) = (each for each in psutil.Process().children() if port in each.cmdline())
+    return process
+
+
+def end(server: EmbeddedServer, number: int) -> None:
+    """Send a signal to a server from outside, as a crash or an orchestrator does, and wait."""
+    process = process_of(server)
+    if number == signal.SIGKILL:
+        os.killpg(process.pid, number)  # its children too, which would wait for it
+    else:
+        process.send_signal(number)
+    process.wait(60)
 
 
 def alive(processes: list[psutil.Process]) -> list[psutil.Process]:

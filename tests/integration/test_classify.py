@@ -19,7 +19,7 @@ from client import SAMPLE, classify
 from scripts.embedded import EmbeddedServer, Endpoints
 from scripts.repository.catalog import CATALOG
 from tests.conftest import ROOT
-from tests.integration.conftest import url
+from tests.integration.conftest import end, url
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -356,6 +356,35 @@ def test_ctrl_c_ends_at_once_and_what_was_done_is_whole(command: list[str]) -> N
     assert counted
     assert int(counted[1]) in {len(done), len(done) - 1}  # interrupted between writing and counting
     assert errors(said) == ["error: interrupted"]
+
+
+def test_a_server_that_goes_ends_it_and_what_was_done_is_whole(small_repository: Path) -> None:
+    with EmbeddedServer(small_repository, endpoints=Endpoints.free()) as server:
+        arguments = ["--url", url(server, "grpc"), "--model", "birds", "--output", "json"]
+        process = subprocess.Popen(
+            [sys.executable, "-m", "client.classify", *arguments, *[str(SAMPLE)] * 20_000],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=ROOT,
+        )
+        assert process.stdout
+        assert process.stderr
+        head = [process.stdout.readline() for _ in range(20)]
+        end(server, signal.SIGKILL)
+        rest, said = process.stdout.read(), process.stderr.read()
+    assert process.wait(timeout=30) == 3
+    done = json.loads("".join(head) + rest)
+    assert summary(said).startswith(f"{len(done)} of 20000 images, 0 failed")
+    (line,) = errors(said)
+    assert "no server at grpc://127.0.0.1" in line
+
+
+def test_a_model_can_be_waited_for(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(str(SAMPLE), "--model", "birds", "--wait", "5")[0] == 0
+    assert run("--model", "planes", "--wait", "0.3")[0] == 2
+    assert classify.main(["--url", "localhost:9", "--wait", "0.3"]) == 3
+    assert len(errors(capsys.readouterr().err)) == 1
 
 
 def test_a_reader_that_goes_away_ends_it_without_a_traceback(command: list[str]) -> None:

@@ -1,7 +1,6 @@
 """Servers that are slow, gone, or back: deadlines, tries, several servers, waiting."""
 
 import itertools
-import os
 import shlex
 import signal
 import socket
@@ -11,10 +10,9 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
-import psutil
 import pytest
 import requests
 
@@ -31,7 +29,7 @@ from client import (
 from scripts.embedded import EmbeddedServer, Endpoints
 from tests import namespaces
 from tests.conftest import ROOT
-from tests.integration.conftest import url
+from tests.integration.conftest import end, process_of, url
 
 JPEG = SAMPLE.read_bytes()
 # Triton goes on answering on the HTTP connections that it has for 30 seconds unless told.
@@ -43,17 +41,6 @@ def second(small_repository: Path) -> Iterator[EmbeddedServer]:
     """A server beside the others, with the birds, to be ended and started again."""
     with EmbeddedServer(small_repository, endpoints=Endpoints.free(), arguments=HASTE) as server:
         yield server
-
-
-def end(server: EmbeddedServer, number: int) -> None:
-    """Send a signal to a server from outside, as a crash or an orchestrator does, and wait."""
-    port = f"--grpc-port={server.endpoints.grpc}"
-    (process,) = (each for each in psutil.Process().children() if port in each.cmdline())
-    with suppress(psutil.NoSuchProcess):
-        if number == signal.SIGKILL:
-            os.killpg(process.pid, number)
-        process.send_signal(number)
-    process.wait(60)
 
 
 @contextmanager
@@ -188,8 +175,7 @@ def test_a_request_ends_at_its_deadline_and_is_tried_again(
     small_repository: Path, protocol: str
 ) -> None:
     with EmbeddedServer(small_repository, endpoints=Endpoints.free()) as server:
-        port = f"--grpc-port={server.endpoints.grpc}"
-        (process,) = (each for each in psutil.Process().children() if port in each.cmdline())
+        process = process_of(server)
         with Classifier(url(server, protocol), model="birds", timeout=0.4) as classifier:
             expected = classifier.image(SAMPLE).predictions
             process.suspend()

@@ -12,6 +12,7 @@ from tests.conftest import ROOT
 
 COMMANDS = [
     "client.classify",
+    "scripts.benchmark_client",
     "scripts.build_repository",
     "scripts.demo",
     "scripts.serve",
@@ -51,7 +52,7 @@ def test_the_steps_import_only_what_the_triton_image_has(step: str) -> None:
     assert outside <= STEPS_MAY_IMPORT
 
 
-@pytest.mark.parametrize("library", ["scripts/repository", "scripts/embedded"])
+@pytest.mark.parametrize("library", ["scripts/repository", "scripts/embedded", "scripts/measuring"])
 def test_the_libraries_do_not_print(library: str) -> None:
     files = list((ROOT / library).rglob("*.py"))
     names = {
@@ -84,6 +85,17 @@ def test_no_command_is_missing_here() -> None:
 
 def test_the_client_does_without_the_servers_packages() -> None:
     assert not {"onnx", "onnxruntime", "locust", "PIL"} & modules_after("import client")
+
+
+def test_the_client_is_imported_in_half_a_second() -> None:
+    clock = "time.perf_counter()"
+    code = f"import time; start = {clock}; import client; print({clock} - start)"
+    command = [sys.executable, "-c", code]
+    seconds = [
+        float(subprocess.run(command, cwd=ROOT, capture_output=True, check=True).stdout)
+        for _ in range(5)
+    ]
+    assert min(seconds) < 0.5
 
 
 def test_the_client_imports_a_protocol_when_it_is_used() -> None:

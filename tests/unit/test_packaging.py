@@ -4,19 +4,24 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from email import message_from_bytes
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from tests.conftest import ROOT
+from tests.unit.test_layout import imports
 
 # Neither code nor data that anything needs where it is installed.
 IGNORED = shutil.ignore_patterns("__pycache__", "*.egg-info")
 
 
 @pytest.fixture(scope="module")
-def packed(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
-    """The files in the wheel, built from a copy so that nothing is left in the checkout."""
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
+    """The wheel, built from a copy so that nothing is left in the checkout."""
     folder = tmp_path_factory.mktemp("packaging")
     for name in ("client", "scripts"):
         shutil.copytree(ROOT / name, folder / name, ignore=IGNORED)
@@ -25,7 +30,28 @@ def packed(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
     pip = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation"]
     subprocess.run([*pip, "--wheel-dir", str(folder), str(folder)], check=True, capture_output=True)
     (wheel,) = folder.glob("*.whl")
-    return set(zipfile.ZipFile(wheel).namelist())
+    return zipfile.ZipFile(wheel)
+
+
+@pytest.fixture(scope="module")
+def packed(wheel: zipfile.ZipFile) -> set[str]:
+    """The names of the files in it."""
+    return set(wheel.namelist())
+
+
+def test_the_clients_extra_is_what_the_client_imports(wheel: zipfile.ZipFile) -> None:
+    imported = set[str]().union(*map(imports, (ROOT / "client").rglob("*.py")))
+    outside = imported - set(sys.stdlib_module_names) - {"client"}
+    distributions = packages_distributions()
+    needed = {canonicalize_name(distributions[package][0]) for package in outside}
+    (metadata,) = (name for name in wheel.namelist() if name.endswith(".dist-info/METADATA"))
+    requirements = message_from_bytes(wheel.read(metadata)).get_all("Requires-Dist", [])
+    extra = {
+        requirement.name
+        for requirement in map(Requirement, requirements)
+        if requirement.marker and requirement.marker.evaluate({"extra": "client"})
+    }
+    assert needed == extra
 
 
 @pytest.mark.parametrize("package", ["client", "scripts"])
