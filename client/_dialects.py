@@ -90,14 +90,15 @@ def _channel(endpoint: Endpoint, settings: Settings) -> list[tuple[str, Any]]:
 
     The names are those of https://grpc.github.io/grpc/core/group__grpc__arg__keys.html.
     """
-    options = [
+    options: list[tuple[str, Any]] = [
         ("grpc.max_send_message_length", -1),
         ("grpc.max_receive_message_length", -1),
-        # Of a name with several addresses, use all that answer.
-        ("grpc.service_config", ROUND_ROBIN),
         ("grpc.min_reconnect_backoff_ms", int(settings.connect_timeout * 1000)),
         ("grpc.initial_reconnect_backoff_ms", RECONNECT_MILLISECONDS),
         ("grpc.max_reconnect_backoff_ms", SLOWEST_RECONNECT_MILLISECONDS),
     ]
-    # gRPC would send even a loopback address through the proxy of the environment.
-    return [*options, ("grpc.enable_http_proxy", 0)] if endpoint.is_this_machine else options
+    if endpoint.is_this_machine:
+        # gRPC would send even a loopback address through the proxy of the environment.
+        return [*options, ("grpc.enable_http_proxy", 0)]
+    # Of a name with several addresses, use all that answer.
+    return [*options, ("grpc.service_config", ROUND_ROBIN)]

@@ -80,5 +80,7 @@ def _kind(error: InferenceServerException) -> type[ClientError]:
 
 def _say(kind: type[ClientError], endpoint: Endpoint, message: str) -> str:
     if kind is ServerUnavailable:
-        return f"no server at {endpoint}: {message}"
-    return f"no answer from {endpoint}: {message}" if kind is DeadlineExceeded else message
+        return f"{endpoint} is unavailable: {message}"
+    if kind is DeadlineExceeded:
+        return f"{endpoint} did not answer in time: {message}"
+    return message

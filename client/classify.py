@@ -298,7 +298,7 @@ def _give_up(classifier: Classifier, error: ClientError) -> int:
     if isinstance(error, ModelNotFound | ModelNotReady):
         return _fail(f"{_describe(error)}; {_what_there_is(classifier)}", EXIT_WRONG_USAGE)
     if isinstance(error, AccessDenied):
-        hint = "give a token by --header, or a certificate by --cert and --key"
+        hint = "give a token or key by --header"
         return _fail(f"{_describe(error)}; {hint}", EXIT_WRONG_USAGE)
     if isinstance(error, InvalidRequest):
         return _fail(_describe(error), EXIT_WRONG_USAGE)
