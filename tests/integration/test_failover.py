@@ -148,10 +148,10 @@ def test_of_a_name_with_two_addresses_both_are_used_and_one_that_is_gone_is_not_
     with EmbeddedServer(small_repository, endpoints=at) as one:
         with EmbeddedServer(small_repository, endpoints=beside) as other:
             subprocess.run(client, cwd=ROOT, check=True)
-            assert counted(one, "success") >= 20
-            assert counted(other, "success") >= 20
+            shares = counted(one, "success"), counted(other, "success")
+            assert min(shares) >= 5  # HTTP spreads connections, gRPC requests
         subprocess.run(client, cwd=ROOT, check=True)
-        assert counted(one, "success") >= 120
+        assert counted(one, "success") == shares[0] + 100
 
 
 @pytest.fixture
