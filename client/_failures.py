@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from http.client import responses
 
 from tritonclient.utils import InferenceServerException
 
@@ -47,6 +48,8 @@ MESSAGES: Mapping[str, type[ClientError]] = {
     "This API is restricted": AccessDenied,
     "Unable to find shared memory region": ServerUnavailable,  # it is another than it was
 }
+# How tritonclient begins to tell of an answer that is not Triton's.
+NOT_JSON = "an exception occurred in the client while decoding the response"
 
 
 @contextmanager
@@ -59,7 +62,7 @@ def translated(endpoint: Endpoint, lost: tuple[type[Exception], ...]) -> Iterato
     try:
         yield
     except InferenceServerException as error:
-        kind, message, cause = _kind(error), str(error.message()), error
+        kind, message, cause = _kind(error), _message(error), error
     except asyncio.TimeoutError as error:
         kind, message, cause = DeadlineExceeded, "the time is over", error
     except (OSError, *lost) as error:  # type: ignore[misc]
@@ -76,6 +79,14 @@ def _kind(error: InferenceServerException) -> type[ClientError]:
         if part in error.message():
             return kind
     return STATUSES.get(error.status(), ServerFailed)
+
+
+def _message(error: InferenceServerException) -> str:
+    message = str(error.message())
+    if not message.startswith(NOT_JSON):
+        return message
+    status = str(error.status())  # of a proxy, with a page of its own
+    return f"HTTP {status} {responses.get(int(status), '')}".rstrip()
 
 
 def _say(kind: type[ClientError], endpoint: Endpoint, message: str) -> str:

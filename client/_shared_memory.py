@@ -7,6 +7,7 @@ killed one leaves. What a killed client had registered, the next client unregist
 
 import asyncio
 import secrets
+import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -113,7 +114,7 @@ class Regions:
         if not self._has_tidied:
             self._has_tidied = True
             await self._tidy()
-        region = Region(size)
+        region = _new_region(size)
         self._all.add(region)
         try:
             await self._ask("register_system_shared_memory", region.name, f"/{region.name}", size)
@@ -161,3 +162,13 @@ class Regions:
         for name in names:
             if name.startswith(PREFIX) and not (DEV_SHM / name).exists():
                 await self._ask("unregister_system_shared_memory", name)
+
+
+def _new_region(size: int) -> Region:
+    # Writing to memory that is not there would end the process.
+    if shutil.disk_usage(DEV_SHM).free < size:
+        raise InvalidRequest(f"{DEV_SHM} has no room for {size} bytes; make it larger")
+    try:
+        return Region(size)
+    except shared_memory.SharedMemoryException as error:
+        raise InvalidRequest(f"no shared memory of {size} bytes: {error}") from error

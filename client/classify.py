@@ -316,7 +316,8 @@ def _what_there_is(classifier: Classifier) -> str:
 
 
 def _describe(error: ClientError) -> str:
-    return f"{error} (request {error.request_id})" if error.request_id else str(error)
+    first_line = str(error).partition("\n")[0]
+    return f"{first_line} (request {error.request_id})" if error.request_id else first_line
 
 
 def _header(line: str) -> tuple[str, str]:

@@ -115,7 +115,7 @@ def test_a_proxy_may_want_a_path_and_a_token(
             assert classifier.image(SAMPLE).top
         with (
             Classifier(address, model="birds", tls=ca) as classifier,
-            pytest.raises(AccessDenied) as caught,
+            pytest.raises(AccessDenied, match=r"^HTTP 401 Unauthorized$") as caught,
         ):
             classifier.image(SAMPLE)
         assert (caught.value.source, caught.value.model) == (str(SAMPLE), "birds")

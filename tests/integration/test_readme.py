@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+import client
 from scripts.embedded import Endpoints
 from scripts.repository.catalog import CATALOG
 from tests.conftest import ROOT
@@ -142,6 +143,16 @@ def test_the_models_table_is_the_catalogue() -> None:
         for model in CATALOG.values()
     ]
     assert "\n".join(rows) in README
+
+
+def test_every_error_and_every_verb_of_the_client_is_explained() -> None:
+    public = [getattr(client, name) for name in client.__all__]
+    errors = [each for each in public if isinstance(each, type) and issubclass(each, Exception)]
+    explained = (ROOT / "docs" / "client.md").read_text("utf-8")
+    assert [error.__name__ for error in errors if f"`{error.__name__}`" not in explained] == []
+    verbs = {name for name in vars(client.Classifier) if not name.startswith("_")} - {"close"}
+    assert verbs == {name for name in vars(client.AsyncClassifier) if name[0] != "_"} - {"close"}
+    assert [verb for verb in verbs if f"`{verb}(" not in explained] == []
 
 
 def test_every_link_to_a_file_leads_somewhere() -> None:

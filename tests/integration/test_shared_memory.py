@@ -143,6 +143,23 @@ def test_a_client_that_is_killed_leaves_no_file_and_the_next_one_tidies_up(
         assert len(regions(server)) == 1
 
 
+def test_memory_that_is_not_there_is_an_error_and_no_crash(
+    server: EmbeddedServer, protocol: str
+) -> None:
+    code = (
+        "import sys; from client import *\n"
+        "with Classifier(sys.argv[1], model='birds', shared_memory=True) as classifier:\n"
+        "    try: classifier.image(bytes(10_000_000))\n"
+        "    except InvalidRequest as error: print(error)\n"
+    )
+    command = namespaces.inside(
+        "mount -t tmpfs -o size=1m none /dev/shm", sys.executable, "-c", code, url(server, protocol)
+    )
+    said = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
+    assert said.stdout.startswith("/dev/shm has no room for")
+    assert said.stderr == ""
+
+
 def test_a_server_that_cannot_see_the_memory_says_so(server: EmbeddedServer, protocol: str) -> None:
     code = (
         "import sys; from client import *\n"
