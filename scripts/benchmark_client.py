@@ -45,13 +45,21 @@ def parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--model", default="mobilenetv2", help="default: %(default)s")
     parser.add_argument(
-        "--concurrency", type=int, default=8, metavar="N", help="default: %(default)s"
+        "--concurrency", type=cli.count, default=8, metavar="N", help="default: %(default)s"
     )
     parser.add_argument(
-        "--images", type=int, default=500, metavar="N", help="in each turn (default: %(default)s)"
+        "--images",
+        type=cli.count,
+        default=500,
+        metavar="N",
+        help="in each turn (default: %(default)s)",
     )
     parser.add_argument(
-        "--rounds", type=int, default=5, metavar="N", help="turns of each (default: %(default)s)"
+        "--rounds",
+        type=cli.count,
+        default=5,
+        metavar="N",
+        help="turns of each (default: %(default)s)",
     )
     parser.add_argument(
         "--size", default="256x256", metavar="WxH", help="of the picture (default: %(default)s)"

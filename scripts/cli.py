@@ -34,6 +34,14 @@ def port(text: str) -> int:
     return number
 
 
+def count(text: str) -> int:
+    """Read a number of things, for argparse."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{number} is none; give a number from 1")
+    return number
+
+
 def run(command: Callable[[], int]) -> int:
     """Run a command; what the user can mend becomes one line and exit code 1."""
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")

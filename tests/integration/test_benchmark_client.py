@@ -33,6 +33,12 @@ def test_it_measures_each_variant_and_its_ratio(
     assert "1.000" in rows[0]
 
 
+def test_a_benchmark_of_nothing_is_wrong_usage(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        benchmark_client.main(["--images", "0"])
+    assert "0 is none; give a number from 1" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
