@@ -37,11 +37,14 @@ class Tables(Writer):
             return
         console = Console(highlight=False)
         heading = f"{result.source} by {result.model}, {result.seconds * 1000:.1f} ms"
-        console.print(escape(heading), style="bold", soft_wrap=True)
         table = _table("class", "probability", "label", right=2)
         for each in result.predictions:
             table.add_row(str(each.class_id), f"{each.probability:.2%}", escape(each.label))
-        console.print(table if result.predictions else "  nothing above the threshold\n")
+        with console.capture() as captured:
+            console.print(escape(heading), style="bold", soft_wrap=True)
+            console.print(table if result.predictions else "  nothing above the threshold\n")
+        # By the name that a progress bar takes over, which a console would see through.
+        sys.stdout.write(captured.get())
 
 
 class JsonLines(Writer):

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -335,6 +336,31 @@ def test_a_terminal_gets_a_progress_bar_and_a_pipe_gets_none(
     piped = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
     assert piped.stderr.startswith("40 images, 0 failed")
     assert piped.stderr.count("\n") == 1
+
+
+def test_on_a_terminal_results_and_the_progress_bar_do_not_mix(
+    command: list[str], album: Path
+) -> None:
+    screen, terminal = pty.openpty()
+    process = subprocess.Popen(
+        [*command, *[str(album / "a.jpg")] * 10, "--top-k", "1"],
+        stdout=terminal,
+        stderr=terminal,
+        cwd=ROOT,
+        env=os.environ | {"TERM": "xterm", "COLUMNS": "200"},
+    )
+    os.close(terminal)
+    shown = b""
+    with suppress(OSError):  # which is how a terminal ends
+        while part := os.read(screen, 1 << 16):
+            shown += part
+    assert process.wait(60) == 0
+    erase_line = "\x1b[2K"
+    text = shown.decode().replace(erase_line, "|")
+    plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text).replace("\r", "")
+    headings = re.findall(r"(.?)" + re.escape(f"{album / 'a.jpg'} by birds"), plain, re.DOTALL)
+    assert len(headings) == 10
+    assert set(headings) <= {"|", "\n"}  # never after a bar
 
 
 def test_ctrl_c_ends_at_once_and_what_was_done_is_whole(command: list[str]) -> None:
