@@ -75,11 +75,7 @@ class Engine:
         Raises:
             ClientError: one of its kinds.
         """
-        try:
-            images = [await _sources.load(source) for source in sources]
-        except InvalidImage as error:
-            error.model = self.model
-            raise
+        images = [await self._load(source) for source in sources]
         return await self._request(images, request_id) if images else []
 
     async def attempt(
@@ -121,11 +117,17 @@ class Engine:
             error.model = self.model
             raise
 
-    async def _loaded(self, source: Source) -> ImageFile | Classification:
+    async def _load(self, source: Source) -> ImageFile:
         try:
             return await _sources.load(source)
         except InvalidImage as error:
             error.model = self.model
+            raise
+
+    async def _loaded(self, source: Source) -> ImageFile | Classification:
+        try:
+            return await self._load(source)
+        except InvalidImage as error:
             return self._failed(_sources.name_of(source), error)
 
     async def _outcomes(self, images: Sequence[ImageFile]) -> list[ImageFile | Classification]:

@@ -17,23 +17,27 @@ async def models(server: Server) -> list[Model]:
         ClientError: one of its kinds.
     """
     index = {model["name"]: model for model in await server.index()}
-    listed = [await _model(server, entry, index) for _, entry in sorted(index.items())]
+    ready = [name for name, entry in index.items() if entry.get("state") == "READY"]
+    # Once each: ensembles share their steps, which are ready when they are.
+    configs = {name: await server.config(name) for name in ready}
+    listed = [_model(name, index, configs) for name in sorted(index)]
     return [model for model in listed if model]
 
 
-async def _model(
-    server: Server, entry: Mapping[str, str], index: Mapping[str, object]
+def _model(
+    name: str,
+    index: Mapping[str, Mapping[str, str]],
+    configs: Mapping[str, Mapping[str, Any]],
 ) -> Model | None:
-    name = entry["name"]
-    if entry.get("state") != "READY":
+    if name not in configs:
         # What it is would be in its configuration, which the server shows of ready models only.
         is_classifier = f"{name}{GRAPH_SUFFIX}" in index
-        reason = entry.get("reason") or "not loaded"
+        reason = index[name].get("reason") or "not loaded"
         return Model(name, ready=False, reason=reason) if is_classifier else None
-    steps = (await server.config(name)).get("ensemble_scheduling", {}).get("step", [])
+    steps = configs[name].get("ensemble_scheduling", {}).get("step", [])
     if not steps:
         return None
-    first, last = [await server.config(steps[end]["model_name"]) for end in (0, -1)]
+    first, last = (configs[steps[end]["model_name"]] for end in (0, -1))
     return Model(name, ready=True, classes=_classes(last), recipe=_recipe(first))
 
 

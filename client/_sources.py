@@ -92,8 +92,10 @@ def name_of(source: Source) -> str:
 
 
 async def _bytes_of(source: Source) -> bytes:
-    if isinstance(source, bytes | ImageFile):
-        return source if isinstance(source, bytes) else source.data
+    if isinstance(source, bytes):
+        return source
+    if isinstance(source, ImageFile):
+        return source.data
     if isinstance(source, str) and _is_url(source):
         return await _download(source)
     return await asyncio.to_thread(_read, source)

@@ -9,34 +9,29 @@ from client._results import Classification
 
 
 class Summary:
-    """Counts results as they come, of so many images in `total`."""
+    """Counts results as they come, `failed` among them, of so many images in `total`."""
 
     def __init__(self, total: int) -> None:
         self._total = total
         self._start = time.perf_counter()
-        self._failed = 0
+        self.failed = 0
         self._seconds = array("d")
 
     def add(self, result: Classification) -> None:
         """Count one image."""
         if result.error:
-            self._failed += 1
+            self.failed += 1
         else:
             self._seconds.append(result.seconds)
 
-    @property
-    def failed(self) -> int:
-        """How many images failed."""
-        return self._failed
-
     def __str__(self) -> str:
         classified = len(self._seconds)
-        done = classified + self._failed
+        done = classified + self.failed
         images = f"{done} image{'' if done == 1 else 's'}"
         if done < self._total:
             images = f"{done} of {self._total} images"
         rate = classified / (time.perf_counter() - self._start)
-        counts = f"{images}, {self._failed} failed, {rate:.1f} images/s"
+        counts = f"{images}, {self.failed} failed, {rate:.1f} images/s"
         if not classified:
             return counts
         p50, p99 = np.percentile(self._seconds, [50, 99]) * 1000

@@ -53,9 +53,9 @@ class Installation:
         """Give this process's environment, changed so that the stub runs on this Python."""
         libraries = [str(self.libraries), str(self.libpython)]
         return os.environ | {
-            "LD_LIBRARY_PATH": _prepend(libraries, "LD_LIBRARY_PATH"),
+            "LD_LIBRARY_PATH": prepend(libraries, "LD_LIBRARY_PATH"),
             # The stub takes the packages of the first `python3` on the path.
-            "PATH": _prepend([str(Path(sys.executable).parent)], "PATH"),
+            "PATH": prepend([str(Path(sys.executable).parent)], "PATH"),
             # A model repository stays as it was built, also where it is writable.
             "PYTHONDONTWRITEBYTECODE": "1",
         }
@@ -98,5 +98,6 @@ def _libpython_folder() -> Path:
     )
 
 
-def _prepend(entries: list[str], variable: str) -> str:
+def prepend(entries: list[str], variable: str) -> str:
+    """Put entries before those that a path-like environment variable has."""
     return os.pathsep.join([*entries, *filter(None, [os.environ.get(variable)])])

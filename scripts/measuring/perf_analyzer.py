@@ -6,12 +6,10 @@ import os
 import re
 import subprocess
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from scripts.embedded import ServerError
-from scripts.embedded.installation import find
+from scripts.embedded.installation import find, prepend
 
 INSTALL = (
     "pip install --no-deps --only-binary=:all: --platform manylinux1_x86_64 "
@@ -54,10 +52,10 @@ class PerfAnalyzer:
                 *("--input-data", str(data)),
                 *("--concurrency-range", str(concurrency), "--request-count", str(count)),
             ]
-            with _libraries(folder) as environment:
-                result = subprocess.run(
-                    command, env=environment, capture_output=True, text=True, check=False
-                )
+            environment = _environment(folder)
+            result = subprocess.run(
+                command, env=environment, capture_output=True, text=True, check=False
+            )
         found = THROUGHPUT.search(result.stdout)
         if result.returncode or not found:
             said = (result.stderr.strip() or result.stdout.strip()).splitlines()
@@ -72,11 +70,9 @@ def _input_data(image: bytes) -> str:
     return json.dumps({"data": [{"IMAGE": {"b64": encoded, "shape": [1]}}]})
 
 
-@contextmanager
-def _libraries(folder: Path) -> Iterator[dict[str, str]]:
+def _environment(folder: Path) -> dict[str, str]:
     """Lend it the libraries of the embedded Triton, which few machines have."""
     for name, pattern in LIBRARIES.items():
         for library in find().libraries.glob(pattern):
             (folder / name).symlink_to(library)
-    searched = [str(folder), *filter(None, [os.environ.get("LD_LIBRARY_PATH")])]
-    yield os.environ | {"LD_LIBRARY_PATH": os.pathsep.join(searched)}
+    return os.environ | {"LD_LIBRARY_PATH": prepend([str(folder)], "LD_LIBRARY_PATH")}

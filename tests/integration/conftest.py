@@ -19,6 +19,8 @@ from tests.conftest import ROOT
 from tests.graphs import FLEXIBLE, SOFTMAXED, classifier
 
 PROTOCOLS = ("grpc", "http")
+# Triton goes on answering on the HTTP connections that it has for 30 seconds unless told.
+HASTE = ["--exit-timeout-secs=1"]
 
 
 def add_birds(repository: Path, folder: Path, name: str = "birds", body: str = FLEXIBLE) -> None:

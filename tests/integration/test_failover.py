@@ -29,11 +29,9 @@ from client import (
 from scripts.embedded import EmbeddedServer, Endpoints
 from tests import namespaces
 from tests.conftest import ROOT
-from tests.integration.conftest import end, process_of, url
+from tests.integration.conftest import HASTE, end, process_of, url
 
 JPEG = SAMPLE.read_bytes()
-# Triton goes on answering on the HTTP connections that it has for 30 seconds unless told.
-HASTE = ["--exit-timeout-secs=1"]
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from client import (
 from client._settings import Compression
 from scripts.embedded import EmbeddedServer, Endpoints
 from tests import images, tls
-from tests.integration.conftest import url
+from tests.integration.conftest import HASTE, url
 from tests.proxy import Relay, haproxy
 
 
@@ -45,7 +45,7 @@ def secured(
         f"--grpc-server-key={server.key}",
         f"--grpc-root-cert={certificates.ca}",
         f"--grpc-use-ssl-mutual={int(mutual)}",
-        "--exit-timeout-secs=1",
+        *HASTE,
     ]
     at = Endpoints.free()
     with EmbeddedServer(repository, endpoints=at, arguments=arguments):

@@ -17,7 +17,7 @@ from client._shared_memory import DEV_SHM, PREFIX
 from scripts.embedded import EmbeddedServer, Endpoints
 from tests import images, namespaces
 from tests.conftest import ROOT
-from tests.integration.conftest import url
+from tests.integration.conftest import HASTE, url
 
 JPEG = SAMPLE.read_bytes()
 BMP = images.encode(images.photo(1024, 768), "BMP")
@@ -103,11 +103,10 @@ def test_a_server_that_is_started_again_is_told_again(
     small_repository: Path, protocol: str
 ) -> None:
     at = Endpoints.free()
-    hasty = ["--exit-timeout-secs=1"]
-    with EmbeddedServer(small_repository, endpoints=at, arguments=hasty) as server:
+    with EmbeddedServer(small_repository, endpoints=at, arguments=HASTE) as server:
         classifier = Classifier(url(server, protocol), model="birds", shared_memory=True)
         expected = classifier.image(JPEG).predictions
-    with EmbeddedServer(small_repository, endpoints=at, arguments=hasty) as server:
+    with EmbeddedServer(small_repository, endpoints=at, arguments=HASTE) as server:
         assert classifier.image(JPEG).predictions == expected
         classifier.close()
         assert regions(server) == set()
@@ -143,34 +142,30 @@ def test_a_client_that_is_killed_leaves_no_file_and_the_next_one_tidies_up(
         assert len(regions(server)) == 1
 
 
+def said_with_other_memory(server: EmbeddedServer, protocol: str, mount: str, source: str) -> str:
+    """Mount something else on /dev/shm for a client, and return what it says of the refusal."""
+    code = (
+        "import sys; from client import *\n"
+        "with Classifier(sys.argv[1], model='birds', shared_memory=True) as classifier:\n"
+        f"    try: classifier.image({source})\n"
+        "    except InvalidRequest as error: print(error)\n"
+    )
+    command = namespaces.inside(
+        f"mount -t tmpfs {mount} none /dev/shm", sys.executable, "-c", code, url(server, protocol)
+    )
+    said = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
+    assert said.stderr == ""
+    return said.stdout
+
+
 def test_memory_that_is_not_there_is_an_error_and_no_crash(
     server: EmbeddedServer, protocol: str
 ) -> None:
-    code = (
-        "import sys; from client import *\n"
-        "with Classifier(sys.argv[1], model='birds', shared_memory=True) as classifier:\n"
-        "    try: classifier.image(bytes(10_000_000))\n"
-        "    except InvalidRequest as error: print(error)\n"
-    )
-    command = namespaces.inside(
-        "mount -t tmpfs -o size=1m none /dev/shm", sys.executable, "-c", code, url(server, protocol)
-    )
-    said = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
-    assert said.stdout.startswith("/dev/shm has no room for")
-    assert said.stderr == ""
+    said = said_with_other_memory(server, protocol, "-o size=1m", "bytes(10_000_000)")
+    assert said.startswith("/dev/shm has no room for")
 
 
 def test_a_server_that_cannot_see_the_memory_says_so(server: EmbeddedServer, protocol: str) -> None:
-    code = (
-        "import sys; from client import *\n"
-        "with Classifier(sys.argv[1], model='birds', shared_memory=True) as classifier:\n"
-        "    try: classifier.image(SAMPLE)\n"
-        "    except InvalidRequest as error: print(error)\n"
-    )
-    # As from another machine, or another container: the memory is its own.
-    command = namespaces.inside(
-        "mount -t tmpfs none /dev/shm", sys.executable, "-c", code, url(server, protocol)
-    )
-    said = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
-    assert "shared memory is for a server on this machine" in said.stdout
-    assert said.stderr == ""
+    # As from another machine, or another container: the memory is the client's own.
+    said = said_with_other_memory(server, protocol, "", "SAMPLE")
+    assert "shared memory is for a server on this machine" in said
