@@ -53,7 +53,7 @@ SHALLOWEST_BOTTLENECK = 50
 # expansion, the stride of the first block, and the number of blocks.
 MOBILENET_CHANNELS = (16, 24, 32, 64, 96, 160, 320)
 MOBILENET_EXPANSIONS = (1, 6, 6, 6, 6, 6, 6)
-MOBILENET_STRIDES = (1, 2, 1, 2, 1, 2, 1)
+MOBILENET_STRIDES = (1, 2, 2, 2, 1, 2, 1)
 MOBILENET_BLOCKS = (1, 2, 3, 4, 3, 3, 1)
 MOBILENET_STEM = 32
 MOBILENET_HEAD = 1280
