@@ -152,12 +152,11 @@ def _quantized(model: ModelProto, reader: _Reader) -> ModelProto:
 def _tail(model: ModelProto) -> list[str]:
     """Name the nodes at the end that stay FP32, since eight bits would round scores to ties."""
     nodes = list(model.graph.node)
-    last = max((at for at, node in enumerate(nodes) if node.op_type in WEIGHTED), default=None)
-    if last is None:
-        raise BuildError("it has no convolution and no matrix product to quantise; build it FP32")
-    behind = nodes[last + 1 :]
-    is_averaged = any(node.op_type in POOLING for node in behind)
-    return [node.name for node in (behind if is_averaged else nodes[last:])]
+    layers = [at for at, node in enumerate(nodes) if node.op_type in WEIGHTED]
+    is_averaged = any(node.op_type in POOLING for node in nodes[layers[-1] :]) if layers else False
+    if len(layers) < (1 if is_averaged else 2):
+        raise BuildError("it has nothing to quantise ahead of its scores; build it as fp32")
+    return [node.name for node in nodes[layers[-1] + is_averaged :]]
 
 
 def _servable(model: ModelProto, prepared: Prepared) -> ModelProto:
