@@ -125,7 +125,7 @@ def _folded(model: ModelProto) -> ModelProto:
 
 
 def _quantized(model: ModelProto, reader: _Reader) -> ModelProto:
-    tail = _tail(model)
+    kept = [*_tail(model), *_normalizations(model)]
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "quantized.onnx")
         try:
@@ -140,7 +140,7 @@ def _quantized(model: ModelProto, reader: _Reader) -> ModelProto:
                 weight_type=QuantType.QInt8,
                 # Keeps two numbers of each tensor; the others keep all activations.
                 calibrate_method=CalibrationMethod.MinMax,
-                nodes_to_exclude=tail,
+                nodes_to_exclude=kept,
             )
         except (BuildError, OSError):
             raise
@@ -157,6 +157,11 @@ def _tail(model: ModelProto) -> list[str]:
     if len(layers) < (1 if is_averaged else 2):
         raise BuildError("it has nothing to quantise ahead of its scores; build it as fp32")
     return [node.name for node in nodes[layers[-1] + is_averaged :]]
+
+
+def _normalizations(model: ModelProto) -> list[str]:
+    """Name those that no convolution took up; one scale for all channels would ruin them."""
+    return [node.name for node in model.graph.node if node.op_type == "BatchNormalization"]
 
 
 def _servable(model: ModelProto, prepared: Prepared) -> ModelProto:

@@ -17,7 +17,7 @@ from scripts.repository.errors import BuildError
 from scripts.repository.prepare import IR_VERSIONS, OPSETS, Prepared, prepare, read_signature
 from scripts.repository.quantize import quantize
 from scripts.repository.steps.preprocess.recipe import Recipe
-from tests.graphs import CLASSES, FILTERS, FLEXIBLE, Array, classifier, convolved
+from tests.graphs import CLASSES, CONVOLVED, FILTERS, FLEXIBLE, Array, classifier, convolved
 from tests.images import fill
 
 RECIPE = Recipe(resize=37, crop=32)
@@ -91,6 +91,17 @@ def test_the_weights_are_signed_bytes_with_a_scale_for_each_channel(int8: Prepar
 def test_batch_normalisation_is_folded_first(int8: Prepared) -> None:
     assert "QuantizeLinear" in operators(int8.model)
     assert "BatchNormalization" not in operators(int8.model)
+
+
+def test_batch_normalisation_that_cannot_be_folded_keeps_its_numbers(images: Images) -> None:
+    body = "centred = BatchNormalization(image, three, three, three, three)"
+    body += CONVOLVED.replace("(image,", "(centred,")
+    original = convolved(body)
+    numbers = np.array([1e-4, 1, 1e4], np.float32)
+    original.graph.initializer.append(numpy_helper.from_array(numbers, "three"))
+    model = quantize(prepare(original), images, RECIPE).prepared.model
+    (kept,) = (each for each in model.graph.initializer if list(each.dims) == [3])
+    np.testing.assert_array_equal(numpy_helper.to_array(kept), numbers)
 
 
 def test_the_layer_of_the_scores_stays_fp32(int8: Prepared) -> None:
