@@ -114,9 +114,12 @@ def _folded(model: ModelProto) -> ModelProto:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "folded.onnx")
         options.optimized_model_filepath = str(file)
-        onnxruntime.InferenceSession(
-            model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-        )
+        try:
+            onnxruntime.InferenceSession(
+                model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+            )
+        except Exception as error:
+            raise BuildError(f"onnxruntime does not fold it: {first_line(error)}") from error
         folded = onnx.load(file)
     for number, node in enumerate(folded.graph.node):
         node.name = f"node_{number}"  # unique, to tell by name what is not to be quantised
