@@ -9,10 +9,13 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from scripts import cli
-from scripts.repository import builder, catalog, sources
+from scripts.measuring.graphs import speedup
+from scripts.repository import builder, calibration, catalog, sources
 from scripts.repository.catalog import ZooModel
 from scripts.repository.errors import BuildError
-from scripts.repository.manifest import Entry
+from scripts.repository.manifest import Entry, Quantization
+from scripts.repository.prepare import Prepared
+from scripts.repository.quantize import Quantized, quantize
 from scripts.repository.sources import Source
 from scripts.repository.steps.preprocess.recipe import IMAGENET_MEAN, IMAGENET_STD
 
@@ -22,7 +25,9 @@ EXAMPLES = """\
   python -m scripts.build_repository --models resnet18_v1 --weights synthetic
   python -m scripts.build_repository --weights /media/usb/zoo
   python -m scripts.build_repository --onnx birds.onnx --name birds --labels birds.txt
+  python -m scripts.build_repository --models resnet50_v1 --precision int8 --calibration photos
 """
+TOGETHER = "--precision int8 and --calibration go together: a folder of images like yours"
 
 
 def parser() -> argparse.ArgumentParser:
@@ -56,6 +61,19 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--prune", action="store_true", help="remove the classifiers that are not named here"
     )
+    int8 = parser.add_argument_group("for CPUs with VNNI")
+    int8.add_argument(
+        "--precision",
+        choices=("fp32", "int8"),
+        default="fp32",
+        help="int8 quantises the graphs (default: %(default)s)",
+    )
+    int8.add_argument(
+        "--calibration",
+        type=Path,
+        metavar="DIR",
+        help=f"{calibration.ENOUGH} images or more like those to classify, also in folders below",
+    )
     own = parser.add_argument_group("your own classifier")
     own.add_argument("--onnx", type=Path, metavar="FILE", help="FP32 [N, 3, H, W] to [N, classes]")
     own.add_argument("--name", help="what clients call it")
@@ -86,10 +104,11 @@ def build(options: argparse.Namespace) -> int:
     console = Console(highlight=False, markup=False, soft_wrap=True)
     chosen = _check(options)
     with _progress(console) as progress:
+        quantizer = _quantizer(options.calibration, progress) if options.calibration else None
         names = set()
         for source in _sources(options, chosen, progress):
             task = progress.add_task(f"{source.name}: preparing", total=None)
-            entry = builder.add(options.output, source)
+            entry = builder.add(options.output, source, quantize=quantizer)
             progress.remove_task(task)
             console.print(_summary(source.name, entry))
             names.add(source.name)
@@ -113,6 +132,10 @@ def _check(options: argparse.Namespace) -> list[ZooModel]:
         )
     if options.weights not in {"zoo", "synthetic"} and not Path(options.weights).is_dir():
         raise BuildError(f"--weights: no folder {options.weights}; give zoo, synthetic or a folder")
+    if (options.precision == "int8") != bool(options.calibration):
+        raise BuildError(TOGETHER)
+    if options.calibration and not options.calibration.is_dir():
+        raise BuildError(f"--calibration: no folder {options.calibration}; give one of images")
     default = [] if options.onnx else ["all"]
     return catalog.select(options.models or default)
 
@@ -149,6 +172,47 @@ def _download(model: ZooModel, progress: Progress) -> Source:
         progress.update(task, completed=done, visible=done < total)
 
     return sources.from_zoo(model, progress=report)
+
+
+def _quantizer(folder: Path, progress: Progress) -> builder.Quantize:
+    """Read the calibration images once, for all classifiers."""
+    images = calibration.read(folder, progress=_report(progress, "reading the images"))
+    for complaint in images.unreadable:
+        _warn(f"left out {complaint}")
+    if not images.held_out:
+        _warn(f"{len(images.calibrate)} images to calibrate on; take {calibration.ENOUGH} or more")
+
+    def run(source: Source, prepared: Prepared) -> Quantized:
+        report = _report(progress, f"{source.name}: calibrating and comparing")
+        quantized = quantize(prepared, images, source.recipe, progress=report)
+        ratio = speedup(prepared.model, quantized.prepared.model, source.recipe.crop)
+        progress.console.print(f"{source.name:13} {_gain(ratio, quantized.quantization)}")
+        if ratio <= 1:
+            _warn("int8 is not faster than fp32 on this CPU; it takes one with VNNI")
+        return quantized
+
+    return run
+
+
+def _report(progress: Progress, description: str) -> calibration.Progress:
+    task = progress.add_task(description, total=None)
+
+    def report(done: int, total: int) -> None:
+        progress.update(task, completed=done, total=total, visible=done < total)
+
+    return report
+
+
+def _warn(line: str) -> None:
+    print(f"warning: {line}", file=sys.stderr)
+
+
+def _gain(ratio: float, quantization: Quantization) -> str:
+    which = "held out" if quantization.held_out else "that it was calibrated on"
+    return (
+        f"int8 is {ratio:.1f} times as fast as fp32 here, on one thread, and names the same class "
+        f"first for {quantization.agreeing} of {quantization.compared} images {which}"
+    )
 
 
 def _progress(console: Console) -> Progress:

@@ -47,3 +47,26 @@ FLEXIBLE = """
 """
 RESHAPED = FLEXIBLE.replace("Flatten(pooled)", "Reshape(pooled, shape)")
 SOFTMAXED = FLEXIBLE.replace("scores =", "logits =") + "scores = Softmax(logits)"
+
+FILTERS = 8
+CONVOLVED = """
+    filtered = Conv<kernel_shape = [3, 3], pads = [1, 1, 1, 1]>(image, filters)
+    normal = BatchNormalization(filtered, ones, zeros, zeros, ones)
+    active = Relu(normal)
+    pooled = GlobalAveragePool(active)
+    features = Flatten(pooled)
+    scores = MatMul(features, weight)
+"""
+
+
+def convolved(body: str = CONVOLVED, **settings: Any) -> onnx.ModelProto:
+    """A classifier with a layer that is worth quantising ahead of the one of the scores."""
+    rng = np.random.default_rng(3)
+    arrays = {
+        "filters": rng.standard_normal((FILTERS, 3, 3, 3)),
+        "weight": rng.standard_normal((FILTERS, CLASSES)),
+        "zeros": np.zeros(FILTERS),
+        "ones": np.ones(FILTERS),
+    }
+    initializers = {name: array.astype(np.float32) for name, array in arrays.items()}
+    return classifier(body, initializers=initializers, **settings)

@@ -1,6 +1,7 @@
 """Pictures for the tests: the sample photograph in every size and format, and broken ones."""
 
 import io
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -42,3 +43,11 @@ def mixed_sizes() -> list[bytes]:
         encode(photo(120, 90).transpose(Image.Transpose.FLIP_TOP_BOTTOM), "BMP"),
         encode(noise(900, 700, seed=2), "WEBP", lossless=True),
     ]
+
+
+def fill(folder: Path, count: int) -> Path:
+    """Make a folder of so many small pictures."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for number in range(count):
+        noise(48, 40, seed=number).save(folder / f"{number:03}.png")
+    return folder

@@ -3,6 +3,7 @@
 import hashlib
 import re
 import shutil
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
@@ -21,7 +22,10 @@ from scripts.repository.ensemble import (
 from scripts.repository.errors import BuildError
 from scripts.repository.manifest import Entry
 from scripts.repository.prepare import Prepared, prepare
+from scripts.repository.quantize import Quantized
 from scripts.repository.sources import Source
+
+Quantize = Callable[[Source, Prepared], Quantized]
 
 STEPS = Path(__file__).parent / "steps"
 STAGING = ".staging"
@@ -43,8 +47,8 @@ def check_name(name: str) -> None:
         raise BuildError(f"the name {name} is the project's own; choose another with --name")
 
 
-def add(repository: Path, source: Source) -> Entry:
-    """Prepare a classifier and put its four parts into the repository.
+def add(repository: Path, source: Source, *, quantize: Quantize | None = None) -> Entry:
+    """Prepare a classifier, quantise it if told how, and put its four parts into the repository.
 
     Whatever else is in the repository stays; a classifier of the same name is replaced.
 
@@ -58,6 +62,8 @@ def add(repository: Path, source: Source) -> Entry:
         prepared = prepare(graph.model, size=source.recipe.crop)
         _check_crop(source, prepared)
         labels = _labels(source, prepared)
+        quantized = quantize(source, prepared) if quantize else None
+        prepared = quantized.prepared if quantized else prepared
         data = _serialize(prepared)
     except BuildError as error:
         raise BuildError(f"{source.name}: {error}") from error
@@ -76,6 +82,8 @@ def add(repository: Path, source: Source) -> Entry:
         recipe=asdict(source.recipe),
         labels=f"{classifier.postprocess_name}/{LABELS_FILE}",
         parts=classifier.parts,
+        precision="int8" if quantized else "fp32",
+        quantization=quantized.quantization if quantized else None,
     )
     _record(repository, entries | {source.name: entry}, before=entries)
     return entry

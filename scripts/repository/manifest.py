@@ -11,8 +11,26 @@ FILE = "manifest.json"
 
 
 @dataclass(frozen=True)
+class Quantization:
+    """What an INT8 graph was calibrated on, and how far it agrees with the FP32 one.
+
+    `images_sha256` is over the sha256 of each of the `images` files. Of `compared` images
+    `agreeing` got the same best class; `held_out` tells whether those were not calibrated on.
+    """
+
+    images: int
+    images_sha256: str
+    compared: int
+    agreeing: int
+    held_out: bool
+
+
+@dataclass(frozen=True)
 class Entry:
-    """One classifier. `parts` are its models in the repository, the public one first."""
+    """One classifier. `parts` are its models in the repository, the public one first.
+
+    `precision` is `fp32`, or `int8` with its `quantization`.
+    """
 
     source: str
     source_sha256: str
@@ -24,6 +42,9 @@ class Entry:
     recipe: dict[str, Any]
     labels: str
     parts: tuple[str, ...]
+    # What manifests written before there was INT8 do not say.
+    precision: str = "fp32"
+    quantization: Quantization | None = None
 
 
 def read(repository: Path) -> dict[str, Entry]:
@@ -42,12 +63,15 @@ def read(repository: Path) -> dict[str, Entry]:
         return {}
     try:
         models = json.loads(file.read_text("utf-8"))["models"]
-        return {
-            name: Entry(**{**entry, "parts": tuple(entry["parts"])})
-            for name, entry in models.items()
-        }
+        return {name: _entry(fields) for name, fields in models.items()}
     except (ValueError, KeyError, TypeError) as error:
         raise BuildError(f"{file} cannot be read ({error}); build into a new folder") from error
+
+
+def _entry(fields: dict[str, Any]) -> Entry:
+    made = fields.get("quantization")
+    quantization = Quantization(**made) if made else None
+    return Entry(**{**fields, "parts": tuple(fields["parts"]), "quantization": quantization})
 
 
 def write(repository: Path, entries: dict[str, Entry]) -> None:

@@ -93,14 +93,14 @@ def _run_original(
 ) -> tuple[Signature, Array]:
     """Run the graph at the batch it declares, or at one where only that works."""
     try:
-        scores = _Runner(model, signature).run(images)
+        scores = Runner(model, signature).run(images)
         if len(scores) == len(images):
             return signature, scores
     except BuildError:
         if signature.batch:
             raise
     alone = replace(signature, batch=1)
-    return alone, _Runner(model, alone).run(images)
+    return alone, Runner(model, alone).run(images)
 
 
 def read_signature(model: ModelProto) -> Signature:
@@ -151,19 +151,28 @@ def _opset(model: ModelProto) -> int:
     return max(int(opset.version) for opset in model.opset_import if opset.domain in default)
 
 
-def _with_servable_versions(model: ModelProto) -> ModelProto:
-    lowest, highest = OPSETS
+def with_opset(model: ModelProto, lowest: int, highest: int) -> ModelProto:
+    """Copy a graph, converted where its opset is lower or higher.
+
+    Raises:
+        BuildError: it cannot be converted.
+    """
     opset = min(max(_opset(model), lowest), highest)
-    prepared = ModelProto()
-    prepared.CopyFrom(model)
-    if opset != _opset(model):
-        try:
-            prepared = version_converter.convert_version(model, opset)
-        except RuntimeError as error:
-            raise BuildError(
-                f"opset {_opset(model)} cannot be converted to {opset}, which Triton's "
-                f"onnxruntime loads; export the model with opset {lowest} to {highest}"
-            ) from error
+    if opset == _opset(model):
+        copy = ModelProto()
+        copy.CopyFrom(model)
+        return copy
+    try:
+        return version_converter.convert_version(model, opset)
+    except RuntimeError as error:
+        raise BuildError(
+            f"opset {_opset(model)} cannot be converted to {opset}, which Triton's "
+            f"onnxruntime loads; export the model with opset {lowest} to {highest}"
+        ) from error
+
+
+def _with_servable_versions(model: ModelProto) -> ModelProto:
+    prepared = with_opset(model, *OPSETS)
     oldest, newest = IR_VERSIONS
     prepared.ir_version = min(max(model.ir_version, oldest), newest)
     return prepared
@@ -190,7 +199,7 @@ def _takes_any_size(
     """Try the images at their own size and larger, as a wide and as a high picture."""
     _, _, height, width = images.shape
     try:
-        runner = _Runner(model, signature)
+        runner = Runner(model, signature)
         _check_same(expected, runner.run(images))
         for taller, wider in ((32, 64), (64, 32)):
             larger = _random_images(len(images), height + taller, width + wider)
@@ -204,7 +213,7 @@ def _takes_any_size(
 
 def _check_batches(model: ModelProto, signature: Signature, images: Array, expected: Array) -> None:
     try:
-        _check_same(expected, _Runner(model, signature).run(images))
+        _check_same(expected, Runner(model, signature).run(images))
     except BuildError as error:
         raise BuildError(
             f"the graph holds its batch size where it cannot be freed ({error}); export it with a "
@@ -221,8 +230,12 @@ def _random_images(count: int, height: int, width: int) -> Array:
     return rng.standard_normal((count, 3, height, width), dtype=np.float32)
 
 
-class _Runner:
-    """A graph in onnxruntime, run on any number of images in batches of the size it takes."""
+class Runner:
+    """A graph in onnxruntime, run on any number of images in batches of the size it takes.
+
+    Raises:
+        BuildError: onnxruntime does not load it, or does not run it.
+    """
 
     def __init__(self, model: ModelProto, signature: Signature) -> None:
         options = onnxruntime.SessionOptions()
@@ -233,9 +246,10 @@ class _Runner:
                 model.SerializeToString(), options, providers=["CPUExecutionProvider"]
             )
         except Exception as error:
-            raise BuildError(f"onnxruntime does not load it: {_first_line(error)}") from error
+            raise BuildError(f"onnxruntime does not load it: {first_line(error)}") from error
 
     def run(self, images: Array) -> Array:
+        """Give the scores FP32 [N, classes] of images FP32 [N, 3, height, width]."""
         batch = self._signature.batch or len(images)
         starts = range(0, len(images), batch)
         return np.concatenate([self._run_batch(images[at : at + batch]) for at in starts])
@@ -245,11 +259,12 @@ class _Runner:
             feeds = {self._signature.input: images}
             scores: Array = self._session.run([self._signature.output], feeds)[0]
         except Exception as error:
-            raise BuildError(f"onnxruntime does not run it: {_first_line(error)}") from error
+            raise BuildError(f"onnxruntime does not run it: {first_line(error)}") from error
         return scores
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """Shorten what onnxruntime says, which can be a page."""
     return str(error).strip().splitlines()[0]
 
 

@@ -14,6 +14,8 @@ from tests.conftest import ROOT
 from tests.files import contents
 from tests.graphs import FLEXIBLE, classifier
 
+INT8 = ("--precision", "int8", "--calibration")
+
 
 def build(output: Path, *options: str, **environment: str) -> None:
     command = [sys.executable, "-m", "scripts.build_repository", "--output", str(output)]
@@ -70,6 +72,10 @@ def test_prune_leaves_only_what_is_named(tmp_path: Path) -> None:
         (["--onnx", "birds.onnx"], "--onnx and --name go together"),
         (["--onnx", "nowhere.onnx", "--name", "birds"], "nowhere.onnx: No such file or directory"),
         (["--crop", "299"], "are for your own classifier; give --onnx"),
+        (["--precision", "int8"], "--precision int8 and --calibration go together"),
+        (["--calibration", "tests"], "--precision int8 and --calibration go together"),
+        ([*INT8, "nowhere"], "--calibration: no folder nowhere; give one of images"),
+        ([*INT8, "tests"], "tests has no image that can be read; take 100 or more"),
         (["--weights", "nowhere"], "no folder nowhere; give zoo, synthetic or a folder"),
         (["--models", "resnet18_v1", "--weights", "."], "put the zoo's resnet18-v1-7.onnx there"),
     ],

@@ -10,12 +10,14 @@ import pytest
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
-from scripts.repository import builder, manifest, sources
+from scripts.repository import builder, calibration, manifest, sources
 from scripts.repository.ensemble import IMAGENET_LABELS
 from scripts.repository.errors import BuildError
-from scripts.repository.prepare import read_signature
+from scripts.repository.prepare import Prepared, read_signature
+from scripts.repository.quantize import Quantized, quantize
 from tests.files import contents
-from tests.graphs import CLASSES, FLEXIBLE, classifier
+from tests.graphs import CLASSES, FLEXIBLE, classifier, convolved
+from tests.images import fill
 
 
 @pytest.fixture
@@ -129,6 +131,35 @@ def test_parts_that_nothing_uses_any_more_are_removed(graph: Path, repository: P
         "planes_onnx",
         "planes_postprocess",
     }
+
+
+def test_an_int8_classifier_is_configured_like_the_fp32_one(tmp_path: Path) -> None:
+    file = tmp_path / "birds.onnx"
+    onnx.save(convolved(), file)
+    images = calibration.read(fill(tmp_path / "pictures", 2))
+
+    def quantize_it(source: sources.Source, prepared: Prepared) -> Quantized:
+        return quantize(prepared, images, source.recipe)
+
+    fp32 = builder.add(tmp_path / "fp32", sources.from_file(file, "birds"))
+    int8 = builder.add(tmp_path / "int8", sources.from_file(file, "birds"), quantize=quantize_it)
+    before, after = contents(tmp_path / "fp32"), contents(tmp_path / "int8")
+    changed = {name for name in before if before[name] != after[name]}
+    assert before.keys() == after.keys()
+    assert changed == {"birds_onnx/1/model.onnx", "manifest.json"}
+    assert (fp32.precision, fp32.quantization) == ("fp32", None)
+    assert int8.precision == "int8"
+    assert manifest.read(tmp_path / "int8")["birds"].quantization == int8.quantization
+
+
+def test_a_manifest_from_before_there_was_int8_is_read(graph: Path, repository: Path) -> None:
+    builder.add(repository, sources.from_file(graph, "birds"))
+    file = repository / "manifest.json"
+    written = json.loads(file.read_text())
+    del written["models"]["birds"]["precision"], written["models"]["birds"]["quantization"]
+    file.write_text(json.dumps(written))
+    entry = manifest.read(repository)["birds"]
+    assert (entry.precision, entry.quantization) == ("fp32", None)
 
 
 def test_a_failed_build_leaves_the_repository_as_it_was(

@@ -1,0 +1,123 @@
+"""INT8 classifiers, built with the command and served, beside FP32."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import onnx
+import pytest
+
+from client import Classification, Classifier
+from scripts import build_repository
+from scripts.embedded import EmbeddedServer, Endpoints
+from tests.conftest import ROOT
+from tests.files import contents
+from tests.graphs import CLASSES, convolved
+from tests.images import fill, mixed_sizes
+from tests.integration.conftest import HASTE, url
+from tests.integration.test_own_model import PHOTOS
+
+COMMAND = [sys.executable, "-m", "scripts.build_repository"]
+
+
+def int8(calibration: Path) -> list[str]:
+    return ["--precision", "int8", "--calibration", str(calibration)]
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return fill(tmp_path_factory.mktemp("pictures"), 100)
+
+
+@pytest.fixture(scope="module")
+def graph(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    file = tmp_path_factory.mktemp("graph") / "birds.onnx"
+    onnx.save(convolved(), file)
+    return file
+
+
+def own(graph: Path, name: str, output: Path) -> list[str]:
+    return ["--onnx", str(graph), "--name", name, "--output", str(output)]
+
+
+def classify(server: EmbeddedServer, protocol: str, model: str) -> list[Classification]:
+    with Classifier(url(server, protocol), model=model, top_k=CLASSES) as classifier:
+        return classifier.batch(mixed_sizes())
+
+
+def run(options: list[str], *, hash_seed: str) -> list[str]:
+    """Build in a process of its own and return the lines of what it prints."""
+    environment = os.environ | {"PYTHONHASHSEED": hash_seed}
+    result = subprocess.run(
+        [*COMMAND, *options], cwd=ROOT, env=environment, capture_output=True, text=True, check=True
+    )
+    return result.stdout.splitlines()
+
+
+def test_two_runs_write_the_same_bytes_and_say_what_was_measured(
+    graph: Path, pictures: Path, tmp_path: Path
+) -> None:
+    for seed in ("1", "2"):
+        options = [*own(graph, "birds", tmp_path / seed), *int8(pictures)]
+        said = run(options, hash_seed=seed)
+        assert len(said) == 3
+        assert "times as fast as fp32" in said[0]
+        assert "of 20 images held out" in said[0]
+    assert contents(tmp_path / "1") == contents(tmp_path / "2")
+
+
+def test_few_images_and_broken_ones_are_a_line_each(
+    graph: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    folder = fill(tmp_path / "pictures", 3)
+    (folder / "broken.jpg").write_bytes(b"no image")
+    options = [*own(graph, "birds", tmp_path / "output"), *int8(folder)]
+    assert build_repository.main(options) == 0
+    out, err = capfd.readouterr()
+    assert "of 3 images that it was calibrated on" in out
+    warnings = [line for line in err.splitlines() if "not faster" not in line]
+    assert len(warnings) == 2
+    assert warnings[0].startswith(f"warning: left out {folder / 'broken.jpg'}: not an image")
+    assert warnings[1] == "warning: 3 images to calibrate on; take 100 or more"
+
+
+@pytest.fixture(scope="module")
+def server(
+    graph: Path, pictures: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[EmbeddedServer]:
+    output = tmp_path_factory.mktemp("int8") / "model_repository"
+    assert build_repository.main(own(graph, "birds_fp32", output)) == 0
+    assert build_repository.main([*own(graph, "birds_int8", output), *int8(pictures)]) == 0
+    with EmbeddedServer(output, endpoints=Endpoints.free(), arguments=HASTE) as server:
+        yield server
+
+
+def test_its_answers_are_those_of_fp32(server: EmbeddedServer, protocol: str) -> None:
+    fp32, quantized = (classify(server, protocol, f"birds_{each}") for each in ("fp32", "int8"))
+    for expected, actual in zip(fp32, quantized, strict=True):
+        assert actual.top.class_id == expected.top.class_id
+        assert actual.top.probability == pytest.approx(expected.top.probability, abs=0.05)
+
+
+@pytest.fixture(scope="module")
+def squeezenet(
+    shared_assets: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[EmbeddedServer]:
+    output = tmp_path_factory.mktemp("squeezenet") / "model_repository"
+    options = own(shared_assets / "squeezenet1.1.onnx", "squeezenet", output)
+    assert build_repository.main([*options, *int8(shared_assets / "photos")]) == 0
+    with EmbeddedServer(output, endpoints=Endpoints.free(), arguments=HASTE) as server:
+        yield server
+
+
+@pytest.mark.parametrize("photo", PHOTOS)
+def test_a_real_model_names_the_photographs_rightly(
+    squeezenet: EmbeddedServer, protocol: str, shared_assets: Path, photo: str
+) -> None:
+    right = json.loads((shared_assets / "photos" / "labels.json").read_text())[photo]
+    with Classifier(url(squeezenet, protocol), model="squeezenet") as classifier:
+        top = classifier.image(shared_assets / "photos" / photo).top
+    assert top.label.split()[0] in right

@@ -1,0 +1,209 @@
+"""Quantising graphs: what becomes INT8, what stays, what it agrees on, and what is refused."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from onnx import ModelProto, TensorProto, numpy_helper
+from PIL import Image
+
+from scripts.measuring.graphs import speedup
+from scripts.repository import calibration
+from scripts.repository.calibration import Images
+from scripts.repository.errors import BuildError
+from scripts.repository.prepare import IR_VERSIONS, OPSETS, Prepared, prepare, read_signature
+from scripts.repository.quantize import quantize
+from scripts.repository.steps.preprocess.recipe import Recipe
+from tests.graphs import CLASSES, CONVOLVED, FILTERS, FLEXIBLE, Array, classifier, convolved
+from tests.images import fill
+
+RECIPE = Recipe(resize=37, crop=32)
+AVERAGED = """
+    first = Conv<kernel_shape = [3, 3]>(image, filters)
+    active = Relu(first)
+    second = Conv(active, classes)
+    pooled = GlobalAveragePool(second)
+    scores = Flatten(pooled)
+"""
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Images:
+    return calibration.read(fill(tmp_path_factory.mktemp("pictures"), calibration.ENOUGH))
+
+
+@pytest.fixture(scope="module")
+def fp32() -> Prepared:
+    return prepare(convolved())
+
+
+@pytest.fixture(scope="module")
+def int8(fp32: Prepared, images: Images) -> Prepared:
+    return quantize(fp32, images, RECIPE).prepared
+
+
+def averaged() -> ModelProto:
+    model = convolved(AVERAGED)
+    weights = np.random.default_rng(4).standard_normal((CLASSES, FILTERS, 1, 1))
+    array = numpy_helper.from_array(weights.astype(np.float32), "classes")
+    model.graph.initializer.append(array)
+    return model
+
+
+def run(model: ModelProto, pixels: Array) -> Array:
+    session = onnxruntime.InferenceSession(model.SerializeToString())
+    scores: Array = session.run(["scores"], {"image": pixels})[0]
+    return scores
+
+
+def operators(model: ModelProto) -> list[str]:
+    return [node.op_type for node in model.graph.node]
+
+
+def weight_types(model: ModelProto) -> set[int]:
+    """The types of what was the filters, under whatever name."""
+    shape = [FILTERS, 3, 3, 3]
+    return {each.data_type for each in model.graph.initializer if list(each.dims) == shape}
+
+
+def test_what_it_takes_and_gives_stays(fp32: Prepared, int8: Prepared) -> None:
+    assert int8.signature == fp32.signature == read_signature(int8.model)
+    assert (int8.classes, int8.scores) == (fp32.classes, fp32.scores)
+
+
+def test_it_takes_any_number_of_images_of_any_size(int8: Prepared) -> None:
+    pixels = np.random.default_rng(0).standard_normal((5, 3, 40, 50)).astype(np.float32)
+    together = run(int8.model, pixels)
+    np.testing.assert_allclose(
+        together, np.concatenate([run(int8.model, image[None]) for image in pixels]), atol=1e-5
+    )
+
+
+def test_the_weights_are_signed_bytes_with_a_scale_for_each_channel(int8: Prepared) -> None:
+    assert weight_types(int8.model) == {TensorProto.INT8}
+    scales = [list(each.dims) for each in int8.model.graph.initializer if "scale" in each.name]
+    assert [FILTERS] in scales
+
+
+def test_batch_normalisation_is_folded_first(int8: Prepared) -> None:
+    assert "QuantizeLinear" in operators(int8.model)
+    assert "BatchNormalization" not in operators(int8.model)
+
+
+def test_batch_normalisation_that_cannot_be_folded_keeps_its_numbers(images: Images) -> None:
+    body = "centred = BatchNormalization(image, three, three, three, three)"
+    body += CONVOLVED.replace("(image,", "(centred,")
+    original = convolved(body)
+    numbers = np.array([1e-4, 1, 1e4], np.float32)
+    original.graph.initializer.append(numpy_helper.from_array(numbers, "three"))
+    model = quantize(prepare(original), images, RECIPE).prepared.model
+    (kept,) = (each for each in model.graph.initializer if list(each.dims) == [3])
+    np.testing.assert_array_equal(numpy_helper.to_array(kept), numbers)
+
+
+def test_the_layer_of_the_scores_stays_fp32(int8: Prepared) -> None:
+    last = int8.model.graph.node[-1]
+    assert (last.op_type, list(last.output)) == ("MatMul", ["scores"])
+    types = {each.name: each.data_type for each in int8.model.graph.initializer}
+    assert types[last.input[1]] == TensorProto.FLOAT
+
+
+def test_scores_that_are_averaged_over_the_image_come_from_an_int8_layer(images: Images) -> None:
+    model = quantize(prepare(averaged()), images, RECIPE).prepared.model
+    types = {each.data_type for each in model.graph.initializer if len(each.dims) == 4}
+    assert types == {TensorProto.INT8}
+    assert operators(model)[-2:] == ["GlobalAveragePool", "Flatten"]
+
+
+@pytest.mark.parametrize(("opset", "ir_version"), [(7, 3), (13, 8), (21, 10)])
+def test_it_is_standard_onnx_that_every_triton_loads(
+    images: Images, opset: int, ir_version: int
+) -> None:
+    original = prepare(convolved(opset=opset, ir_version=ir_version))
+    quantized = quantize(original, images, RECIPE).prepared
+    onnx.checker.check_model(quantized.model, full_check=True)
+    assert [opset.domain for opset in quantized.model.opset_import] == [""]
+    assert 13 <= quantized.opset <= OPSETS[1]
+    assert quantized.model.ir_version <= IR_VERSIONS[1]
+
+
+def test_the_scores_are_close_to_those_of_fp32(
+    fp32: Prepared, int8: Prepared, images: Images
+) -> None:
+    pixels = np.concatenate(list(calibration.pixels(images.compare, RECIPE)))
+    expected = run(fp32.model, pixels)
+    assert np.abs(run(int8.model, pixels) - expected).max() < 0.05 * np.abs(expected).max()
+
+
+def test_the_same_images_give_the_same_bytes(
+    fp32: Prepared, int8: Prepared, images: Images
+) -> None:
+    again = quantize(fp32, images, RECIPE).prepared.model
+    assert again.SerializeToString(deterministic=True) == int8.model.SerializeToString(
+        deterministic=True
+    )
+
+
+def test_the_original_stays_as_it_is(images: Images) -> None:
+    original = prepare(convolved(opset=7, ir_version=3))
+    before = original.model.SerializeToString(deterministic=True)
+    quantize(original, images, RECIPE)
+    assert original.model.SerializeToString(deterministic=True) == before
+
+
+def test_the_agreement_is_counted_on_the_images_held_out(fp32: Prepared, images: Images) -> None:
+    quantized = quantize(fp32, images, RECIPE)
+    pixels = np.concatenate(list(calibration.pixels(images.compare, RECIPE)))
+    expected = run(fp32.model, pixels).argmax(axis=1)
+    actual = run(quantized.prepared.model, pixels).argmax(axis=1)
+    made = quantized.quantization
+    assert (made.images, made.compared, made.held_out) == (80, 20, True)
+    assert made.agreeing == (expected == actual).sum()
+    assert made.images_sha256 == images.sha256
+
+
+def test_a_disagreement_counts(fp32: Prepared, images: Images, tmp_path: Path) -> None:
+    # Calibrated on grey alone, it has no numbers for colours.
+    colours = [tmp_path / f"{name}.png" for name in ("grey", "red", "lime", "blue", "yellow")]
+    for file in colours:
+        Image.new("RGB", (40, 40), file.stem).save(file)
+    chosen = replace(images, calibrate=tuple(colours[:1]), compare=tuple(colours))
+    quantized = quantize(fp32, chosen, RECIPE)
+    pixels = np.concatenate(list(calibration.pixels(colours, RECIPE)))
+    expected, actual = (
+        run(each.model, pixels).argmax(axis=1) for each in (fp32, quantized.prepared)
+    )
+    assert quantized.quantization.agreeing == (expected == actual).sum() < len(colours)
+
+
+def test_progress_counts_the_images_of_both_passes(fp32: Prepared, images: Images) -> None:
+    reports: list[tuple[int, int]] = []
+    quantize(fp32, images, RECIPE, progress=lambda done, total: reports.append((done, total)))
+    assert reports == [(done, 100) for done in range(1, 101)]
+
+
+POOLED = "pooled = GlobalMaxPool(image) scores = Flatten(pooled)"
+
+
+@pytest.mark.parametrize("model", [classifier(FLEXIBLE), classifier(POOLED, scores="float[1,3]")])
+def test_a_graph_with_nothing_to_quantise_is_refused(model: ModelProto, images: Images) -> None:
+    with pytest.raises(BuildError, match="nothing to quantise"):
+        quantize(prepare(model), images, RECIPE)
+
+
+def test_what_onnxruntime_says_of_a_graph_it_cannot_quantise_is_one_line(
+    fp32: Prepared, images: Images, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise ValueError("a reason\nand a page more")
+
+    monkeypatch.setattr("scripts.repository.quantize.quantize_static", refuse)
+    with pytest.raises(BuildError, match=r"does not quantise it: a reason$"):
+        quantize(fp32, images, RECIPE)
+
+
+def test_the_speed_of_two_graphs_is_measured(fp32: Prepared, int8: Prepared) -> None:
+    assert speedup(fp32.model, int8.model, 32) > 0
