@@ -3,6 +3,7 @@
 import csv
 import itertools
 import json
+import os
 import re
 import signal
 import subprocess
@@ -27,9 +28,12 @@ STEPS = ["--headless", "--only-summary", "--steps", "1,2", "--step-seconds", "1"
 
 
 def locust(*arguments: str) -> subprocess.CompletedProcess[str]:
+    port = str(Endpoints.free().http)  # for the workers, where there are any
+    workers = {"LOCUST_MASTER_BIND_PORT": port, "LOCUST_MASTER_NODE_PORT": port}
     return subprocess.run(
         [*LOCUST, *SMALL, *arguments],
         cwd=ROOT,
+        env=os.environ | workers | {"LOCUST_MASTER_BIND_HOST": "127.0.0.1"},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,  # where Locust's tables go
         text=True,
