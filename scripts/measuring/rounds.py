@@ -1,0 +1,206 @@
+"""One model's turns in a round: with no server, with every number of clients, with too many."""
+
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+
+import psutil
+
+from scripts.measuring import photograph, processes, triton_statistics
+from scripts.measuring.figures import ENSEMBLE, MODEL_ONLY, Bare, Load, Overload, Round, Step
+from scripts.measuring.limit import Workers
+from scripts.measuring.perf_analyzer import Input, PerfAnalyzer
+from scripts.measuring.pictures import picture
+from scripts.measuring.subject import Subject
+from scripts.measuring.triton_statistics import Triton
+from scripts.measuring.wrk import Request, Wrk
+
+SIZE, QUALITY = "500x375", 91  # some 45 KB
+LARGE = "4000x3000"
+OBSERVED = 8  # clients while the server's insides are looked at
+OVERLOAD = 4  # times the peak
+GRPC = "{} over gRPC"
+ALL_OVER_GRPC = [GRPC.format(each) for each in (MODEL_ONLY, ENSEMBLE)]
+
+Advance = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How long a turn is, how many rounds there are, and how many clients ask at a time."""
+
+    seconds: float = 4
+    rounds: int = 5
+    clients: tuple[int, ...] = (1, 2, 4, 8, 16)
+
+
+@dataclass(frozen=True)
+class Target:
+    """A running server: where it is and what asks it.
+
+    `process` is None where it is not to be seen, `perf_analyzer` where gRPC is not measured.
+    """
+
+    triton: Triton
+    wrk: Wrk
+    grpc: str
+    process: psutil.Process | None = None
+    perf_analyzer: PerfAnalyzer | None = None
+
+
+class Bench:
+    """Measures a model beside the limit, round after round.
+
+        with Bench(subject, target, settings) as bench:
+            print(bench.round(advance=print))
+
+    `advance` is called with the name of each turn that is over; there are `turns` in a round.
+
+    Raises:
+        ServerError: a request fails, or a worker.
+    """
+
+    def __init__(self, subject: Subject, target: Target, settings: Settings) -> None:
+        self._subject = subject
+        self._target = target
+        self._settings = settings
+        image = picture(SIZE, "JPEG", QUALITY)
+        self._large = picture(LARGE, "JPEG")
+        self._workers = Workers(subject.graph, subject.recipe, image)
+        self._requests = {
+            MODEL_ONLY: subject.tensor_request(),
+            ENSEMBLE: subject.image_request(image),
+        }
+        self._told_apart = subject.told_apart(image)
+        self._inputs = {MODEL_ONLY: subject.tensor_input(), ENSEMBLE: Input.image(image)}
+        self._resources = ExitStack()
+
+    def __enter__(self) -> "Bench":
+        self._resources.enter_context(self._workers)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._resources.close()
+
+    @property
+    def turns(self) -> int:
+        """How often a round calls `advance`."""
+        protocols = 2 if self._target.perf_analyzer else 1
+        return 5 + 2 * protocols * len(self._settings.clients)
+
+    @property
+    def observed(self) -> int:
+        """The number of clients while the server's insides are looked at: 8, or the next below."""
+        few = [each for each in self._settings.clients if each <= OBSERVED]
+        return max(few, default=min(self._settings.clients))
+
+    def round(self, advance: Advance) -> Round:
+        """Measure everything once. The limit is the mean of its turns before and after."""
+        seconds = self._settings.seconds
+        before = self._workers.measure(seconds=seconds)
+        advance("limit")
+        alone = self._workers.measure(seconds=seconds, alone=True)
+        advance("one worker alone")
+        loads = {MODEL_ONLY: self._sweep(MODEL_ONLY, advance)}
+        ensemble: list[Load] = []
+        steps: dict[str, Step] = {}
+        cpu_ms: dict[str, float] = {}
+        for clients in self._settings.clients:
+            if clients == self.observed:
+                load, steps, cpu_ms = self._observe(clients)
+            else:
+                load = self._load(ENSEMBLE, clients)
+            ensemble.append(load)
+            advance(f"{ENSEMBLE}, {clients} clients")
+        loads[ENSEMBLE] = tuple(ensemble)
+        loads |= self._over_grpc(loads, advance)
+        overload = self._overload(max(load.rate for load in ensemble))
+        advance("overload")
+        large = photograph.measure(self._large, self._subject.recipe)
+        advance("large photograph")
+        after = self._workers.measure(seconds=seconds)
+        advance("limit")
+        return Round(
+            limit=mean(before, after),
+            alone=alone,
+            loads=loads,
+            observed=self.observed,
+            steps=steps,
+            cpu_ms=cpu_ms,
+            overload=overload,
+            photograph=large,
+        )
+
+    def _sweep(self, what: str, advance: Advance) -> tuple[Load, ...]:
+        loads = []
+        for clients in self._settings.clients:
+            loads.append(self._load(what, clients))
+            advance(f"{what}, {clients} clients")
+        return tuple(loads)
+
+    def _load(self, what: str, clients: int) -> Load:
+        request = self._requests[what]
+        load = self._target.wrk.closed_loop(
+            request, clients=clients, seconds=self._settings.seconds
+        )
+        self._target.triton.settle(request)
+        return load
+
+    def _observe(self, clients: int) -> tuple[Load, dict[str, Step], dict[str, float]]:
+        """Read the server's counters on both sides of a turn."""
+        before, cpu_before = self._counters(), self._cpu()
+        load = self._load(ENSEMBLE, clients)
+        after, cpu_after = self._counters(), self._cpu()
+        steps = {
+            step: triton_statistics.between(before[step], after[step])
+            for step in self._subject.steps
+        }
+        images = after[self._subject.name].requests - before[self._subject.name].requests
+        return load, steps, processes.milliseconds_an_image(cpu_before, cpu_after, images)
+
+    def _counters(self) -> dict[str, triton_statistics.Counters]:
+        names = (self._subject.name, *self._subject.steps)
+        return {name: self._target.triton.counters(name) for name in names}
+
+    def _cpu(self) -> dict[str, float]:
+        process = self._target.process
+        return processes.cpu_seconds(process, self._subject.steps) if process else {}
+
+    def _over_grpc(
+        self, over_http: dict[str, tuple[Load, ...]], advance: Advance
+    ) -> dict[str, tuple[Load, ...]]:
+        """Repeat all loads with perf_analyzer, with as many images as wrk's turn had."""
+        if not self._target.perf_analyzer:
+            return {}
+        models = {MODEL_ONLY: self._subject.onnx_name, ENSEMBLE: self._subject.name}
+        loads: dict[str, tuple[Load, ...]] = {}
+        for what, http in over_http.items():
+            over_grpc: list[Load] = []
+            for load in http:
+                count = max(2 * load.clients, round(load.rate * self._settings.seconds))
+                over_grpc.append(
+                    self._target.perf_analyzer.load(
+                        models[what],
+                        self._target.grpc,
+                        self._inputs[what],
+                        concurrency=load.clients,
+                        count=count,
+                    )
+                )
+                self._target.triton.settle(self._requests[what])
+                advance(f"{GRPC.format(what)}, {load.clients} clients")
+            loads[GRPC.format(what)] = tuple(over_grpc)
+        return loads
+
+    def _overload(self, peak: float) -> Overload:
+        overload = self._target.wrk.open_loop(
+            self._told_apart, rate=OVERLOAD * peak, seconds=self._settings.seconds
+        )
+        self._target.triton.settle(self._requests[ENSEMBLE])
+        return overload
+
+
+def mean(one: Bare, other: Bare) -> Bare:
+    """Put two turns of the same workers together."""
+    names = ("rate", "graph_rate", "p50", "imaging_ms")
+    return replace(one, **{name: (getattr(one, name) + getattr(other, name)) / 2 for name in names})
