@@ -1,9 +1,18 @@
-"""What is measured in one round, as it came out."""
+"""What is measured in one round, and how long."""
 
 from dataclasses import dataclass
 
 MODEL_ONLY = "model only"
 ENSEMBLE = "ensemble"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How long a turn is, how many rounds there are, and how many clients ask at a time."""
+
+    seconds: float = 4
+    rounds: int = 5
+    clients: tuple[int, ...] = (1, 2, 4, 8, 16)
 
 
 @dataclass(frozen=True)
@@ -51,6 +60,20 @@ class Step:
 
 
 @dataclass(frozen=True)
+class Inside:
+    """What went on in the server during the ensemble's turn of so many clients.
+
+    `steps` are in the ensemble's order, preprocessing first.
+    `cpu_ms` is the CPU time of each of its processes in ms an image, and empty where they are not
+    to be seen.
+    """
+
+    clients: int
+    steps: dict[str, Step]
+    cpu_ms: dict[str, float]
+
+
+@dataclass(frozen=True)
 class Overload:
     """A turn with several times as many images offered as can be answered.
 
@@ -81,16 +104,12 @@ class Round:
     """All that is measured of one model before the next one has its turn.
 
     `limit` is every core at work, `alone` a single worker. `loads` are by what is asked, MODEL_ONLY
-    or ENSEMBLE over HTTP or gRPC. `steps` and `cpu_ms`, the CPU time in ms an image of each
-    process of the server, belong to the ensemble's turn of `observed` clients; `cpu_ms` is empty
-    where the server's processes are not to be seen.
+    or ENSEMBLE, over HTTP or gRPC.
     """
 
     limit: Bare
     alone: Bare
     loads: dict[str, tuple[Load, ...]]
-    observed: int
-    steps: dict[str, Step]
-    cpu_ms: dict[str, float]
+    inside: Inside
     overload: Overload
     photograph: Photograph

@@ -67,9 +67,7 @@ class PerfAnalyzer:
         what = Input.image(image)
         return self.load(model, address, what, concurrency=concurrency, count=count).rate
 
-    def load(
-        self, model: str, address: str, what: Input, *, concurrency: int, count: int
-    ) -> Load:
+    def load(self, model: str, address: str, what: Input, *, concurrency: int, count: int) -> Load:
         """Send a tensor so many times over gRPC, so many at a time, and tell how it went.
 
         Raises:

@@ -44,9 +44,7 @@ def measure(data: bytes, recipe: Recipe) -> Photograph:
     return Photograph(**{name: statistics.median(each) for name, each in times.items()})
 
 
-def _milliseconds(
-    way: Callable[[bytes, Recipe], object], data: bytes, recipe: Recipe
-) -> float:
+def _milliseconds(way: Callable[[bytes, Recipe], object], data: bytes, recipe: Recipe) -> float:
     start = time.perf_counter()
     way(data, recipe)
     return 1000 * (time.perf_counter() - start)

@@ -6,32 +6,31 @@ from dataclasses import dataclass, replace
 
 import psutil
 
-from scripts.measuring import photograph, processes, triton_statistics
-from scripts.measuring.figures import ENSEMBLE, MODEL_ONLY, Bare, Load, Overload, Round, Step
+from scripts.measuring import photograph, processes
+from scripts.measuring.figures import (
+    ENSEMBLE,
+    MODEL_ONLY,
+    Bare,
+    Inside,
+    Load,
+    Overload,
+    Round,
+    Settings,
+)
 from scripts.measuring.limit import Workers
 from scripts.measuring.perf_analyzer import Input, PerfAnalyzer
 from scripts.measuring.pictures import picture
 from scripts.measuring.subject import Subject
-from scripts.measuring.triton_statistics import Triton
-from scripts.measuring.wrk import Request, Wrk
+from scripts.measuring.triton_statistics import Counters, Triton, between
+from scripts.measuring.wrk import Wrk
 
 SIZE, QUALITY = "500x375", 91  # some 45 KB
 LARGE = "4000x3000"
 OBSERVED = 8  # clients while the server's insides are looked at
 OVERLOAD = 4  # times the peak
 GRPC = "{} over gRPC"
-ALL_OVER_GRPC = [GRPC.format(each) for each in (MODEL_ONLY, ENSEMBLE)]
 
 Advance = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How long a turn is, how many rounds there are, and how many clients ask at a time."""
-
-    seconds: float = 4
-    rounds: int = 5
-    clients: tuple[int, ...] = (1, 2, 4, 8, 16)
 
 
 @dataclass(frozen=True)
@@ -102,63 +101,51 @@ class Bench:
         alone = self._workers.measure(seconds=seconds, alone=True)
         advance("one worker alone")
         loads = {MODEL_ONLY: self._sweep(MODEL_ONLY, advance)}
-        ensemble: list[Load] = []
-        steps: dict[str, Step] = {}
-        cpu_ms: dict[str, float] = {}
-        for clients in self._settings.clients:
-            if clients == self.observed:
-                load, steps, cpu_ms = self._observe(clients)
-            else:
-                load = self._load(ENSEMBLE, clients)
-            ensemble.append(load)
-            advance(f"{ENSEMBLE}, {clients} clients")
-        loads[ENSEMBLE] = tuple(ensemble)
+        loads[ENSEMBLE], inside = self._look_inside(advance)
         loads |= self._over_grpc(loads, advance)
-        overload = self._overload(max(load.rate for load in ensemble))
+        overload = self._overload(max(load.rate for load in loads[ENSEMBLE]))
         advance("overload")
         large = photograph.measure(self._large, self._subject.recipe)
         advance("large photograph")
         after = self._workers.measure(seconds=seconds)
         advance("limit")
-        return Round(
-            limit=mean(before, after),
-            alone=alone,
-            loads=loads,
-            observed=self.observed,
-            steps=steps,
-            cpu_ms=cpu_ms,
-            overload=overload,
-            photograph=large,
-        )
+        return Round(mean(before, after), alone, loads, inside, overload, large)
 
-    def _sweep(self, what: str, advance: Advance) -> tuple[Load, ...]:
+    def _sweep(
+        self, what: str, advance: Advance, clients: Sequence[int] | None = None
+    ) -> tuple[Load, ...]:
+        request = self._requests[what]
         loads = []
-        for clients in self._settings.clients:
-            loads.append(self._load(what, clients))
-            advance(f"{what}, {clients} clients")
+        for number in self._settings.clients if clients is None else clients:
+            load = self._target.wrk.closed_loop(
+                request, clients=number, seconds=self._settings.seconds
+            )
+            self._target.triton.settle(request)
+            loads.append(load)
+            advance(f"{what}, {number} clients")
         return tuple(loads)
 
-    def _load(self, what: str, clients: int) -> Load:
-        request = self._requests[what]
-        load = self._target.wrk.closed_loop(
-            request, clients=clients, seconds=self._settings.seconds
-        )
-        self._target.triton.settle(request)
-        return load
+    def _look_inside(self, advance: Advance) -> tuple[tuple[Load, ...], Inside]:
+        """Load the ensemble, and read the server's counters on both sides of one turn."""
+        index = self._settings.clients.index(self.observed)
+        fewer, more = self._settings.clients[:index], self._settings.clients[index + 1 :]
+        before = self._sweep(ENSEMBLE, advance, fewer)
+        counters, cpu = self._counters(), self._cpu()
+        load = self._sweep(ENSEMBLE, advance, [self.observed])
+        inside = self._since(counters, cpu)
+        return before + load + self._sweep(ENSEMBLE, advance, more), inside
 
-    def _observe(self, clients: int) -> tuple[Load, dict[str, Step], dict[str, float]]:
-        """Read the server's counters on both sides of a turn."""
-        before, cpu_before = self._counters(), self._cpu()
-        load = self._load(ENSEMBLE, clients)
+    def _since(self, before: dict[str, Counters], cpu_before: dict[str, float]) -> Inside:
         after, cpu_after = self._counters(), self._cpu()
-        steps = {
-            step: triton_statistics.between(before[step], after[step])
-            for step in self._subject.steps
-        }
-        images = after[self._subject.name].requests - before[self._subject.name].requests
-        return load, steps, processes.milliseconds_an_image(cpu_before, cpu_after, images)
+        name, steps = self._subject.name, self._subject.steps
+        images = after[name].requests - before[name].requests
+        return Inside(
+            clients=self.observed,
+            steps={step: between(before[step], after[step]) for step in steps},
+            cpu_ms=processes.milliseconds_an_image(cpu_before, cpu_after, images),
+        )
 
-    def _counters(self) -> dict[str, triton_statistics.Counters]:
+    def _counters(self) -> dict[str, Counters]:
         names = (self._subject.name, *self._subject.steps)
         return {name: self._target.triton.counters(name) for name in names}
 

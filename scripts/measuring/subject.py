@@ -24,8 +24,8 @@ REQUEST_ID = "id-00000000"  # what post.lua counts up
 class Subject:
     """A classifier, with the names of its ensemble's steps in their order.
 
-    `graph` is the file that the ensemble runs, on uint8 [N, crop, crop, 3]. `tensor` is the input of `onnx_name`, the graph by
-    itself, which takes FP32 [N, 3, crop, crop].
+    `graph` is the file that the ensemble runs, on uint8 [N, crop, crop, 3]. `tensor` is the input
+    of `onnx_name`, the graph by itself, which takes FP32 [N, 3, crop, crop].
     """
 
     name: str
@@ -80,7 +80,9 @@ def read(repository: Path, name: str) -> Subject:
     entries = manifest.read(repository)
     if name not in entries:
         known = ", ".join(sorted(entries)) or "nothing"
-        raise BuildError(f"{repository} has no classifier {name}, but {known}; choose with --models")
+        raise BuildError(
+            f"{repository} has no classifier {name}, but {known}; choose with --models"
+        )
     config = _config(repository / name)
     steps = tuple(step.model_name for step in config.ensemble_scheduling.step)
     return Subject(

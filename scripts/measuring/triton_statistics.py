@@ -74,10 +74,11 @@ class Triton:
         _check(answer, request.model)
         return True
 
-    def _ask(self, path: str) -> Any:
+    def _ask(self, path: str) -> dict[str, Any]:
         answer = self._send("GET", path)
         _check(answer, answer.url)
-        return answer.json()
+        said: dict[str, Any] = answer.json()
+        return said
 
     def _send(self, method: str, path: str, request: Request | None = None) -> requests.Response:
         headers, body = {}, None
@@ -115,10 +116,11 @@ def between(before: Counters, after: Counters) -> Step:
     executions = after.executions - before.executions
     if count < 1 or executions < 1:
         raise ServerError("Triton's statistics count no image; measure for more --seconds")
-    queue, *compute = (
+    queue, compute_input, compute_infer, compute_output = (
         (getattr(after, phase) - getattr(before, phase)) / NANOSECONDS / count for phase in PHASES
     )
-    return Step(queue, *compute, batch=(after.images - before.images) / executions)
+    batch = (after.images - before.images) / executions
+    return Step(queue, compute_input, compute_infer, compute_output, batch)
 
 
 def _check(answer: requests.Response, what: str) -> None:
