@@ -10,7 +10,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 
 from scripts import cli
 from scripts.measuring.graphs import speedup
-from scripts.repository import builder, calibration, catalog, sources
+from scripts.repository import builder, calibration, catalog, sources, tuning
 from scripts.repository.catalog import ZooModel
 from scripts.repository.errors import BuildError
 from scripts.repository.manifest import Entry, Quantization
@@ -18,6 +18,7 @@ from scripts.repository.prepare import Prepared
 from scripts.repository.quantize import Quantized, quantize
 from scripts.repository.sources import Source
 from scripts.repository.steps.preprocess.recipe import IMAGENET_MEAN, IMAGENET_STD
+from scripts.repository.tuning import Tuning
 
 EXAMPLES = """\
   python -m scripts.build_repository
@@ -26,6 +27,8 @@ EXAMPLES = """\
   python -m scripts.build_repository --weights /media/usb/zoo
   python -m scripts.build_repository --onnx birds.onnx --name birds --labels birds.txt
   python -m scripts.build_repository --models resnet50_v1 --precision int8 --calibration photos
+  python -m scripts.build_repository --device gpu
+  python -m scripts.build_repository --optimize latency --cores 8
 """
 TOGETHER = "--precision int8 and --calibration go together: a folder of images like yours"
 
@@ -60,6 +63,26 @@ def parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--prune", action="store_true", help="remove the classifiers that are not named here"
+    )
+    served_by = parser.add_argument_group("the machine that is to serve it")
+    served_by.add_argument(
+        "--device",
+        choices=tuning.DEVICES,
+        default="cpu",
+        help="what runs the graphs (default: %(default)s)",
+    )
+    served_by.add_argument(
+        "--optimize",
+        choices=tuning.GOALS,
+        default="throughput",
+        help="on a CPU: an image for each core, or all cores on one image (default: %(default)s)",
+    )
+    served_by.add_argument(
+        "--cores",
+        type=cli.count,
+        default=tuning.cores(),
+        metavar="N",
+        help="CPU cores (default: those of this machine)",
     )
     int8 = parser.add_argument_group("for CPUs with VNNI")
     int8.add_argument(
@@ -103,19 +126,20 @@ def build(options: argparse.Namespace) -> int:
     """Add each classifier that the options name to the repository."""
     console = Console(highlight=False, markup=False, soft_wrap=True)
     chosen = _check(options)
+    fitted = Tuning(options.device, options.optimize, options.cores)
     with _progress(console) as progress:
         quantizer = _quantizer(options.calibration, progress) if options.calibration else None
         names = set()
         for source in _sources(options, chosen, progress):
             task = progress.add_task(f"{source.name}: preparing", total=None)
-            entry = builder.add(options.output, source, quantize=quantizer)
+            entry = builder.add(options.output, source, tuning=fitted, quantize=quantizer)
             progress.remove_task(task)
             console.print(_summary(source.name, entry))
             names.add(source.name)
     if options.prune:
         for name in sorted(builder.keep_only(options.output, names)):
             console.print(f"{name} removed")
-    console.print(f"model repository: {options.output}")
+    console.print(f"model repository: {options.output}, for {fitted}")
     return 0
 
 

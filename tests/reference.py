@@ -25,17 +25,26 @@ class Best:
     probabilities: list[float]
 
 
-def pixels(data: bytes, resize: int = 256, crop: int = 224) -> Array:
-    """Preprocess one image to FP32 [3, crop, crop]."""
+def levels(data: bytes, resize: int = 256, crop: int = 224) -> npt.NDArray[np.int64]:
+    """Resize and crop one image to grey levels [crop, crop, 3]."""
     image = Image.open(io.BytesIO(data)).convert("RGB")
     ratio = resize / min(image.size)
     size = (round(ratio * image.width), round(ratio * image.height))
     array = np.asarray(image.resize(size, Image.Resampling.BILINEAR))
     height, width, _ = array.shape
     top, left = height // 2 - crop // 2, width // 2 - crop // 2
-    window = array[top : top + crop, left : left + crop]
-    normalized: Array = ((window / 255 - MEAN) / STD).transpose(2, 0, 1).astype(np.float32)
-    return normalized
+    return array[top : top + crop, left : left + crop].astype(np.int64)
+
+
+def normalized(window: npt.NDArray[np.int64]) -> Array:
+    """Make grey levels [crop, crop, 3] the FP32 [3, crop, crop] that the zoo's graphs take."""
+    tensor: Array = ((window / 255 - MEAN) / STD).transpose(2, 0, 1).astype(np.float32)
+    return tensor
+
+
+def pixels(data: bytes, resize: int = 256, crop: int = 224) -> Array:
+    """Preprocess one image to FP32 [3, crop, crop]."""
+    return normalized(levels(data, resize, crop))
 
 
 def logits(session: onnxruntime.InferenceSession, images: list[Array]) -> Array:

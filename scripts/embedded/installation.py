@@ -12,6 +12,17 @@ from pathlib import Path
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 OWN_BACKENDS = Path(__file__).parent / "backends"
 
+# glibc gives each image's buffers back to the kernel and takes them again, which costs hundreds of
+# page faults an image; here it keeps them, in large pages. docs/performance.md has what it gives.
+GLIBC_TUNABLES = ":".join(
+    (
+        "glibc.malloc.trim_threshold=536870912",
+        "glibc.malloc.mmap_threshold=536870912",
+        "glibc.malloc.top_pad=67108864",
+        "glibc.malloc.hugetlb=1",
+    )
+)
+
 
 class ServerError(Exception):
     """The server cannot run; the message is one line that says what to do next."""
@@ -52,7 +63,7 @@ class Installation:
     def environment(self) -> dict[str, str]:
         """Give this process's environment, changed so that the stub runs on this Python."""
         libraries = [str(self.libraries), str(self.libpython)]
-        return os.environ | {
+        return {"GLIBC_TUNABLES": GLIBC_TUNABLES, **os.environ} | {
             "LD_LIBRARY_PATH": prepend(libraries, "LD_LIBRARY_PATH"),
             # The stub takes the packages of the first `python3` on the path.
             "PATH": prepend([str(Path(sys.executable).parent)], "PATH"),

@@ -4,8 +4,10 @@ import hashlib
 import re
 import shutil
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
+
+from onnx import ModelProto
 
 from scripts.repository import manifest
 from scripts.repository.catalog import CATALOG
@@ -16,14 +18,17 @@ from scripts.repository.ensemble import (
     Classifier,
     ensemble,
     onnx_part,
+    pixels_part,
     postprocess_part,
     preprocess_part,
 )
 from scripts.repository.errors import BuildError
 from scripts.repository.manifest import Entry
+from scripts.repository.pixels import with_pixels
 from scripts.repository.prepare import Prepared, prepare
 from scripts.repository.quantize import Quantized
 from scripts.repository.sources import Source
+from scripts.repository.tuning import Tuning
 
 Quantize = Callable[[Source, Prepared], Quantized]
 
@@ -33,6 +38,14 @@ VERSION = "1"
 # What Triton takes as a model's name in a URL and in a folder alike.
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 MAX_PROTOBUF = 2**31 - 1
+
+
+@dataclass(frozen=True)
+class Graphs:
+    """A classifier's two files: for normalised tensors, and for pixels."""
+
+    onnx: bytes
+    pixels: bytes
 
 
 def check_name(name: str) -> None:
@@ -47,8 +60,14 @@ def check_name(name: str) -> None:
         raise BuildError(f"the name {name} is the project's own; choose another with --name")
 
 
-def add(repository: Path, source: Source, *, quantize: Quantize | None = None) -> Entry:
-    """Prepare a classifier, quantise it if told how, and put its four parts into the repository.
+def add(
+    repository: Path,
+    source: Source,
+    *,
+    tuning: Tuning | None = None,
+    quantize: Quantize | None = None,
+) -> Entry:
+    """Prepare a classifier, quantise it if told how, and put its parts into the repository.
 
     Whatever else is in the repository stays; a classifier of the same name is replaced.
 
@@ -64,17 +83,20 @@ def add(repository: Path, source: Source, *, quantize: Quantize | None = None) -
         labels = _labels(source, prepared)
         quantized = quantize(source, prepared) if quantize else None
         prepared = quantized.prepared if quantized else prepared
-        data = _serialize(prepared)
+        graphs = Graphs(
+            onnx=_serialize(prepared.model),
+            pixels=_serialize(with_pixels(prepared, source.recipe)),
+        )
     except BuildError as error:
         raise BuildError(f"{source.name}: {error}") from error
-    classifier = Classifier(source.name, prepared, source.recipe, labels)
+    classifier = Classifier(source.name, prepared, source.recipe, labels, tuning or Tuning())
     _check_names(classifier, entries)
-    _install(repository, classifier, data)
+    _install(repository, classifier, graphs)
 
     entry = Entry(
         source=source.origin,
         source_sha256=graph.sha256,
-        prepared_sha256=hashlib.sha256(data).hexdigest(),
+        prepared_sha256=hashlib.sha256(graphs.onnx).hexdigest(),
         opset=prepared.opset,
         ir_version=prepared.model.ir_version,
         classes=prepared.classes,
@@ -84,6 +106,7 @@ def add(repository: Path, source: Source, *, quantize: Quantize | None = None) -
         parts=classifier.parts,
         precision="int8" if quantized else "fp32",
         quantization=quantized.quantization if quantized else None,
+        tuning=classifier.tuning,
     )
     _record(repository, entries | {source.name: entry}, before=entries)
     return entry
@@ -123,10 +146,10 @@ def _numbered(classes: int) -> tuple[str, ...]:
     return tuple(f"class {number}" for number in range(classes))
 
 
-def _serialize(prepared: Prepared) -> bytes:
-    if prepared.model.ByteSize() > MAX_PROTOBUF:
+def _serialize(model: ModelProto) -> bytes:
+    if model.ByteSize() > MAX_PROTOBUF:
         raise BuildError("the graph is larger than the 2 GiB that one ONNX file can hold")
-    data: bytes = prepared.model.SerializeToString(deterministic=True)
+    data: bytes = model.SerializeToString(deterministic=True)
     return data
 
 
@@ -137,14 +160,15 @@ def _check_names(classifier: Classifier, entries: dict[str, Entry]) -> None:
             raise BuildError(f"{taken.pop()} belongs to {name}; choose another with --name")
 
 
-def _install(repository: Path, classifier: Classifier, data: bytes) -> None:
+def _install(repository: Path, classifier: Classifier, graphs: Graphs) -> None:
     staging = repository / STAGING
     shutil.rmtree(staging, ignore_errors=True)
     staging.mkdir(parents=True)
     try:
         _write_preprocess(staging, classifier)
         _write_postprocess(staging, classifier)
-        _write_onnx(staging, classifier, data)
+        _write_graph(staging, onnx_part(classifier), graphs.onnx)
+        _write_graph(staging, pixels_part(classifier), graphs.pixels)
         _write_model(staging, ensemble(classifier))
         for part in classifier.parts:
             _swap(staging / part, repository / part)
@@ -171,8 +195,8 @@ def _write_postprocess(folder: Path, classifier: Classifier) -> None:
     (version.parent / LABELS_FILE).write_text(labels, "utf-8")
 
 
-def _write_onnx(folder: Path, classifier: Classifier, data: bytes) -> None:
-    version = _write_model(folder, onnx_part(classifier))
+def _write_graph(folder: Path, part: Part, data: bytes) -> None:
+    version = _write_model(folder, part)
     (version / "model.onnx").write_bytes(data)
 
 

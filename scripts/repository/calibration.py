@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from scripts.repository.errors import BuildError
-from scripts.repository.steps.preprocess.imaging import ImageError, Normalizer, crop_to, decode
+from scripts.repository.steps.preprocess.imaging import ImageError, decode, load
 from scripts.repository.steps.preprocess.recipe import Recipe
 
 Progress = Callable[[int, int], None]
@@ -71,11 +71,11 @@ def read(folder: Path, *, progress: Progress | None = None) -> Images:
 
 def pixels(files: Iterable[Path], recipe: Recipe) -> Iterator[npt.NDArray[np.float32]]:
     """Make each image what a classifier takes, FP32 [1, 3, crop, crop], as it is asked for."""
-    normalizer = Normalizer(recipe)
     for file in files:
-        tensor = np.empty((1, 3, recipe.crop, recipe.crop), np.float32)
-        normalizer.write(crop_to(decode(file.read_bytes()), recipe), tensor[0])
-        yield tensor
+        pixels = np.asarray(load(file.read_bytes(), recipe))
+        yield (
+            ((pixels / 255 - recipe.mean) / recipe.std).transpose(2, 0, 1)[None].astype(np.float32)
+        )
 
 
 def _images(folder: Path) -> list[Path]:

@@ -21,31 +21,44 @@ class Tensor:
 
 
 @dataclass(frozen=True)
+class Batching:
+    """How requests that wait are run together, unless a request brings more images by itself.
+
+    `preferred` is what is run at a time at most, or None for all that waits. Beyond `queue`
+    waiting requests others are refused as unavailable; None lets any number wait.
+    """
+
+    preferred: int | None = None
+    queue: int | None = None
+
+
+@dataclass(frozen=True)
 class Part:
     """A model that a backend runs: one step of an ensemble.
 
-    `cpu_instances` is None where Triton decides: an instance on each GPU, or one on the CPU.
-    `warm_up` runs it once on random data before it counts as ready, at these sizes where its
-    inputs leave them open.
+    `instances` is None where Triton decides. Where `on_cpu` does not keep them on the CPU, so many
+    are made for each GPU. `warm_up` runs it once on random data before it counts as ready, at these
+    sizes where its inputs leave them open.
     """
 
     name: str
     backend: str
     inputs: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]
+    batching: Batching = Batching()
     parameters: dict[str, str] = field(default_factory=dict)
-    cpu_instances: int | None = None
+    instances: int | None = None
+    on_cpu: bool = False
     warm_up: tuple[int, ...] = ()
 
     def to_protobuf(self) -> pb.ModelConfig:
         """Make the message that config.pbtxt holds."""
         config = pb.ModelConfig(name=self.name, backend=self.backend, max_batch_size=MAX_BATCH_SIZE)
         _set_tensors(config, self.inputs, self.outputs)
-        config.dynamic_batching.SetInParent()
+        _set_batching(config, self.batching)
+        _set_instances(config, self.instances, on_cpu=self.on_cpu)
         for key, value in self.parameters.items():
             config.parameters[key].string_value = value
-        if self.cpu_instances:
-            config.instance_group.add(kind=pb.ModelInstanceGroup.KIND_CPU, count=self.cpu_instances)
         if self.warm_up:
             _set_warm_up(config, self.inputs[0], self.warm_up)
         return config
@@ -95,6 +108,20 @@ def _set_tensors(
         for tensor in tensors:
             data_type = pb.DataType.Value(tensor.data_type)
             messages.add(name=tensor.name, data_type=data_type, dims=tensor.dims)
+
+
+def _set_batching(config: pb.ModelConfig, batching: Batching) -> None:
+    config.dynamic_batching.SetInParent()
+    if batching.preferred:
+        config.dynamic_batching.preferred_batch_size.append(batching.preferred)
+    if batching.queue:
+        config.dynamic_batching.default_queue_policy.max_queue_size = batching.queue
+
+
+def _set_instances(config: pb.ModelConfig, count: int | None, *, on_cpu: bool) -> None:
+    kind = pb.ModelInstanceGroup.KIND_CPU if on_cpu else pb.ModelInstanceGroup.KIND_AUTO
+    if count:
+        config.instance_group.add(kind=kind, count=count)
 
 
 def _set_warm_up(config: pb.ModelConfig, tensor: Tensor, dims: tuple[int, ...]) -> None:

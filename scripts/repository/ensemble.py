@@ -1,11 +1,13 @@
-"""The four models behind a classifier's name: the ensemble and its three steps."""
+"""The models behind a classifier's name: the ensemble, its three steps, and the plain graph."""
 
 from dataclasses import dataclass
 from pathlib import Path
 
-from scripts.repository.config import Ensemble, Part, Step, Tensor
+from scripts.repository.config import Batching, Ensemble, Part, Step, Tensor
+from scripts.repository.pixels import INPUT
 from scripts.repository.prepare import Prepared
 from scripts.repository.steps.preprocess.recipe import IMAGENET_MEAN, IMAGENET_STD, Recipe
+from scripts.repository.tuning import STEP_BATCH, Tuning
 
 IMAGENET_LABELS = tuple(
     Path(__file__).with_name("imagenet_labels.txt").read_text("utf-8").splitlines()
@@ -13,8 +15,6 @@ IMAGENET_LABELS = tuple(
 LABELS_FILE = "labels.txt"
 IMAGENET_CROP = 224
 
-# A Python backend instance is one process; two let one decode while the other waits for Triton.
-PREPROCESS_INSTANCES = 2
 POSTPROCESS_INSTANCES = 1
 
 
@@ -26,11 +26,17 @@ class Classifier:
     prepared: Prepared
     recipe: Recipe
     labels: tuple[str, ...]
+    tuning: Tuning
 
     @property
     def onnx_name(self) -> str:
-        """The part that runs the graph."""
+        """The part that runs the graph as it is documented, on normalised tensors."""
         return f"{self.name}_onnx"
+
+    @property
+    def pixels_name(self) -> str:
+        """The part that runs the graph on pixels, for the ensemble."""
+        return f"{self.name}_pixels"
 
     @property
     def preprocess_name(self) -> str:
@@ -48,34 +54,57 @@ class Classifier:
 
     @property
     def parts(self) -> tuple[str, ...]:
-        """All four names, the public one first."""
-        return (self.name, self.preprocess_name, self.onnx_name, self.postprocess_name)
+        """All names, the public one first."""
+        return (
+            self.name,
+            self.preprocess_name,
+            self.pixels_name,
+            self.postprocess_name,
+            self.onnx_name,
+        )
 
 
 def preprocess_part(classifier: Classifier) -> Part:
     """Configure the step from IMAGE to PIXELS."""
-    crop = classifier.recipe.crop
+    tuning = classifier.tuning
     return Part(
         name=classifier.preprocess_name,
         backend="python",
         inputs=(Tensor("IMAGE", "TYPE_STRING", (1,)),),
-        outputs=(Tensor("PIXELS", "TYPE_FP32", (3, crop, crop)),),
-        parameters={"recipe": classifier.recipe.to_json()},
-        cpu_instances=PREPROCESS_INSTANCES,
+        outputs=(_pixels(classifier),),
+        batching=Batching(STEP_BATCH, tuning.queue),
+        parameters={"recipe": classifier.recipe.to_json(), "nice": str(tuning.preprocess_nice)},
+        instances=tuning.preprocess_instances,
+        on_cpu=True,
     )
 
 
+def pixels_part(classifier: Classifier) -> Part:
+    """Configure the step that runs the graph on PIXELS."""
+    return _graph_part(classifier, classifier.pixels_name, _pixels(classifier))
+
+
 def onnx_part(classifier: Classifier) -> Part:
-    """Configure the step that runs the graph, under the graph's own tensor names."""
+    """Configure the graph by itself, under its own tensor names."""
     signature = classifier.prepared.signature
     size = (signature.height or -1, signature.width or -1)
+    image = Tensor(signature.input, "TYPE_FP32", (3, *size))
+    return _graph_part(classifier, classifier.onnx_name, image)
+
+
+def _graph_part(classifier: Classifier, name: str, image: Tensor) -> Part:
+    tuning = classifier.tuning
     crop = classifier.recipe.crop
+    threads = tuning.graph_threads
     return Part(
-        name=classifier.onnx_name,
+        name=name,
         backend="onnxruntime",
-        inputs=(Tensor(signature.input, "TYPE_FP32", (3, *size)),),
-        outputs=(_scores(signature.output, classifier),),
-        warm_up=(3, crop, crop),
+        inputs=(image,),
+        outputs=(_scores(classifier.prepared.signature.output, classifier),),
+        batching=Batching(tuning.graph_batch, tuning.queue),
+        parameters={"intra_op_thread_count": str(threads)} if threads else {},
+        instances=tuning.graph_instances,
+        warm_up=tuple(crop if size < 0 else size for size in image.dims),
     )
 
 
@@ -87,7 +116,8 @@ def postprocess_part(classifier: Classifier) -> Part:
         inputs=(_scores("SCORES", classifier),),
         outputs=_best_classes(),
         parameters={"labels": LABELS_FILE, "scores": classifier.prepared.scores},
-        cpu_instances=POSTPROCESS_INSTANCES,
+        instances=POSTPROCESS_INSTANCES,
+        on_cpu=True,
     )
 
 
@@ -100,8 +130,8 @@ def ensemble(classifier: Classifier) -> Ensemble:
         inputs=(Tensor("IMAGE", "TYPE_STRING", (1,)),),
         outputs=outputs,
         steps=(
-            Step(classifier.preprocess_name, {"IMAGE": "IMAGE"}, {"PIXELS": "pixels"}),
-            Step(classifier.onnx_name, {signature.input: "pixels"}, {signature.output: "scores"}),
+            Step(classifier.preprocess_name, {"IMAGE": "IMAGE"}, {INPUT: "pixels"}),
+            Step(classifier.pixels_name, {INPUT: "pixels"}, {signature.output: "scores"}),
             Step(
                 classifier.postprocess_name,
                 {"SCORES": "scores"},
@@ -109,6 +139,11 @@ def ensemble(classifier: Classifier) -> Ensemble:
             ),
         ),
     )
+
+
+def _pixels(classifier: Classifier) -> Tensor:
+    crop = classifier.recipe.crop
+    return Tensor(INPUT, "TYPE_UINT8", (crop, crop, 3))
 
 
 def _scores(name: str, classifier: Classifier) -> Tensor:

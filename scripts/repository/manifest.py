@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from scripts.repository.errors import BuildError
+from scripts.repository.tuning import Tuning
 
 FILE = "manifest.json"
 
@@ -29,7 +30,7 @@ class Quantization:
 class Entry:
     """One classifier. `parts` are its models in the repository, the public one first.
 
-    `precision` is `fp32`, or `int8` with its `quantization`.
+    `precision` is `fp32`, or `int8` with its `quantization`; `tuning` is what it was fitted to.
     """
 
     source: str
@@ -42,9 +43,10 @@ class Entry:
     recipe: dict[str, Any]
     labels: str
     parts: tuple[str, ...]
-    # What manifests written before there was INT8 do not say.
+    # What older manifests do not say.
     precision: str = "fp32"
     quantization: Quantization | None = None
+    tuning: Tuning | None = None
 
 
 def read(repository: Path) -> dict[str, Entry]:
@@ -69,9 +71,13 @@ def read(repository: Path) -> dict[str, Entry]:
 
 
 def _entry(fields: dict[str, Any]) -> Entry:
-    made = fields.get("quantization")
-    quantization = Quantization(**made) if made else None
-    return Entry(**{**fields, "parts": tuple(fields["parts"]), "quantization": quantization})
+    made, fitted = fields.get("quantization"), fields.get("tuning")
+    read = {
+        "parts": tuple(fields["parts"]),
+        "quantization": Quantization(**made) if made else None,
+        "tuning": Tuning(**fitted) if fitted else None,
+    }
+    return Entry(**{**fields, **read})
 
 
 def write(repository: Path, entries: dict[str, Entry]) -> None:

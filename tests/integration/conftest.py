@@ -69,7 +69,8 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """All eleven classifiers of the catalogue, with synthetic weights, and the birds, twice."""
     folder = tmp_path_factory.mktemp("all")
     output = folder / "model_repository"
-    assert build_repository.main(["--weights", "synthetic", "--output", str(output)]) == 0
+    options = ["--weights", "synthetic", "--cores", "1", "--output", str(output)]
+    assert build_repository.main(options) == 0
     add_birds(output, folder)
     add_birds(output, folder, "birds_softmax", SOFTMAXED)
     return output

@@ -61,7 +61,7 @@ def test_prune_leaves_only_what_is_named(tmp_path: Path) -> None:
         options = ["--onnx", str(file), "--name", name, "--output", str(output), "--prune"]
         assert build_repository.main(options) == 0
     assert {path.name for path in output.iterdir() if path.is_dir()} == {
-        *("planes", "planes_preprocess", "planes_onnx", "planes_postprocess")
+        *("planes", "planes_preprocess", "planes_pixels", "planes_postprocess", "planes_onnx")
     }
 
 

@@ -34,7 +34,7 @@ def commands() -> list[str]:
 def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkout that may be written to: links to this one's files."""
     folder = tmp_path_factory.mktemp("checkout")
-    for name in ("client", "scripts", "Makefile", "requirements.lock"):
+    for name in ("client", "scripts", "tests", "Makefile", "requirements.lock"):
         (folder / name).symlink_to(ROOT / name)
     return folder
 
@@ -109,6 +109,31 @@ def test_the_command_classifies_the_photograph(
 
 
 @pytest.mark.usefixtures("running")
+@pytest.mark.parametrize("command", [line for line in commands() if line.startswith("locust")])
+def test_the_load_test_runs(
+    command: str, workplace: Path, endpoints: Endpoints, environment: dict[str, str]
+) -> None:
+    port = str(Endpoints.free().http)
+    environment = environment | {
+        "LOCUST_MASTER_BIND_HOST": "127.0.0.1",
+        "LOCUST_MASTER_BIND_PORT": port,
+        "LOCUST_MASTER_NODE_PORT": port,
+    }
+    result = subprocess.run(
+        ["sh", "-c", at(endpoints, command)],
+        cwd=workplace,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert result.returncode == 0, result.stdout
+    assert "Aggregated" in result.stdout
+
+
+@pytest.mark.usefixtures("running")
 @pytest.mark.parametrize("code", runnable("python"))
 def test_the_library_example_runs(
     code: str, workplace: Path, endpoints: Endpoints, environment: dict[str, str]
@@ -132,7 +157,7 @@ def test_the_help_is_the_commands() -> None:
 
 def test_every_command_is_run_or_says_why_not() -> None:
     assert len(commands()) >= 7
-    known = r"make \w+|python -m (client|scripts)\.\w+|curl "
+    known = r"make \w+|python -m (client|scripts)\.\w+|curl |locust "
     assert [line for line in commands() if not re.match(known, line)] == []
 
 

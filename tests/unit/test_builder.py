@@ -15,6 +15,7 @@ from scripts.repository.ensemble import IMAGENET_LABELS
 from scripts.repository.errors import BuildError
 from scripts.repository.prepare import Prepared, read_signature
 from scripts.repository.quantize import Quantized, quantize
+from scripts.repository.tuning import Tuning
 from tests.files import contents
 from tests.graphs import CLASSES, FLEXIBLE, classifier, convolved
 from tests.images import fill
@@ -41,9 +42,9 @@ def config(repository: Path, part: str) -> model_config_pb2.ModelConfig:
     return text_format.Parse(text, model_config_pb2.ModelConfig())
 
 
-def test_a_classifier_is_an_ensemble_and_its_three_parts(graph: Path, repository: Path) -> None:
+def test_a_classifier_is_an_ensemble_its_steps_and_its_graph(graph: Path, repository: Path) -> None:
     builder.add(repository, sources.from_file(graph, "birds"))
-    parts = {"birds", "birds_preprocess", "birds_onnx", "birds_postprocess"}
+    parts = {"birds", "birds_preprocess", "birds_pixels", "birds_postprocess", "birds_onnx"}
     assert models(repository) == parts
     assert all((repository / part / "1").is_dir() for part in parts)
 
@@ -73,10 +74,60 @@ def test_every_configuration_reads_back_as_triton_reads_it(graph: Path, reposito
         assert message.output
 
 
-def test_the_graph_runs_where_triton_decides(graph: Path, repository: Path) -> None:
+@pytest.mark.parametrize("part", ["birds_onnx", "birds_pixels"])
+def test_no_tuning_keeps_the_graph_off_a_gpu(graph: Path, repository: Path, part: str) -> None:
+    for tuning in (Tuning("cpu"), Tuning("gpu")):
+        builder.add(repository, sources.from_file(graph, "birds"), tuning=tuning)
+        assert "KIND_CPU" not in (repository / part / "config.pbtxt").read_text()
+
+
+@pytest.mark.parametrize(
+    ("tuning", "instances", "threads"),
+    [
+        (Tuning("cpu", "throughput", cores=1), 1, "1"),
+        (Tuning("cpu", "throughput", cores=2), 2, "1"),
+        (Tuning("cpu", "throughput", cores=64), 8, "8"),
+        (Tuning("cpu", "latency", cores=2), 1, "2"),
+        (Tuning("cpu", "latency", cores=64), 1, "64"),
+    ],
+)
+def test_the_cores_are_shared_out_among_the_sessions_of_a_graph(
+    graph: Path, repository: Path, tuning: Tuning, instances: int, threads: str
+) -> None:
+    builder.add(repository, sources.from_file(graph, "birds"), tuning=tuning)
+    for part in ("birds_onnx", "birds_pixels"):
+        written = config(repository, part)
+        assert [group.count for group in written.instance_group] == [instances]
+        assert written.parameters["intra_op_thread_count"].string_value == threads
+        assert list(written.dynamic_batching.preferred_batch_size) == [2]
+
+
+def test_a_gpu_takes_whole_queues(graph: Path, repository: Path) -> None:
+    builder.add(repository, sources.from_file(graph, "birds"), tuning=Tuning("gpu", cores=12))
+    written = config(repository, "birds_pixels")
+    assert not written.instance_group
+    assert not written.parameters
+    assert not written.dynamic_batching.preferred_batch_size
+    decoding = config(repository, "birds_preprocess")
+    assert [group.count for group in decoding.instance_group] == [12]
+
+
+@pytest.mark.parametrize("part", ["birds_preprocess", "birds_pixels", "birds_onnx"])
+def test_no_queue_grows_without_end(graph: Path, repository: Path, part: str) -> None:
     builder.add(repository, sources.from_file(graph, "birds"))
-    assert not config(repository, "birds_onnx").instance_group
-    assert "KIND_CPU" not in (repository / "birds_onnx" / "config.pbtxt").read_text()
+    assert config(repository, part).dynamic_batching.default_queue_policy.max_queue_size == 64
+
+
+def test_what_is_all_but_finished_is_never_refused(graph: Path, repository: Path) -> None:
+    builder.add(repository, sources.from_file(graph, "birds"))
+    batching = config(repository, "birds_postprocess").dynamic_batching
+    assert not batching.default_queue_policy.max_queue_size
+
+
+def test_the_manifest_says_what_a_classifier_was_fitted_to(graph: Path, repository: Path) -> None:
+    tuning = Tuning("cpu", "latency", 3)
+    builder.add(repository, sources.from_file(graph, "birds"), tuning=tuning)
+    assert manifest.read(repository)["birds"].tuning == tuning
 
 
 def test_only_the_parts_batch(graph: Path, repository: Path) -> None:
@@ -128,6 +179,7 @@ def test_parts_that_nothing_uses_any_more_are_removed(graph: Path, repository: P
     assert models(repository) == {
         "planes",
         "planes_preprocess",
+        "planes_pixels",
         "planes_onnx",
         "planes_postprocess",
     }
@@ -146,20 +198,22 @@ def test_an_int8_classifier_is_configured_like_the_fp32_one(tmp_path: Path) -> N
     before, after = contents(tmp_path / "fp32"), contents(tmp_path / "int8")
     changed = {name for name in before if before[name] != after[name]}
     assert before.keys() == after.keys()
-    assert changed == {"birds_onnx/1/model.onnx", "manifest.json"}
+    graphs = {f"birds_{part}/1/model.onnx" for part in ("onnx", "pixels")}
+    assert changed == {*graphs, "manifest.json"}
     assert (fp32.precision, fp32.quantization) == ("fp32", None)
     assert int8.precision == "int8"
     assert manifest.read(tmp_path / "int8")["birds"].quantization == int8.quantization
 
 
-def test_a_manifest_from_before_there_was_int8_is_read(graph: Path, repository: Path) -> None:
+def test_an_older_manifest_is_read(graph: Path, repository: Path) -> None:
     builder.add(repository, sources.from_file(graph, "birds"))
     file = repository / "manifest.json"
     written = json.loads(file.read_text())
-    del written["models"]["birds"]["precision"], written["models"]["birds"]["quantization"]
+    for field in ("precision", "quantization", "tuning"):
+        del written["models"]["birds"][field]
     file.write_text(json.dumps(written))
     entry = manifest.read(repository)["birds"]
-    assert (entry.precision, entry.quantization) == ("fp32", None)
+    assert (entry.precision, entry.quantization, entry.tuning) == ("fp32", None, None)
 
 
 def test_a_failed_build_leaves_the_repository_as_it_was(
@@ -171,7 +225,7 @@ def test_a_failed_build_leaves_the_repository_as_it_was(
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device", "model.onnx")
 
-    monkeypatch.setattr(builder, "_write_onnx", full)
+    monkeypatch.setattr(builder, "_write_graph", full)
     with pytest.raises(OSError, match="No space left"):
         builder.add(repository, sources.from_file(graph, "birds", resize=64))
     assert contents(repository) == before

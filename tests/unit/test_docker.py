@@ -18,11 +18,13 @@ import pytest
 import yaml
 from packaging.requirements import Requirement
 
+from scripts.embedded.installation import GLIBC_TUNABLES
 from tests.conftest import ROOT
 from tests.web import serving
 
 COMPOSE = ROOT / "docker-compose.yml"
 DOCKERFILE = ROOT / "Dockerfile"
+BUILDERS = ["build", "build-cpu"]
 SERVERS = ["triton", "triton-cpu"]
 
 
@@ -133,8 +135,8 @@ def test_triton_is_the_official_image() -> None:
 
 def test_each_service_builds_a_stage_of_the_dockerfile() -> None:
     stages = dockerfile_lines(r"FROM \S+ AS (\S+)")
-    targets = {name: service(name)["build"]["target"] for name in ["build", *SERVERS]}
-    assert targets == {"build": "builder", "triton": "server", "triton-cpu": "server"}
+    targets = {name: service(name)["build"]["target"] for name in [*BUILDERS, *SERVERS]}
+    assert targets == dict.fromkeys(BUILDERS, "builder") | dict.fromkeys(SERVERS, "server")
     assert set(targets.values()) == set(stages)
 
 
@@ -144,7 +146,7 @@ def test_every_stage_ends_as_an_unprivileged_user() -> None:
     assert users == [["1000:1000"]] * len(stages)
 
 
-@pytest.mark.parametrize("name", ["build", *SERVERS])
+@pytest.mark.parametrize("name", [*BUILDERS, *SERVERS])
 def test_every_service_runs_unprivileged(name: str) -> None:
     settings = service(name)
     assert settings["user"] == "1000:1000"
@@ -159,7 +161,7 @@ def test_the_gpu_service_reserves_one_gpu_unless_told_otherwise() -> None:
 
 def test_the_cpu_service_is_the_gpu_service_without_a_gpu() -> None:
     gpu, cpu = (service(name) for name in SERVERS)
-    del gpu["deploy"]
+    del gpu["deploy"], gpu["depends_on"], cpu["depends_on"]
     assert (gpu.pop("profiles"), cpu.pop("profiles")) == (["gpu"], ["cpu"])
     assert cpu == gpu
 
@@ -169,20 +171,27 @@ def test_plain_compose_serves_on_the_gpu() -> None:
     assert settings == ["COMPOSE_PROFILES=gpu"]
 
 
-def test_the_build_service_runs_for_every_profile() -> None:
-    assert "profiles" not in service("build")
+@pytest.mark.parametrize(("name", "device"), [("build", "gpu"), ("build-cpu", "cpu")])
+def test_the_repository_is_built_for_what_serves_it(name: str, device: str) -> None:
+    assert service(name)["profiles"] == [device]
+    assert f"--device {device}" in service(name)["command"]
+
+
+@pytest.mark.parametrize(("name", "builder"), [*zip(SERVERS, BUILDERS, strict=True)])
+def test_triton_starts_once_the_repository_is_built(name: str, builder: str) -> None:
+    assert service(name)["depends_on"] == {builder: {"condition": "service_completed_successfully"}}
 
 
 @pytest.mark.parametrize("name", SERVERS)
-def test_triton_starts_once_the_repository_is_built(name: str) -> None:
-    assert service(name)["depends_on"] == {"build": {"condition": "service_completed_successfully"}}
+def test_triton_keeps_memory_as_the_embedded_one_does(name: str) -> None:
+    assert service(name)["environment"]["GLIBC_TUNABLES"] == GLIBC_TUNABLES
 
 
 @pytest.mark.parametrize("name", SERVERS)
 def test_triton_cannot_write_the_repository_it_serves(name: str) -> None:
     settings = service(name)
     assert settings["volumes"] == ["models:/models:ro"]
-    assert settings["environment"] == {"PYTHONDONTWRITEBYTECODE": "1"}
+    assert settings["environment"]["PYTHONDONTWRITEBYTECODE"] == "1"
     assert "--model-repository=/models" in shlex.split(settings["command"])
 
 
@@ -197,7 +206,7 @@ def test_several_model_names_reach_the_builder_as_several_arguments() -> None:
     command = service("build")["command"].replace("${MODELS:-all}", "resnet50_v1 mobilenetv2")
     assert shlex.split(command.replace("${WEIGHTS:-zoo}", "zoo")) == [
         *("--models", "resnet50_v1", "mobilenetv2"),
-        *("--weights", "zoo", "--output", "/models", "--prune"),
+        *("--weights", "zoo", "--device", "gpu", "--output", "/models", "--prune"),
     ]
 
 

@@ -77,6 +77,12 @@ def test_every_command_has_a_help_with_examples(command: str) -> None:
     assert f"python -m {command}" in result.stdout.partition("examples:")[2]
 
 
+def test_the_load_test_needs_nothing_of_the_scripts() -> None:
+    files = [file for file in (ROOT / "tests" / "load").glob("*.py") if file.stem != "cost"]
+    assert files
+    assert all("scripts" not in imports(file) for file in files)
+
+
 def test_no_command_is_missing_here() -> None:
     files = [*(ROOT / "client").glob("*.py"), *(ROOT / "scripts").glob("*.py")]
     found = {f"{file.parent.name}.{file.stem}" for file in files if "__main__" in file.read_text()}

@@ -255,8 +255,8 @@ def test_the_same_model_is_the_same_bytes_again() -> None:
 def test_logits_are_finite_and_spread_enough_for_a_softmax(name: str) -> None:
     assert np.isfinite(logits(name)).all()
     assert 1.5 < np.median(logits(name).std(axis=1)) < 4.5
-    fifth = np.sort(softmax(logits(name)), axis=1)[:, -5]
-    assert fifth.min() > np.finfo(np.float32).tiny
+    fifth = [np.sort(softmax(row))[-5] for row in logits(name)]
+    assert min(fifth) > np.finfo(np.float32).tiny
 
 
 @pytest.mark.parametrize("name", RUN)
@@ -270,11 +270,12 @@ def test_logits_depend_on_the_image(name: str) -> None:
 @pytest.mark.parametrize("name", ["resnet152_v1", "resnet152_v2", "mobilenetv2"])
 def test_rounding_errors_do_not_grow(name: str) -> None:
     plain = session_of(name, ort.GraphOptimizationLevel.ORT_DISABLE_ALL)
-    for image, expected in zip(images()[::4], softmax(logits(name)[::4]), strict=True):
-        (values,) = plain.run(None, {"data": image[None]})
-        np.testing.assert_allclose(softmax(values)[0], expected, atol=3e-5)
+    for image, expected in zip(images()[::4], logits(name)[::4], strict=True):
+        ((values,),) = plain.run(None, {"data": image[None]})
+        np.testing.assert_allclose(softmax(values), softmax(expected), atol=3e-5)
 
 
 def test_a_batch_gives_what_its_images_give_alone() -> None:
     (values,) = session_of("resnet18_v2").run(None, {"data": images()[:4]})
-    np.testing.assert_allclose(softmax(values), softmax(logits("resnet18_v2")[:4]), atol=1e-5)
+    for row, expected in zip(values, logits("resnet18_v2")[:4], strict=True):
+        np.testing.assert_allclose(softmax(row), softmax(expected), atol=1e-5)

@@ -5,6 +5,7 @@ That Triton comes without the C++ backend. A model whose config.pbtxt says
 C++ backend's parameters `intra_op_thread_count` and `inter_op_thread_count`.
 """
 
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -35,20 +36,26 @@ class TritonPythonModel:
     def execute(self, requests: list[Any]) -> list[Any]:
         """Run all requests as one batch and share out the result."""
         batch = [[_array(request, name) for name in self.inputs] for request in requests]
-        feeds = {
-            name: arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
-            for name, arrays in zip(self.inputs, zip(*batch, strict=True), strict=True)
-        }
         try:
-            results = self.session.run(self.outputs, feeds)
+            results = self.session.run(self.outputs, self._feeds(batch))
         except Exception as error:  # noqa: BLE001 - onnxruntime's exceptions share no base class
             failure = pb_utils.TritonError(f"onnxruntime: {error}")
             return [pb_utils.InferenceResponse(error=failure) for _ in requests]
-        ends = np.cumsum([len(arrays[0]) for arrays in batch])[:-1]
-        shares = [np.split(result, ends) for result in results]
-        return [self._response(share) for share in zip(*shares, strict=True)]
+        if len(requests) == 1:
+            return [self._response(results)]
+        ends = list(itertools.accumulate(len(arrays[0]) for arrays in batch))
+        return [
+            self._response([result[start:end] for result in results])
+            for start, end in zip([0, *ends], ends, strict=False)
+        ]
 
-    def _response(self, arrays: tuple[Any, ...]) -> Any:
+    def _feeds(self, batch: list[list[Any]]) -> dict[str, Any]:
+        arrays = batch[0]
+        if len(batch) > 1:
+            arrays = [np.concatenate(parts) for parts in zip(*batch, strict=True)]
+        return dict(zip(self.inputs, arrays, strict=True))
+
+    def _response(self, arrays: list[Any]) -> Any:
         pairs = zip(self.outputs, arrays, strict=True)
         return pb_utils.InferenceResponse([pb_utils.Tensor(name, array) for name, array in pairs])
 

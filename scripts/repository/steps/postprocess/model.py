@@ -37,12 +37,15 @@ class TritonPythonModel:
             refusal = pb_utils.TritonError(str(error), pb_utils.TritonError.INVALID_ARG)
             return pb_utils.InferenceResponse(error=refusal)
         scores = pb_utils.get_input_tensor_by_name(request, "SCORES").as_numpy()
-        probabilities = softmax(scores) if self.are_logits else scores
-        classes = best(scores, k)
+        classes = np.empty((len(scores), k), np.int32)
+        probabilities = np.empty((len(scores), k), np.float32)
+        for index, row in enumerate(scores):
+            classes[index] = top = best(row, k)
+            probabilities[index] = (softmax(row) if self.are_logits else row)[top]
         return pb_utils.InferenceResponse(
             [
                 pb_utils.Tensor("CLASS_ID", classes),
-                pb_utils.Tensor("PROBABILITY", np.take_along_axis(probabilities, classes, axis=1)),
+                pb_utils.Tensor("PROBABILITY", probabilities),
                 pb_utils.Tensor("LABEL", self.labels[classes]),
             ]
         )

@@ -1,0 +1,82 @@
+"""How a model repository is fitted to the machine that is to serve it.
+
+docs/performance.md has the measurements behind these numbers.
+"""
+
+import os
+from dataclasses import dataclass
+
+DEVICES = ("cpu", "gpu")
+GOALS = ("throughput", "latency")
+
+# More sessions of a graph would each hold its weights again: 240 MB for ResNet-152.
+MOST_GRAPH_INSTANCES = 8
+MOST_PREPROCESS_INSTANCES = 16
+# A Python backend step hands over a few images at a time for the price of one. An instance that
+# took the whole queue would leave its neighbours idle.
+STEP_BATCH = 4
+CPU_BATCH = 2
+# Requests that wait at a step, about a second of them, before others are refused.
+CPU_QUEUE = 64
+GPU_QUEUE = 512
+# On a CPU the graphs come first, so that what has been decoded is also finished.
+CPU_NICE = 10
+
+
+def cores() -> int:
+    """Count the CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """For a CPU with so many cores, or for a GPU beside them; `goal` is for a CPU alone.
+
+    For throughput each core runs an image of its own, for latency all of them run the same one.
+    """
+
+    device: str = "cpu"
+    goal: str = "throughput"
+    cores: int = 2
+
+    @property
+    def is_cpu(self) -> bool:
+        """Whether the graphs run on the CPU, too."""
+        return self.device == "cpu"
+
+    @property
+    def preprocess_instances(self) -> int:
+        """Processes that decode images."""
+        return min(self.cores, MOST_PREPROCESS_INSTANCES)
+
+    @property
+    def graph_instances(self) -> int | None:
+        """Sessions of each graph; None leaves one on each GPU."""
+        if not self.is_cpu:
+            return None
+        return 1 if self.goal == "latency" else min(self.cores, MOST_GRAPH_INSTANCES)
+
+    @property
+    def graph_threads(self) -> int | None:
+        """Threads of each session, where the CPU runs it."""
+        return self.cores // self.graph_instances if self.graph_instances else None
+
+    @property
+    def graph_batch(self) -> int | None:
+        """Images that a graph takes at a time at most; None for what the queue holds."""
+        return CPU_BATCH if self.is_cpu else None
+
+    @property
+    def queue(self) -> int:
+        """Requests that wait at a step at most."""
+        return CPU_QUEUE if self.is_cpu else GPU_QUEUE
+
+    @property
+    def preprocess_nice(self) -> int:
+        """How far decoding stands back for everything else, from 0 to 19."""
+        return CPU_NICE if self.is_cpu else 0
+
+    def __str__(self) -> str:
+        if not self.is_cpu:
+            return f"a GPU and {self.cores} cores"
+        return f"{self.goal} on {self.cores} CPU cores"
