@@ -19,6 +19,9 @@ INSTALL = (
 )
 THROUGHPUT = re.compile(r"^ *Throughput: (?P<rate>[\d.]+) infer/sec", re.MULTILINE)
 PERCENTILE = r"^ *p{} latency: (?P<microseconds>\d+) usec"
+# It measures in windows, three at the least, until they agree: here any three do. (Told how many
+# requests to send, it rounds the time that they took up to whole seconds.)
+WINDOWS, ANY = 3, "999"
 # What it links to, and what the embedded Triton's wheel calls the same libraries.
 LIBRARIES = {"libb64.so.0d": "libb64-*.so.0d", "libcudart.so.12": "libcudart-*.so.12*"}
 
@@ -64,15 +67,27 @@ class PerfAnalyzer:
         Raises:
             ServerError: it fails; its own words say why.
         """
-        what = Input.image(image)
-        return self.load(model, address, what, concurrency=concurrency, count=count).rate
+        how = ("--request-count", str(count))
+        return self._run(model, address, Input.image(image), concurrency, how).rate
 
-    def load(self, model: str, address: str, what: Input, *, concurrency: int, count: int) -> Load:
-        """Send a tensor so many times over gRPC, so many at a time, and tell how it went.
+    def load(
+        self, model: str, address: str, what: Input, *, concurrency: int, seconds: float
+    ) -> Load:
+        """Send a tensor over gRPC for some seconds, so many at a time, and tell how it went.
 
         Raises:
             ServerError: it fails; its own words say why.
         """
+        milliseconds = round(1000 * seconds / WINDOWS)
+        how = (
+            *("--measurement-interval", str(milliseconds), "--max-trials", str(WINDOWS)),
+            *("--stability-percentage", ANY),
+        )
+        return self._run(model, address, what, concurrency, how)
+
+    def _run(
+        self, model: str, address: str, what: Input, concurrency: int, how: tuple[str, ...]
+    ) -> Load:
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
             data = folder / "data.json"
@@ -80,8 +95,7 @@ class PerfAnalyzer:
             command = [
                 str(self._executable),
                 *("-m", model, "-i", "grpc", "-u", address, "-b", "1"),
-                *("--input-data", str(data)),
-                *("--concurrency-range", str(concurrency), "--request-count", str(count)),
+                *("--input-data", str(data), "--concurrency-range", str(concurrency), *how),
             ]
             environment = _environment(folder)
             result = subprocess.run(

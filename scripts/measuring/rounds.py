@@ -71,7 +71,10 @@ class Bench:
             ENSEMBLE: subject.image_request(image),
         }
         self._told_apart = subject.told_apart(image)
-        self._inputs = {MODEL_ONLY: subject.tensor_input(), ENSEMBLE: Input.image(image)}
+        self._inputs = {
+            MODEL_ONLY: (subject.onnx_name, subject.tensor_input()),
+            ENSEMBLE: (subject.name, Input.image(image)),
+        }
         self._resources = ExitStack()
 
     def __enter__(self) -> "Bench":
@@ -102,7 +105,7 @@ class Bench:
         advance("one worker alone")
         loads = {MODEL_ONLY: self._sweep(MODEL_ONLY, advance)}
         loads[ENSEMBLE], inside = self._look_inside(advance)
-        loads |= self._over_grpc(loads, advance)
+        loads |= self._over_grpc(advance)
         overload = self._overload(max(load.rate for load in loads[ENSEMBLE]))
         advance("overload")
         large = photograph.measure(self._large, self._subject.recipe)
@@ -153,31 +156,30 @@ class Bench:
         process = self._target.process
         return processes.cpu_seconds(process, self._subject.steps) if process else {}
 
-    def _over_grpc(
-        self, over_http: dict[str, tuple[Load, ...]], advance: Advance
-    ) -> dict[str, tuple[Load, ...]]:
-        """Repeat all loads with perf_analyzer, with as many images as wrk's turn had."""
-        if not self._target.perf_analyzer:
+    def _over_grpc(self, advance: Advance) -> dict[str, tuple[Load, ...]]:
+        """Repeat all loads with perf_analyzer."""
+        generator = self._target.perf_analyzer
+        if not generator:
             return {}
-        models = {MODEL_ONLY: self._subject.onnx_name, ENSEMBLE: self._subject.name}
-        loads: dict[str, tuple[Load, ...]] = {}
-        for what, http in over_http.items():
-            over_grpc: list[Load] = []
-            for load in http:
-                count = max(2 * load.clients, round(load.rate * self._settings.seconds))
-                over_grpc.append(
-                    self._target.perf_analyzer.load(
-                        models[what],
-                        self._target.grpc,
-                        self._inputs[what],
-                        concurrency=load.clients,
-                        count=count,
-                    )
-                )
-                self._target.triton.settle(self._requests[what])
-                advance(f"{GRPC.format(what)}, {load.clients} clients")
-            loads[GRPC.format(what)] = tuple(over_grpc)
-        return loads
+        return {
+            GRPC.format(what): self._grpc_sweep(generator, what, advance) for what in self._requests
+        }
+
+    def _grpc_sweep(self, generator: PerfAnalyzer, what: str, advance: Advance) -> tuple[Load, ...]:
+        model, tensor = self._inputs[what]
+        loads = []
+        for number in self._settings.clients:
+            load = generator.load(
+                model,
+                self._target.grpc,
+                tensor,
+                concurrency=number,
+                seconds=self._settings.seconds,
+            )
+            self._target.triton.settle(self._requests[what])
+            loads.append(load)
+            advance(f"{GRPC.format(what)}, {number} clients")
+        return tuple(loads)
 
     def _overload(self, peak: float) -> Overload:
         overload = self._target.wrk.open_loop(

@@ -26,7 +26,7 @@ def of_model(report: Report, model: str) -> list[Table]:
         _loads(report, model, figures, ratios),
         _other_ratios(report, model, ratios),
         _inside(report, model, figures),
-        _overload(figures),
+        _overload(model, figures),
     ]
 
 
@@ -92,22 +92,23 @@ def _cpu(figures: Figures, process: str) -> str:
     return "-" if used is None else f"{used:.2f}"
 
 
-def _overload(figures: Figures) -> Table:
+def _overload(model: str, figures: Figures) -> Table:
     names = {
-        "offered": "offered images/s",
-        "rate": "answered images/s",
-        "p50": "p50 ms of the answered",
-        "p99": "p99 ms of the answered",
-        "refusal_p50": "p50 ms of a refusal",
+        "offered": "offered, images/s",
+        "rate": "answered, images/s",
+        "p50": "an answer's p50 ms",
+        "p99": "an answer's p99 ms",
+        "refusal_p50": "a refusal's p50 ms",
     }
-    table = _table("overload", *names.values())
-    values = (figures.get(f"overload: {name}") for name in names)
-    table.add_row(*("-" if value is None else f"{value:.1f}" for value in values))
+    table = _table(f"{model}: overload", "", "median")
+    for name, said in names.items():
+        value = figures.get(f"overload: {name}")
+        table.add_row(said, "-" if value is None else f"{value:.1f}")
     return table
 
 
 def _table(title: str, *columns: str) -> Table:
     table = Table(*columns, title=title, title_justify="left", box=box.SIMPLE_HEAD)
-    for column in table.columns[1:] if columns[0] == "" else table.columns:
+    for column in table.columns[1:]:
         column.justify = "right"
     return table
