@@ -72,7 +72,7 @@ def _add_settings(parser: argparse.ArgumentParser) -> None:
     settings = parser.add_argument_group("settings")
     settings.add_argument(
         "--seconds",
-        type=cli.count,
+        type=duration,
         default=DEFAULTS.seconds,
         metavar="N",
         help="of each turn (default: %(default)s)",
@@ -110,6 +110,14 @@ def _add_results(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def duration(text: str) -> float:
+    """Read a number of seconds, for argparse."""
+    seconds = float(text)
+    if not 0 < seconds < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} is no time; give seconds above 0")
+    return seconds
+
+
 def numbers(text: str) -> tuple[int, ...]:
     """Read numbers of clients, for argparse: ascending, each once."""
     return tuple(sorted({cli.count(each) for each in text.split(",")}))
@@ -135,7 +143,7 @@ def benchmark(options: argparse.Namespace) -> int:
     for model in result.rounds:
         console.print(*tables.of_model(result, model))
     if before:
-        console.print(tables.comparison(before, result))
+        console.print(*(tables.comparison(before, result, model) for model in result.rounds))
     console.print(f"{options.output}/benchmark.json, {options.output}/benchmark.png")
     return 0
 
@@ -146,6 +154,7 @@ def _measure(options: argparse.Namespace) -> Report:
     rounds: dict[str, list[Round]] = {each.name: [] for each in subjects}
     with ExitStack() as stack:
         target = stack.enter_context(_target(options))
+        where = machine.this(target.triton.version())
         benches = {
             each.name: stack.enter_context(Bench(each, target, settings)) for each in subjects
         }
@@ -159,7 +168,6 @@ def _measure(options: argparse.Namespace) -> Report:
                     progress.update(task, advance=1, description=f"{name}: {turn}")
 
                 rounds[name].append(bench.round(advance))
-        where = machine.this(target.triton.version())
     return Report(where, settings, {name: tuple(each) for name, each in rounds.items()})
 
 

@@ -3,7 +3,6 @@
 from rich import box
 from rich.table import Table
 
-from scripts.measuring.figures import ENSEMBLE
 from scripts.measuring.processes import SERVER
 from scripts.measuring.report import (
     Figures,
@@ -30,13 +29,11 @@ def of_model(report: Report, model: str) -> list[Table]:
     ]
 
 
-def comparison(before: Report, after: Report) -> Table:
-    """Show what became of each ratio."""
-    table = _table("before and after", "", "before", "after", "after / before")
-    for model in after.rounds:
-        for name, (old, new) in compare(before, after, model).items():
-            change = f"{new / old:.3f}" if old else "-"
-            table.add_row(f"{model}: {name}", f"{old:.3f}", f"{new:.3f}", change)
+def comparison(before: Report, after: Report, model: str) -> Table:
+    """Show what became of each of a model's ratios."""
+    table = _table(f"{model}: before and after", "", "before", "after", "ratio")
+    for name, (old, new) in compare(before, after, model).items():
+        table.add_row(name, f"{old:.3f}", f"{new:.3f}", f"{new / old:.3f}" if old else "-")
     return table
 
 
@@ -77,8 +74,8 @@ def _other_ratios(report: Report, model: str, ratios: Figures) -> Table:
 
 def _inside(report: Report, model: str, figures: Figures) -> Table:
     inside = report.rounds[model][0].inside
-    title = f"{model}: where an image's time goes, ms, {ENSEMBLE} at {inside.clients} clients"
-    table = _table(title, "", *STEP_COLUMNS[:-1], "images a batch", "CPU")
+    title = f"{model}: where an image's ms go at {inside.clients} clients, and images in a batch"
+    table = _table(title, "", *STEP_COLUMNS[:-1], "batch", "CPU ms")
     for step in inside.steps:
         numbers = (figures[step_figure(step, name)] for name in STEP_COLUMNS)
         table.add_row(step, *(f"{number:.2f}" for number in numbers), _cpu(figures, step))
@@ -109,6 +106,7 @@ def _overload(model: str, figures: Figures) -> Table:
 
 def _table(title: str, *columns: str) -> Table:
     table = Table(*columns, title=title, title_justify="left", box=box.SIMPLE_HEAD)
+    table.columns[0].no_wrap = True
     for column in table.columns[1:]:
         column.justify = "right"
     return table

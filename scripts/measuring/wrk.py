@@ -21,7 +21,7 @@ WARM_UP = 1 / 8  # of a turn, before it
 MIN_WARM_UP_SECONDS = 0.25
 MEAN_PAUSE_MS = 250
 SPARE_CONNECTIONS = 64  # for images under way while the others pause
-SPARE_FILES = 64
+MOST_FILES, SPARE_FILES = 65_536, 64
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,9 @@ class Request:
 class Wrk:
     """The executable of this machine, asking a server at HOST:PORT over HTTP.
 
+    Makes room for its connections in this process's limit of open files, which a server that is
+    started later inherits.
+
     Raises:
         ServerError: it is not installed.
     """
@@ -45,6 +48,7 @@ class Wrk:
         if not executable:
             raise ServerError(f"the load generator wrk is not installed; run: {INSTALL}")
         self._executable = executable
+        self._files = _allow_files()
         self._address = address
 
     def closed_loop(self, request: Request, *, clients: int, seconds: float) -> Load:
@@ -100,7 +104,9 @@ class Wrk:
         seconds: float,
         pause_ms: int = 0,
     ) -> dict[str, Any]:
-        _allow_files(connections + threads + SPARE_FILES)
+        needed = connections + SPARE_FILES
+        if needed > self._files:
+            raise ServerError(f"{connections} connections are too many; run: ulimit -n {needed}")
         # wrk takes whole seconds only.
         whole = math.ceil(seconds + max(MIN_WARM_UP_SECONDS, WARM_UP * seconds))
         warm_up = whole - seconds
@@ -132,14 +138,10 @@ def parse(stdout: str, stderr: str) -> dict[str, Any]:
     return figures
 
 
-def _allow_files(number: int) -> None:
-    """Let child processes open so many files.
-
-    Raises:
-        ServerError: the machine does not allow it.
-    """
+def _allow_files() -> int:
+    """Let processes that are started from now on open many files; return how many."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != resource.RLIM_INFINITY and number > soft:
-        if hard != resource.RLIM_INFINITY and number > hard:
-            raise ServerError(f"{number} connections are needed; allow them: ulimit -n {number}")
-        resource.setrlimit(resource.RLIMIT_NOFILE, (number, hard))
+    limits = [each for each in (hard, MOST_FILES) if each != resource.RLIM_INFINITY]
+    most = max(soft, min(limits))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+    return most
