@@ -1,5 +1,6 @@
 """One model's turns in a round: with no server, with every number of clients, with too many."""
 
+import statistics
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -88,7 +89,7 @@ class Bench:
     def turns(self) -> int:
         """How often a round calls `advance`."""
         protocols = 2 if self._target.perf_analyzer else 1
-        return 5 + 2 * protocols * len(self._settings.clients)
+        return 7 + 2 * protocols * len(self._settings.clients)
 
     @property
     def observed(self) -> int:
@@ -97,22 +98,26 @@ class Bench:
         return max(few, default=min(self._settings.clients))
 
     def round(self, advance: Advance) -> Round:
-        """Measure everything once. The limit is the mean of its turns before and after."""
-        seconds = self._settings.seconds
-        before = self._workers.measure(seconds=seconds)
-        advance("limit")
-        alone = self._workers.measure(seconds=seconds, alone=True)
+        """Measure everything once. The limit is the mean of its turns among the others."""
+        alone = self._workers.measure(seconds=self._settings.seconds, alone=True)
         advance("one worker alone")
+        limits = [self._limit(advance)]
         loads = {MODEL_ONLY: self._sweep(MODEL_ONLY, advance)}
+        limits.append(self._limit(advance))
         loads[ENSEMBLE], inside = self._look_inside(advance)
+        limits.append(self._limit(advance))
         loads |= self._over_grpc(advance)
         overload = self._overload(max(load.rate for load in loads[ENSEMBLE]))
         advance("overload")
         large = photograph.measure(self._large, self._subject.recipe)
         advance("large photograph")
-        after = self._workers.measure(seconds=seconds)
+        limits.append(self._limit(advance))
+        return Round(mean(limits), alone, loads, inside, overload, large)
+
+    def _limit(self, advance: Advance) -> Bare:
+        limit = self._workers.measure(seconds=self._settings.seconds)
         advance("limit")
-        return Round(mean(before, after), alone, loads, inside, overload, large)
+        return limit
 
     def _sweep(
         self, what: str, advance: Advance, clients: Sequence[int] | None = None
@@ -189,7 +194,8 @@ class Bench:
         return overload
 
 
-def mean(one: Bare, other: Bare) -> Bare:
-    """Put two turns of the same workers together."""
+def mean(turns: Sequence[Bare]) -> Bare:
+    """Put turns of the same workers together."""
     names = ("rate", "graph_rate", "p50", "imaging_ms")
-    return replace(one, **{name: (getattr(one, name) + getattr(other, name)) / 2 for name in names})
+    means = {name: statistics.fmean(getattr(each, name) for each in turns) for name in names}
+    return replace(turns[0], **means)

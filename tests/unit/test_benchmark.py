@@ -229,7 +229,7 @@ def test_workers_are_put_together() -> None:
 
 def test_the_limit_of_a_round_is_the_mean_of_its_turns() -> None:
     one, other = Bare(2, 10.0, 20.0, 4.0, 1.0), Bare(2, 30.0, 40.0, 8.0, 2.0)
-    assert rounds.mean(one, other) == Bare(2, 20.0, 30.0, 6.0, 1.5)
+    assert rounds.mean([one, other]) == Bare(2, 20.0, 30.0, 6.0, 1.5)
 
 
 def test_cpu_time_is_told_by_part_of_the_server() -> None:
