@@ -99,11 +99,11 @@ class Bench:
 
     def round(self, advance: Advance) -> Round:
         """Measure everything once. The limit is the mean of its turns among the others."""
-        alone = self._workers.measure(seconds=self._settings.seconds, alone=True)
-        advance("one worker alone")
         limits = [self._limit(advance)]
         loads = {MODEL_ONLY: self._sweep(MODEL_ONLY, advance)}
         limits.append(self._limit(advance))
+        alone = self._workers.measure(seconds=self._settings.seconds, alone=True)
+        advance("one worker alone")
         loads[ENSEMBLE], inside = self._look_inside(advance)
         limits.append(self._limit(advance))
         loads |= self._over_grpc(advance)
@@ -196,6 +196,10 @@ class Bench:
 
 def mean(turns: Sequence[Bare]) -> Bare:
     """Put turns of the same workers together."""
-    names = ("rate", "graph_rate", "p50", "imaging_ms")
-    means = {name: statistics.fmean(getattr(each, name) for each in turns) for name in names}
-    return replace(turns[0], **means)
+    return replace(
+        turns[0],
+        rate=statistics.fmean(each.rate for each in turns),
+        graph_rate=statistics.fmean(each.graph_rate for each in turns),
+        p50=statistics.fmean(each.p50 for each in turns),
+        imaging_ms=statistics.fmean(each.imaging_ms for each in turns),
+    )
