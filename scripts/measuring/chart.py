@@ -25,7 +25,7 @@ def draw(report: Report, file: Path) -> None:
         _throughput(throughput, report, model, figures)
         _latency(latency, report, model, figures)
     cores, cpu = report.machine.cores, report.machine.cpu
-    figure.suptitle(f"{cores} × {cpu}, median of rounds: {report.settings.rounds}")
+    figure.suptitle(f"{cores} x {cpu}, rounds: {report.settings.rounds}")
     figure.tight_layout()
     figure.savefig(file, dpi=DOTS_PER_INCH, format="png")
     plt.close(figure)
