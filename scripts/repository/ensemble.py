@@ -73,7 +73,7 @@ def preprocess_part(classifier: Classifier) -> Part:
         inputs=(Tensor("IMAGE", "TYPE_STRING", (1,)),),
         outputs=(_pixels(classifier),),
         batching=Batching(STEP_BATCH, tuning.queue),
-        parameters={"recipe": classifier.recipe.to_json(), "nice": str(tuning.preprocess_nice)},
+        parameters={"recipe": classifier.recipe.to_json()},
         instances=tuning.preprocess_instances,
         on_cpu=True,
     )

@@ -19,8 +19,6 @@ CPU_BATCH = 2
 # Requests that wait at a step, about a second of them, before others are refused.
 CPU_QUEUE = 64
 GPU_QUEUE = 512
-# On a CPU the graphs come first, so that what has been decoded is also finished.
-CPU_NICE = 10
 
 
 def cores() -> int:
@@ -70,11 +68,6 @@ class Tuning:
     def queue(self) -> int:
         """Requests that wait at a step at most."""
         return CPU_QUEUE if self.is_cpu else GPU_QUEUE
-
-    @property
-    def preprocess_nice(self) -> int:
-        """How far decoding stands back for everything else, from 0 to 19."""
-        return CPU_NICE if self.is_cpu else 0
 
     def __str__(self) -> str:
         if not self.is_cpu:
