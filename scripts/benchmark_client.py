@@ -1,7 +1,6 @@
 """`python -m scripts.benchmark_client`: what the Python client costs, beside a C++ one."""
 
 import argparse
-import io
 import itertools
 import sys
 import time
@@ -9,16 +8,16 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from PIL import Image
 from rich import box
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from client import SAMPLE, Classifier
+from client import Classifier
 from scripts import cli
 from scripts.embedded import ServerError
 from scripts.measuring import Comparison, PerfAnalyzer, Variant
+from scripts.measuring.pictures import picture
 
 EXAMPLES = """\
   python -m scripts.benchmark_client --perf-analyzer build/perf/bin/perf_analyzer
@@ -96,21 +95,6 @@ def benchmark(options: argparse.Namespace) -> int:
         pass
     console.print(table(comparisons))
     return 0
-
-
-def picture(size: str, file_format: str) -> bytes:
-    """Encode the sample photograph in another size.
-
-    Raises:
-        ServerError: the size or the format is none.
-    """
-    buffer = io.BytesIO()
-    try:
-        width, height = map(int, size.split("x"))
-        Image.open(SAMPLE).resize((width, height)).save(buffer, file_format)
-    except (ValueError, KeyError) as error:
-        raise ServerError(f"no picture of {size} as {file_format} can be made: {error}") from error
-    return buffer.getvalue()
 
 
 def table(comparisons: list[Comparison]) -> Table:

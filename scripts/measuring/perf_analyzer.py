@@ -6,18 +6,43 @@ import os
 import re
 import subprocess
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 
 from scripts.embedded import ServerError
 from scripts.embedded.installation import find, prepend
+from scripts.measuring.figures import Load
 
 INSTALL = (
     "pip install --no-deps --only-binary=:all: --platform manylinux1_x86_64 "
     "--target build/perf tritonclient==2.51.0"
 )
 THROUGHPUT = re.compile(r"^ *Throughput: (?P<rate>[\d.]+) infer/sec", re.MULTILINE)
+PERCENTILE = r"^ *p{} latency: (?P<microseconds>\d+) usec"
+# It measures in windows, three at the least, until they agree: here any three do. (Told how many
+# requests to send, it rounds the time that they took up to whole seconds.)
+WINDOWS, ANY = 3, "999"
 # What it links to, and what the embedded Triton's wheel calls the same libraries.
 LIBRARIES = {"libb64.so.0d": "libb64-*.so.0d", "libcudart.so.12": "libcudart-*.so.12*"}
+
+
+@dataclass(frozen=True)
+class Input:
+    """A tensor to send: its name, its bytes as Triton takes them, and its shape but the batch."""
+
+    name: str
+    data: bytes
+    shape: tuple[int, ...]
+
+    @classmethod
+    def image(cls, image: bytes) -> "Input":
+        """An encoded image for an ensemble: its length, and it."""
+        return cls("IMAGE", len(image).to_bytes(4, "little") + image, (1,))
+
+    def to_json(self) -> str:
+        """Write what `--input-data` reads."""
+        encoded = base64.b64encode(self.data).decode()
+        return json.dumps({"data": [{self.name: {"b64": encoded, "shape": self.shape}}]})
 
 
 class PerfAnalyzer:
@@ -42,32 +67,55 @@ class PerfAnalyzer:
         Raises:
             ServerError: it fails; its own words say why.
         """
+        how = ("--request-count", str(count))
+        return self._run(model, address, Input.image(image), concurrency, how).rate
+
+    def load(
+        self, model: str, address: str, what: Input, *, concurrency: int, seconds: float
+    ) -> Load:
+        """Send a tensor over gRPC for some seconds, so many at a time, and tell how it went.
+
+        Raises:
+            ServerError: it fails; its own words say why.
+        """
+        milliseconds = round(1000 * seconds / WINDOWS)
+        how = (
+            *("--measurement-interval", str(milliseconds), "--max-trials", str(WINDOWS)),
+            *("--stability-percentage", ANY),
+        )
+        return self._run(model, address, what, concurrency, how)
+
+    def _run(
+        self, model: str, address: str, what: Input, concurrency: int, how: tuple[str, ...]
+    ) -> Load:
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
             data = folder / "data.json"
-            data.write_text(_input_data(image))
+            data.write_text(what.to_json())
             command = [
                 str(self._executable),
                 *("-m", model, "-i", "grpc", "-u", address, "-b", "1"),
-                *("--input-data", str(data)),
-                *("--concurrency-range", str(concurrency), "--request-count", str(count)),
+                *("--input-data", str(data), "--concurrency-range", str(concurrency), *how),
             ]
             environment = _environment(folder)
             result = subprocess.run(
                 command, env=environment, capture_output=True, text=True, check=False
             )
-        found = THROUGHPUT.search(result.stdout)
-        if result.returncode or not found:
+        load = parse(result.stdout, concurrency)
+        if result.returncode or not load:
             said = (result.stderr.strip() or result.stdout.strip()).splitlines()
             raise ServerError(f"perf_analyzer failed: {said[-1] if said else 'it says nothing'}")
-        return float(found["rate"])
+        return load
 
 
-def _input_data(image: bytes) -> str:
-    """Write an image as the BYTES element that perf_analyzer sends: its length, and it."""
-    element = len(image).to_bytes(4, "little") + image
-    encoded = base64.b64encode(element).decode()
-    return json.dumps({"data": [{"IMAGE": {"b64": encoded, "shape": [1]}}]})
+def parse(stdout: str, concurrency: int) -> Load | None:
+    """Read what it prints, if that has a throughput and the latencies."""
+    rate = THROUGHPUT.search(stdout)
+    p50, p99 = (re.search(PERCENTILE.format(each), stdout, re.MULTILINE) for each in (50, 99))
+    if not (rate and p50 and p99):
+        return None
+    p50_ms, p99_ms = (int(each["microseconds"]) / 1000 for each in (p50, p99))
+    return Load(concurrency, float(rate["rate"]), p50_ms, p99_ms)
 
 
 def _environment(folder: Path) -> dict[str, str]:

@@ -12,6 +12,7 @@ from tests.conftest import ROOT
 
 COMMANDS = [
     "client.classify",
+    "scripts.benchmark",
     "scripts.benchmark_client",
     "scripts.build_repository",
     "scripts.demo",

@@ -1,0 +1,50 @@
+"""Where it was measured."""
+
+import os
+import re
+import shutil
+import subprocess
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+PACKAGES = ("onnxruntime", "pillow", "numpy")
+CPU_INFO = Path("/proc/cpuinfo")
+ROOT = Path(__file__).parents[2]
+
+
+@dataclass(frozen=True)
+class Machine:
+    """The CPU, the cores that this process may use, and the versions of what matters.
+
+    `commit` is that of the checkout, None where there is none.
+    """
+
+    cpu: str
+    cores: int
+    versions: dict[str, str]
+    commit: str | None
+
+
+def this(triton: str) -> Machine:
+    """Describe this machine, with the version of the Triton that is measured."""
+    return Machine(
+        cpu=_cpu(),
+        cores=len(os.sched_getaffinity(0)),
+        versions={name: version(name) for name in PACKAGES} | {"triton": triton},
+        commit=_commit(),
+    )
+
+
+def _cpu() -> str:
+    found = re.search(r"^model name\s*:\s*(.+)$", CPU_INFO.read_text(), re.MULTILINE)
+    return found[1] if found else "unknown"
+
+
+def _commit() -> str | None:
+    git = shutil.which("git")
+    if not git:
+        return None
+    command = [git, "-C", str(ROOT), "rev-parse", "HEAD"]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    return result.stdout.strip() if result.returncode == 0 else None

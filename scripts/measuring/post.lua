@@ -1,0 +1,128 @@
+-- Posts one body again and again, and tells how the answers came.
+--
+-- Arguments: BODY_FILE HEADER_LENGTH WARM_UP_SECONDS MEAN_PAUSE_MS
+--
+-- HEADER_LENGTH goes into Inference-Header-Content-Length. Connections pause for a random time of
+-- MEAN_PAUSE_MS in the mean before each request; at 0 they do not. Answers of the first
+-- WARM_UP_SECONDS are not counted.
+--
+-- The hooks do not know the connection they are called for. A request is told from the others by
+-- the id in its JSON header, PLACEHOLDER in the body, which comes back in the answer and in a
+-- refusal; without one, each thread must have one connection only.
+
+local ffi = require("ffi")
+ffi.cdef [[
+typedef struct { long seconds; long nanoseconds; } moment;
+int clock_gettime(int clock, moment *now);
+]]
+
+local PLACEHOLDER = "id-00000000"
+local MONOTONIC = 1
+local OK, UNAVAILABLE = 200, 503
+
+local moment = ffi.new("moment")
+local threads = {}
+local sent = {}
+
+-- Global, since done() asks each thread for them: milliseconds of each answer and refusal.
+answered, refusals, refused, failed, said = {}, {}, 0, 0, ""
+first, last, begun = 0, 0, 0
+
+local function milliseconds()
+   ffi.C.clock_gettime(MONOTONIC, moment)
+   return tonumber(moment.seconds) * 1e3 + tonumber(moment.nanoseconds) / 1e6
+end
+
+function setup(thread)
+   table.insert(threads, thread)
+end
+
+function init(args)
+   local file = assert(io.open(args[1], "rb"))
+   local body = file:read("*a")
+   file:close()
+   wrk.method, wrk.body = "POST", body
+   wrk.headers["Inference-Header-Content-Length"] = args[2]
+   warm_up = tonumber(args[3]) * 1e3
+   local pause = tonumber(args[4])
+   if pause > 0 then
+      delay = function() return math.random(0, 2 * pause) end
+   end
+   local whole = wrk.format()
+   local from, to = whole:find(PLACEHOLDER, 1, true)
+   if from then
+      before, after, serial = whole:sub(1, from - 1), whole:sub(to + 1), 0
+   end
+   fixed = whole
+end
+
+function request()
+   local now = milliseconds()
+   if begun == 0 then begun = now end
+   if not serial then
+      sent.only = now
+      return fixed
+   end
+   serial = serial + 1
+   local id = string.format("id-%08d", serial)
+   sent[id] = now
+   return before .. id .. after
+end
+
+function response(status, headers, body)
+   local now = milliseconds()
+   local id = serial and body:match("id%-%d+") or "only"
+   local since = sent[id]
+   sent[id] = nil
+   if status ~= OK and said == "" then
+      said = status .. " " .. body:sub(1, 300)
+   end
+   if now < begun + warm_up then return end
+   if status == OK and since then
+      if #answered == 0 then first = now end
+      last = now
+      table.insert(answered, now - since)
+   elseif status == UNAVAILABLE then
+      refused = refused + 1
+      if since then table.insert(refusals, now - since) end
+   else
+      failed = failed + 1
+   end
+end
+
+local function percentile(sorted, share)
+   if #sorted == 0 then return "null" end
+   return string.format("%.4f", sorted[math.max(1, math.ceil(share * #sorted))])
+end
+
+-- The time between a thread's first answer and its last holds one answer less than there are:
+-- what was under way when the count began and when it ended is in neither.
+local function rate(thread, count, seconds)
+   local span = (thread:get("last") - thread:get("first")) / 1e3
+   if count > 1 and span > 0 then return (count - 1) / span end
+   return count / seconds
+end
+
+function done(summary)
+   local all, no, refusals_seen, others, reason, per_second = {}, {}, 0, 0, "", 0
+   local seconds = summary.duration / 1e6 - threads[1]:get("warm_up") / 1e3
+   for _, thread in ipairs(threads) do
+      local answers = thread:get("answered")
+      per_second = per_second + rate(thread, #answers, seconds)
+      for _, each in ipairs(answers) do table.insert(all, each) end
+      for _, each in ipairs(thread:get("refusals")) do table.insert(no, each) end
+      refusals_seen = refusals_seen + thread:get("refused")
+      others = others + thread:get("failed")
+      if reason == "" then reason = thread:get("said") end
+   end
+   local errors = summary.errors
+   others = others + errors.connect + errors.read + errors.write + errors.timeout
+   table.sort(all)
+   table.sort(no)
+   io.write(string.format(
+      '{"seconds": %.3f, "rate": %.4f, "answered": %d, "p50": %s, "p99": %s, "refused": %d, ' ..
+      '"refusal_p50": %s, "failed": %d, "said": "%s"}\n',
+      seconds, per_second, #all, percentile(all, 0.5), percentile(all, 0.99), refusals_seen,
+      percentile(no, 0.5), others, reason:gsub('[%c"\\]+', " ")
+   ))
+end
