@@ -65,9 +65,18 @@ class Tuning:
         return CPU_BATCH if self.is_cpu else None
 
     @property
-    def queue(self) -> int:
-        """Requests that wait at a step at most."""
+    def preprocess_queue(self) -> int:
+        """Requests that wait to be decoded at most."""
         return CPU_QUEUE if self.is_cpu else GPU_QUEUE
+
+    @property
+    def graph_queue(self) -> int | None:
+        """Requests that wait for a graph at most.
+
+        With a bound Triton prepares no batch ahead, and the cores wait for it. None is needed where
+        each core has a graph of its own: decoding stands back for them.
+        """
+        return None if self.graph_threads == 1 else self.preprocess_queue
 
     def __str__(self) -> str:
         if not self.is_cpu:

@@ -112,10 +112,23 @@ def test_a_gpu_takes_whole_queues(graph: Path, repository: Path) -> None:
     assert [group.count for group in decoding.instance_group] == [12]
 
 
-@pytest.mark.parametrize("part", ["birds_preprocess", "birds_pixels", "birds_onnx"])
-def test_no_queue_grows_without_end(graph: Path, repository: Path, part: str) -> None:
-    builder.add(repository, sources.from_file(graph, "birds"))
-    assert config(repository, part).dynamic_batching.default_queue_policy.max_queue_size == 64
+@pytest.mark.parametrize(
+    ("tuning", "decoding", "graph_queue"),
+    [
+        (Tuning("cpu", "throughput", cores=2), 64, 0),
+        (Tuning("cpu", "throughput", cores=64), 64, 64),
+        (Tuning("cpu", "latency", cores=2), 64, 64),
+        (Tuning("gpu"), 512, 512),
+    ],
+)
+def test_a_queue_has_a_bound_where_nothing_else_keeps_it_short(
+    graph: Path, repository: Path, tuning: Tuning, decoding: int, graph_queue: int
+) -> None:
+    builder.add(repository, sources.from_file(graph, "birds"), tuning=tuning)
+    bounds = {"birds_preprocess": decoding, "birds_pixels": graph_queue, "birds_onnx": graph_queue}
+    for part, bound in bounds.items():
+        policy = config(repository, part).dynamic_batching.default_queue_policy
+        assert policy.max_queue_size == bound
 
 
 def test_what_is_all_but_finished_is_never_refused(graph: Path, repository: Path) -> None:
