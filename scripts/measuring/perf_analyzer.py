@@ -19,8 +19,8 @@ INSTALL = (
 )
 THROUGHPUT = re.compile(r"^ *Throughput: (?P<rate>[\d.]+) infer/sec", re.MULTILINE)
 PERCENTILE = r"^ *p{} latency: (?P<microseconds>\d+) usec"
-# It measures in windows, three at the least, until they agree: here any three do. (Told how many
-# requests to send, it rounds the time that they took up to whole seconds.)
+MEAN = re.compile(r"^ *Avg latency: (?P<microseconds>\d+) usec", re.MULTILINE)
+# It measures in windows, three at the least, until they agree: here any three do.
 WINDOWS, ANY = 3, "999"
 # What it links to, and what the embedded Triton's wheel calls the same libraries.
 LIBRARIES = {"libb64.so.0d": "libb64-*.so.0d", "libcudart.so.12": "libcudart-*.so.12*"}
@@ -64,11 +64,15 @@ class PerfAnalyzer:
     ) -> float:
         """Send an encoded image so many times over gRPC and return the images per second.
 
+        That is how many are under way over how long one is (Little's law): told a number of
+        requests, it rounds the time that all of them took up to whole seconds.
+
         Raises:
             ServerError: it fails; its own words say why.
         """
         how = ("--request-count", str(count))
-        return self._run(model, address, Input.image(image), concurrency, how).rate
+        said = self._run(model, address, Input.image(image), concurrency, how)
+        return 1e6 * concurrency / int(_found(MEAN, said)["microseconds"])
 
     def load(
         self, model: str, address: str, what: Input, *, concurrency: int, seconds: float
@@ -83,11 +87,11 @@ class PerfAnalyzer:
             *("--measurement-interval", str(milliseconds), "--max-trials", str(WINDOWS)),
             *("--stability-percentage", ANY),
         )
-        return self._run(model, address, what, concurrency, how)
+        return parse(self._run(model, address, what, concurrency, how), concurrency)
 
     def _run(
         self, model: str, address: str, what: Input, concurrency: int, how: tuple[str, ...]
-    ) -> Load:
+    ) -> str:
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
             data = folder / "data.json"
@@ -101,21 +105,31 @@ class PerfAnalyzer:
             result = subprocess.run(
                 command, env=environment, capture_output=True, text=True, check=False
             )
-        load = parse(result.stdout, concurrency)
-        if result.returncode or not load:
-            said = (result.stderr.strip() or result.stdout.strip()).splitlines()
-            raise ServerError(f"perf_analyzer failed: {said[-1] if said else 'it says nothing'}")
-        return load
+        if result.returncode:
+            raise _failure(result.stderr.strip() or result.stdout)
+        return result.stdout
 
 
-def parse(stdout: str, concurrency: int) -> Load | None:
-    """Read what it prints, if that has a throughput and the latencies."""
-    rate = THROUGHPUT.search(stdout)
-    p50, p99 = (re.search(PERCENTILE.format(each), stdout, re.MULTILINE) for each in (50, 99))
-    if not (rate and p50 and p99):
-        return None
-    p50_ms, p99_ms = (int(each["microseconds"]) / 1000 for each in (p50, p99))
-    return Load(concurrency, float(rate["rate"]), p50_ms, p99_ms)
+def parse(stdout: str, concurrency: int) -> Load:
+    """Read the throughput and the latencies that it prints.
+
+    Raises:
+        ServerError: they are not there; its last line may say why.
+    """
+    patterns = (re.compile(PERCENTILE.format(each), re.MULTILINE) for each in (50, 99))
+    p50, p99 = (int(_found(each, stdout)["microseconds"]) / 1000 for each in patterns)
+    return Load(concurrency, float(_found(THROUGHPUT, stdout)["rate"]), p50, p99)
+
+
+def _found(pattern: re.Pattern[str], stdout: str) -> re.Match[str]:
+    if found := pattern.search(stdout):
+        return found
+    raise _failure(stdout)
+
+
+def _failure(said: str) -> ServerError:
+    lines = said.strip().splitlines()
+    return ServerError(f"perf_analyzer failed: {lines[-1] if lines else 'it says nothing'}")
 
 
 def _environment(folder: Path) -> dict[str, str]:

@@ -193,7 +193,8 @@ def test_where_there_is_no_wrk_it_says_how_to_get_it(
 
 def test_perf_analyzers_figures_are_read_in_milliseconds() -> None:
     assert perf_analyzer.parse(PERF_ANALYZER, 8) == Load(8, 163.742, 48.785, 82.361)
-    assert perf_analyzer.parse(PERF_ANALYZER.replace("p99", "p98"), 8) is None
+    with pytest.raises(ServerError, match="perf_analyzer failed"):
+        perf_analyzer.parse(PERF_ANALYZER.replace("p99", "p98"), 8)
 
 
 def statistics(count: int, executions: int) -> dict[str, object]:
