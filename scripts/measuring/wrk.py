@@ -20,7 +20,7 @@ TIMEOUT_SECONDS = 30
 WARM_UP = 1 / 8  # of a turn, before it
 MIN_WARM_UP_SECONDS = 0.25
 MEAN_PAUSE_MS = 250
-SPARE_CONNECTIONS = 80  # for those whose images wait in the server while the others pause
+SPARE_CONNECTIONS = 128  # for those whose images wait in the server while the others pause
 MOST_FILES, SPARE_FILES = 65_536, 64
 
 
