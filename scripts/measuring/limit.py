@@ -1,7 +1,6 @@
 """What the machine can do without a server: worker processes that do nothing but the work."""
 
 import multiprocessing
-import os
 import signal
 import statistics
 import time
@@ -12,12 +11,13 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 
 from scripts.embedded import ServerError
 from scripts.measuring.figures import Bare
+from scripts.measuring.graphs import single_threaded
 from scripts.repository.steps.preprocess import imaging
 from scripts.repository.steps.preprocess.recipe import Recipe
+from scripts.repository.tuning import cores
 
 STOP_SECONDS = 10
 WARM_UP_IMAGES = 3
@@ -52,7 +52,7 @@ class Workers:
 
     def __enter__(self) -> "Workers":
         context = multiprocessing.get_context("spawn")
-        for _ in os.sched_getaffinity(0):
+        for _ in range(cores()):
             ours, theirs = context.Pipe()
             process = context.Process(target=_work, args=(theirs, *self._arguments), daemon=True)
             process.start()
@@ -114,11 +114,7 @@ def _work(pipe: Connection, graph: Path, recipe: Recipe, image: bytes) -> None:
 
 class _Worker:
     def __init__(self, graph: Path, recipe: Recipe, image: bytes) -> None:
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = options.inter_op_num_threads = 1
-        self._session = onnxruntime.InferenceSession(
-            graph, options, providers=["CPUExecutionProvider"]
-        )
+        self._session = single_threaded(graph)
         self._input = self._session.get_inputs()[0].name
         self._recipe = recipe
         self._image = image

@@ -1,12 +1,13 @@
 """Where it was measured."""
 
-import os
 import re
 import shutil
 import subprocess
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+
+from scripts.repository.tuning import cores
 
 PACKAGES = ("onnxruntime", "pillow", "numpy")
 CPU_INFO = Path("/proc/cpuinfo")
@@ -30,7 +31,7 @@ def this(triton: str) -> Machine:
     """Describe this machine, with the version of the Triton that is measured."""
     return Machine(
         cpu=_cpu(),
-        cores=len(os.sched_getaffinity(0)),
+        cores=cores(),
         versions={name: version(name) for name in PACKAGES} | {"triton": triton},
         commit=_commit(),
     )

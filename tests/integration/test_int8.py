@@ -1,6 +1,5 @@
 """INT8 classifiers, built with the command and served, beside FP32."""
 
-import json
 import os
 import subprocess
 import sys
@@ -18,7 +17,7 @@ from tests.files import contents
 from tests.graphs import CLASSES, convolved
 from tests.images import fill, mixed_sizes
 from tests.integration.conftest import HASTE, url
-from tests.integration.test_own_model import PHOTOS
+from tests.integration.test_own_model import PHOTOS, assert_named_rightly
 
 COMMAND = [sys.executable, "-m", "scripts.build_repository"]
 
@@ -117,7 +116,4 @@ def squeezenet(
 def test_a_real_model_names_the_photographs_rightly(
     squeezenet: EmbeddedServer, protocol: str, shared_assets: Path, photo: str
 ) -> None:
-    right = json.loads((shared_assets / "photos" / "labels.json").read_text())[photo]
-    with Classifier(url(squeezenet, protocol), model="squeezenet") as classifier:
-        top = classifier.image(shared_assets / "photos" / photo).top
-    assert top.label.split()[0] in right
+    assert_named_rightly(squeezenet, protocol, shared_assets / "photos" / photo)

@@ -29,14 +29,19 @@ def squeezenet(
         yield server
 
 
+def assert_named_rightly(server: EmbeddedServer, protocol: str, photo: Path) -> None:
+    """SqueezeNet's best class of a photograph is one of those that are right for it."""
+    right = json.loads(photo.with_name("labels.json").read_text())[photo.name]
+    with Classifier(url(server, protocol), model="squeezenet") as classifier:
+        top = classifier.image(photo).top
+    assert top.label.split()[0] in right
+
+
 @pytest.mark.parametrize("photo", PHOTOS)
 def test_it_names_the_photographs_rightly(
     squeezenet: EmbeddedServer, protocol: str, shared_assets: Path, photo: str
 ) -> None:
-    right = json.loads((shared_assets / "photos" / "labels.json").read_text())[photo]
-    with Classifier(url(squeezenet, protocol), model="squeezenet") as classifier:
-        top = classifier.image(shared_assets / "photos" / photo).top
-    assert top.label.split()[0] in right
+    assert_named_rightly(squeezenet, protocol, shared_assets / "photos" / photo)
 
 
 @pytest.mark.parametrize("number", range(3))

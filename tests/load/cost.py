@@ -38,9 +38,9 @@ wrk.headers["Inference-Header-Content-Length"] = "0"
 
 @dataclass(frozen=True)
 class Cost:
-    """Requests per second, if known, and the generator's CPU time for each in milliseconds."""
+    """Requests per second, and the generator's CPU time for each in milliseconds."""
 
-    rate: float | None
+    rate: float
     milliseconds: float
 
 
@@ -91,11 +91,10 @@ def compare(options: argparse.Namespace) -> int:
             costs[name].append(measure())
     print(f"{options.model}, {options.users} at a time, JPEG of {SIZE[0]}x{SIZE[1]}")
     for name, each in costs.items():
-        rates = [cost.rate for cost in each if cost.rate is not None]
-        rate = f"{statistics.median(rates):.0f}" if rates else "-"
+        rate = statistics.median(cost.rate for cost in each)
         spent = [cost.milliseconds for cost in each]
         print(
-            f"{name:15} {rate:>7} requests/s  "
+            f"{name:15} {rate:>7.0f} requests/s  "
             f"{statistics.median(spent):.3f} ms CPU each ({min(spent):.3f} to {max(spent):.3f})"
         )
     return 0
@@ -148,9 +147,8 @@ def _perf_analyzer(options: argparse.Namespace, analyzer: PerfAnalyzer) -> Cost:
 
     count = int(run(20 * options.users) * options.seconds)
     before = _children()
-    run(count)
-    # Told how many requests to send, it rounds the time that they took up to whole seconds.
-    return Cost(None, 1000 * (_children() - before) / count)
+    rate = run(count)
+    return Cost(rate, 1000 * (_children() - before) / count)
 
 
 def _wrk(options: argparse.Namespace) -> Cost:
