@@ -27,6 +27,11 @@ class Load:
     p50: float
     p99: float
 
+    @property
+    def power(self) -> float:
+        """Images a second for each second that one takes, which here is `clients / rate`."""
+        return self.rate**2 / self.clients
+
 
 @dataclass(frozen=True)
 class Bare:
@@ -75,7 +80,7 @@ class Inside:
 
 @dataclass(frozen=True)
 class Overload:
-    """A turn with several times as many images offered as can be answered.
+    """A turn with more images offered than can be answered: several times as many as at the knee.
 
     `offered` and `rate`, of those answered, are in images a second. `refused` is the share that got
     503, `failed` the share that got anything else or no answer. `p50`, `p99` and `refusal_p50` are

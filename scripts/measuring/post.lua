@@ -1,10 +1,10 @@
 -- Posts one body again and again, and tells how the answers came.
 --
--- Arguments: BODY_FILE HEADER_LENGTH WARM_UP_SECONDS MEAN_PAUSE_MS
+-- Arguments: BODY_FILE HEADER_LENGTH WARM_UP_SECONDS RATE
 --
--- HEADER_LENGTH goes into Inference-Header-Content-Length. Connections pause for a random time of
--- MEAN_PAUSE_MS in the mean before each request; at 0 they do not. Answers of the first
--- WARM_UP_SECONDS are not counted.
+-- HEADER_LENGTH goes into Inference-Header-Content-Length. A thread sends RATE requests a second at
+-- random times (a Poisson process), each by a connection that is free; at 0 a connection sends its
+-- next one when it has its answer. Answers of the first WARM_UP_SECONDS are not counted.
 --
 -- The hooks do not know the connection they are called for. A request is told from the others by
 -- the id in its JSON header, PLACEHOLDER in the body, which comes back in the answer and in a
@@ -22,6 +22,7 @@ local OK, UNAVAILABLE = 200, 503
 
 local moment = ffi.new("moment")
 local threads = {}
+local due = 0
 local sent = {}
 
 -- Global, since done() asks each thread for them: milliseconds of each answer and refusal.
@@ -31,6 +32,13 @@ first, last, begun = 0, 0, 0
 local function milliseconds()
    ffi.C.clock_gettime(MONOTONIC, moment)
    return tonumber(moment.seconds) * 1e3 + tonumber(moment.nanoseconds) / 1e6
+end
+
+-- Gives a connection the next moment to send at. What none was free for is not sent later.
+local function until_due(mean_gap)
+   local now = milliseconds()
+   due = math.max(due, now) - mean_gap * math.log(1 - math.random())
+   return due - now
 end
 
 function setup(thread)
@@ -44,9 +52,9 @@ function init(args)
    wrk.method, wrk.body = "POST", body
    wrk.headers["Inference-Header-Content-Length"] = args[2]
    warm_up = tonumber(args[3]) * 1e3
-   local pause = tonumber(args[4])
-   if pause > 0 then
-      delay = function() return math.random(0, 2 * pause) end
+   local rate = tonumber(args[4])
+   if rate > 0 then
+      delay = function() return until_due(1e3 / rate) end
    end
    local whole = wrk.format()
    local from, to = whole:find(PLACEHOLDER, 1, true)

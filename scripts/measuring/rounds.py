@@ -28,7 +28,7 @@ from scripts.measuring.wrk import Wrk
 SIZE, QUALITY = "500x375", 91  # some 45 KB
 LARGE = "4000x3000"
 OBSERVED = 8  # clients while the server's insides are looked at
-OVERLOAD = 4  # times the peak
+OVERLOAD = 4  # times the images/s of the knee
 GRPC = "{} over gRPC"
 
 Advance = Callable[[str], None]
@@ -107,7 +107,7 @@ class Bench:
         loads[ENSEMBLE], inside = self._look_inside(advance)
         limits.append(self._limit(advance))
         loads |= self._over_grpc(advance)
-        overload = self._overload(max(load.rate for load in loads[ENSEMBLE]))
+        overload = self._overload(knee(loads[ENSEMBLE]).rate)
         advance("overload")
         large = photograph.measure(self._large, self._subject.recipe)
         advance("large photograph")
@@ -186,12 +186,17 @@ class Bench:
             advance(f"{GRPC.format(what)}, {number} clients")
         return tuple(loads)
 
-    def _overload(self, peak: float) -> Overload:
+    def _overload(self, bearable: float) -> Overload:
         overload = self._target.wrk.open_loop(
-            self._told_apart, rate=OVERLOAD * peak, seconds=self._settings.seconds
+            self._told_apart, rate=OVERLOAD * bearable, seconds=self._settings.seconds
         )
         self._target.triton.settle(self._requests[ENSEMBLE])
         return overload
+
+
+def knee(loads: Sequence[Load]) -> Load:
+    """Find the load from which on more clients bring later answers rather than more of them."""
+    return max(loads, key=lambda load: load.power)
 
 
 def mean(turns: Sequence[Bare]) -> Bare:

@@ -19,8 +19,9 @@ INSTALL = "apt-get install wrk"
 TIMEOUT_SECONDS = 30
 WARM_UP = 1 / 8  # of a turn, before it
 MIN_WARM_UP_SECONDS = 0.25
-MEAN_PAUSE_MS = 250
-SPARE_CONNECTIONS = 128  # for those whose images wait in the server while the others pause
+# An open loop has connections for a quarter of a second's requests, and for 128 that wait.
+SPARE_SECONDS = 0.25
+SPARE_CONNECTIONS = 128
 MOST_FILES, SPARE_FILES = 65_536, 64
 
 
@@ -68,20 +69,17 @@ class Wrk:
         return Load(clients=clients, rate=said["rate"], p50=said["p50"], p99=said["p99"])
 
     def open_loop(self, request: Request, *, rate: float, seconds: float) -> Overload:
-        """Offer `rate` images a second, whether they are answered or not.
+        """Offer `rate` images a second at random times, whether they are answered or not.
 
-        Connections send after random pauses of 0 to 500 ms, and there are enough of them that
-        `rate` a second come out while answers are quick. A server that keeps all it gets waiting
-        holds up the connections, and gets less. Answers are told apart by the id that the request's
-        JSON header must have, so that the times are of answered images alone.
+        A server that keeps all it gets waiting holds up the connections in the end, and gets less.
+        Answers are told apart by the id that the request's JSON header must have, so that the times
+        are of answered images alone.
 
         Raises:
             ServerError: wrk itself failed.
         """
-        connections = round(rate * MEAN_PAUSE_MS / 1000) + SPARE_CONNECTIONS
-        said = self._run(
-            request, connections=connections, threads=1, seconds=seconds, pause_ms=MEAN_PAUSE_MS
-        )
+        connections = round(rate * SPARE_SECONDS) + SPARE_CONNECTIONS
+        said = self._run(request, connections=connections, threads=1, seconds=seconds, rate=rate)
         total = said["answered"] + said["refused"] + said["failed"]
         if not total:
             raise ServerError(f"{request.model} answered nothing at {rate:.0f} images/s")
@@ -102,7 +100,7 @@ class Wrk:
         connections: int,
         threads: int,
         seconds: float,
-        pause_ms: int = 0,
+        rate: float = 0,
     ) -> dict[str, Any]:
         needed = connections + SPARE_FILES
         if needed > self._files:
@@ -118,7 +116,7 @@ class Wrk:
                 *("-c", str(connections), "-t", str(threads), "-s", str(SCRIPT)),
                 *("-d", f"{whole}s", "--timeout", f"{TIMEOUT_SECONDS}s"),
                 f"http://{self._address}/v2/models/{request.model}/infer",
-                *("--", str(body), str(request.header_length), str(warm_up), str(pause_ms)),
+                *("--", str(body), str(request.header_length), str(warm_up), str(rate)),
             ]
             result = subprocess.run(command, capture_output=True, text=True, check=False)
         return parse(result.stdout, result.stderr)

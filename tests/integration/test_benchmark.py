@@ -140,6 +140,11 @@ def test_refusals_are_told_from_answers(wrk: Wrk) -> None:
     assert None not in {overload.p50, overload.p99, overload.refusal_p50}
 
 
+def test_an_open_loop_offers_what_it_is_told_to(wrk: Wrk) -> None:
+    overload = wrk.open_loop(Request("busy", b"id-00000000", 11), rate=200, seconds=1.75)
+    assert overload.offered == pytest.approx(200, rel=0.25)
+
+
 def test_where_nothing_is_answered_there_is_no_latency(wrk: Wrk) -> None:
     overload = wrk.open_loop(Request("full", b"id-00000000", 11), rate=100, seconds=0.5)
     assert (overload.refused, overload.rate, overload.p50, overload.p99) == (1, 0, None, None)

@@ -233,6 +233,12 @@ def test_the_limit_of_a_round_is_the_mean_of_its_turns() -> None:
     assert rounds.mean([one, other]) == Bare(2, 20.0, 30.0, 6.0, 1.5)
 
 
+def test_the_knee_is_where_more_clients_bring_later_answers_rather_than_more() -> None:
+    rates = {1: 90.0, 2: 140.0, 4: 170.0, 8: 190.0}
+    loads = [Load(clients, rate, 1.0, 2.0) for clients, rate in rates.items()]
+    assert rounds.knee(loads).clients == 2
+
+
 def test_cpu_time_is_told_by_part_of_the_server() -> None:
     before = {"tritonserver": 1.0, "birds_pixels": 2.0}
     after = {"tritonserver": 1.5, "birds_pixels": 4.0, "new": 1.0}
