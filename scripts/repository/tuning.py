@@ -44,8 +44,12 @@ class Tuning:
 
     @property
     def preprocess_instances(self) -> int:
-        """Processes that decode images."""
-        return min(self.cores, MOST_PREPROCESS_INSTANCES)
+        """Processes that decode images, one more than there are cores.
+
+        If all of them end a batch at the same moment, Triton can miss it, and where the queue is
+        full nothing tells it for half a second.
+        """
+        return min(self.cores + 1, MOST_PREPROCESS_INSTANCES)
 
     @property
     def graph_instances(self) -> int | None:

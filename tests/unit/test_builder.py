@@ -102,14 +102,23 @@ def test_the_cores_are_shared_out_among_the_sessions_of_a_graph(
         assert list(written.dynamic_batching.preferred_batch_size) == [2]
 
 
+@pytest.mark.parametrize("device", ["cpu", "gpu"])
+@pytest.mark.parametrize(("cores", "processes"), [(1, 2), (2, 3), (64, 16)])
+def test_one_process_more_than_there_are_cores_decodes(
+    graph: Path, repository: Path, device: str, cores: int, processes: int
+) -> None:
+    tuning = Tuning(device, cores=cores)
+    builder.add(repository, sources.from_file(graph, "birds"), tuning=tuning)
+    decoding = config(repository, "birds_preprocess")
+    assert [group.count for group in decoding.instance_group] == [processes]
+
+
 def test_a_gpu_takes_whole_queues(graph: Path, repository: Path) -> None:
     builder.add(repository, sources.from_file(graph, "birds"), tuning=Tuning("gpu", cores=12))
     written = config(repository, "birds_pixels")
     assert not written.instance_group
     assert not written.parameters
     assert not written.dynamic_batching.preferred_batch_size
-    decoding = config(repository, "birds_preprocess")
-    assert [group.count for group in decoding.instance_group] == [12]
 
 
 @pytest.mark.parametrize(
