@@ -12,12 +12,14 @@ MAX_BATCH_SIZE = 32
 class Tensor:
     """An input or output without its batch dimension; -1 stands for any size.
 
-    `data_type` is one of the protobuf's, such as `TYPE_FP32`.
+    `data_type` is one of the protobuf's, such as `TYPE_FP32`. An input that is `optional` need not
+    be sent.
     """
 
     name: str
     data_type: str
     dims: tuple[int, ...]
+    optional: bool = False
 
 
 @dataclass(frozen=True)
@@ -107,7 +109,9 @@ def _set_tensors(
     for tensors, messages in ((inputs, config.input), (outputs, config.output)):
         for tensor in tensors:
             data_type = pb.DataType.Value(tensor.data_type)
-            messages.add(name=tensor.name, data_type=data_type, dims=tensor.dims)
+            message = messages.add(name=tensor.name, data_type=data_type, dims=tensor.dims)
+            if tensor.optional:
+                message.optional = True
 
 
 def _set_batching(config: pb.ModelConfig, batching: Batching) -> None:

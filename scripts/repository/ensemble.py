@@ -1,6 +1,6 @@
 """The models behind a classifier's name: the ensemble, its three steps, and the plain graph."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from scripts.repository.config import Batching, Ensemble, Part, Step, Tensor
@@ -16,6 +16,8 @@ LABELS_FILE = "labels.txt"
 IMAGENET_CROP = 224
 
 POSTPROCESS_INSTANCES = 1
+# Goes with an image from decoding to postprocessing, so that decoding knows how far ahead it is.
+TICKET = Tensor("TICKET", "TYPE_INT64", (4,))
 
 
 @dataclass(frozen=True)
@@ -71,17 +73,17 @@ def preprocess_part(classifier: Classifier) -> Part:
         name=classifier.preprocess_name,
         backend="python",
         inputs=(Tensor("IMAGE", "TYPE_STRING", (1,)),),
-        outputs=(_pixels(classifier),),
-        batching=Batching(STEP_BATCH, tuning.preprocess_queue),
-        parameters={"recipe": classifier.recipe.to_json()},
+        outputs=(_pixels(classifier), TICKET),
+        batching=Batching(STEP_BATCH, tuning.queue),
+        parameters={"recipe": classifier.recipe.to_json(), "ahead": str(tuning.ahead)},
         instances=tuning.preprocess_instances,
         on_cpu=True,
     )
 
 
 def pixels_part(classifier: Classifier) -> Part:
-    """Configure the step that runs the graph on PIXELS."""
-    return _graph_part(classifier, classifier.pixels_name, _pixels(classifier))
+    """Configure the step that runs the graph on PIXELS. Decoding keeps its queue short."""
+    return _graph_part(classifier, classifier.pixels_name, _pixels(classifier), queue=None)
 
 
 def onnx_part(classifier: Classifier) -> Part:
@@ -89,10 +91,10 @@ def onnx_part(classifier: Classifier) -> Part:
     signature = classifier.prepared.signature
     size = (signature.height or -1, signature.width or -1)
     image = Tensor(signature.input, "TYPE_FP32", (3, *size))
-    return _graph_part(classifier, classifier.onnx_name, image)
+    return _graph_part(classifier, classifier.onnx_name, image, queue=classifier.tuning.queue)
 
 
-def _graph_part(classifier: Classifier, name: str, image: Tensor) -> Part:
+def _graph_part(classifier: Classifier, name: str, image: Tensor, *, queue: int | None) -> Part:
     tuning = classifier.tuning
     crop = classifier.recipe.crop
     threads = tuning.graph_threads
@@ -101,7 +103,7 @@ def _graph_part(classifier: Classifier, name: str, image: Tensor) -> Part:
         backend="onnxruntime",
         inputs=(image,),
         outputs=(_scores(classifier.prepared.signature.output, classifier),),
-        batching=Batching(tuning.graph_batch, tuning.graph_queue),
+        batching=Batching(tuning.graph_batch, queue),
         parameters={"intra_op_thread_count": str(threads)} if threads else {},
         instances=tuning.graph_instances,
         warm_up=tuple(crop if size < 0 else size for size in image.dims),
@@ -113,7 +115,7 @@ def postprocess_part(classifier: Classifier) -> Part:
     return Part(
         name=classifier.postprocess_name,
         backend="python",
-        inputs=(_scores("SCORES", classifier),),
+        inputs=(_scores("SCORES", classifier), replace(TICKET, optional=True)),
         outputs=_best_classes(),
         parameters={"labels": LABELS_FILE, "scores": classifier.prepared.scores},
         instances=POSTPROCESS_INSTANCES,
@@ -130,11 +132,15 @@ def ensemble(classifier: Classifier) -> Ensemble:
         inputs=(Tensor("IMAGE", "TYPE_STRING", (1,)),),
         outputs=outputs,
         steps=(
-            Step(classifier.preprocess_name, {"IMAGE": "IMAGE"}, {INPUT: "pixels"}),
+            Step(
+                classifier.preprocess_name,
+                {"IMAGE": "IMAGE"},
+                {INPUT: "pixels", TICKET.name: "ticket"},
+            ),
             Step(classifier.pixels_name, {INPUT: "pixels"}, {signature.output: "scores"}),
             Step(
                 classifier.postprocess_name,
-                {"SCORES": "scores"},
+                {"SCORES": "scores", TICKET.name: "ticket"},
                 {output.name: output.name for output in outputs},
             ),
         ),

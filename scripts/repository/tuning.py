@@ -16,9 +16,12 @@ MOST_PREPROCESS_INSTANCES = 16
 # took the whole queue would leave its neighbours idle.
 STEP_BATCH = 4
 CPU_BATCH = 2
-# Requests that wait at a step, about a second of them, before others are refused.
+# Requests that wait, before others are refused.
 CPU_QUEUE = 64
 GPU_QUEUE = 512
+# Decoded images that keep the graphs busy; more would only wait.
+CPU_AHEAD = 8
+GPU_AHEAD = 64
 
 
 def cores() -> int:
@@ -69,18 +72,14 @@ class Tuning:
         return CPU_BATCH if self.is_cpu else None
 
     @property
-    def preprocess_queue(self) -> int:
-        """Requests that wait to be decoded at most."""
+    def queue(self) -> int:
+        """Requests that wait to be decoded at most, or for a graph that is addressed by itself."""
         return CPU_QUEUE if self.is_cpu else GPU_QUEUE
 
     @property
-    def graph_queue(self) -> int | None:
-        """Requests that wait for a graph at most.
-
-        With a bound Triton prepares no batch ahead, and the cores wait for it. None is needed where
-        each core has a graph of its own: decoding stands back for them.
-        """
-        return None if self.graph_threads == 1 else self.preprocess_queue
+    def ahead(self) -> int:
+        """Images of each decoding process that wait for a graph, or are in it, at most."""
+        return CPU_AHEAD if self.is_cpu else GPU_AHEAD
 
     def __str__(self) -> str:
         if not self.is_cpu:

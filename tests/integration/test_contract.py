@@ -58,6 +58,18 @@ def test_the_graph_keeps_its_own_names_and_takes_larger_images(
     assert result.as_numpy(CATALOG[name].output).shape == (2, 1000)
 
 
+def test_the_steps_can_be_addressed_by_themselves(
+    triton: tritonclient.grpc.InferenceServerClient,
+) -> None:
+    files = np.array([[images.encode(images.photo())]] * 32, np.object_)
+    for _ in range(4):  # more images than may be ahead of a graph
+        decoded = infer(triton, "imagenet_preprocess_256", "IMAGE", files)
+        assert decoded.as_numpy("PIXELS").shape == (32, 224, 224, 3)
+    scores = np.eye(3, 1000, dtype=np.float32)
+    best = infer(triton, "imagenet_postprocess", "SCORES", scores)
+    assert best.as_numpy("CLASS_ID")[:, 0].tolist() == [0, 1, 2]
+
+
 @pytest.mark.parametrize("file_format", images.FORMATS)
 def test_every_promised_format_is_classified(birds: Classifier, file_format: str) -> None:
     data = images.encode(images.photo(), file_format)

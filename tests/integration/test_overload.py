@@ -1,14 +1,16 @@
 """More load than a server bears: what is too much is refused at once, the rest is answered."""
 
-import os
-from collections import Counter
+import re
+from collections import Counter, deque
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+import requests
 
-from client import Classifier, ServerUnavailable
+from client import Classifier, DeadlineExceeded, ServerUnavailable
 from scripts.embedded import EmbeddedServer
 from tests import images
-from tests.integration.conftest import process_of, url
+from tests.integration.conftest import url
 
 MANY = 300  # more than the queue of 64 and what is under way
 
@@ -19,10 +21,18 @@ def picture() -> bytes:
     return images.encode(images.noise(900, 600, seed=3), "PNG", compress_level=1)
 
 
-def flood(server: EmbeddedServer, protocol: str, picture: bytes, retries: int) -> list[object]:
+def flood(
+    server: EmbeddedServer,
+    protocol: str,
+    picture: bytes,
+    *,
+    model: str = "birds",
+    retries: int = 0,
+    timeout: float = 60,
+) -> list[object]:
     """What each of many requests that are sent at once ends in: its best class, or an error."""
     where = url(server, protocol)
-    with Classifier(where, model="birds", retries=retries, timeout=60) as classifier:
+    with Classifier(where, model=model, retries=retries, timeout=timeout) as classifier:
         results = classifier.stream([picture] * MANY, concurrency=MANY)
         return [each.error or each.top.class_id for each in results]
 
@@ -30,7 +40,7 @@ def flood(server: EmbeddedServer, protocol: str, picture: bytes, retries: int) -
 def test_what_the_queue_does_not_hold_is_refused_as_unavailable(
     server: EmbeddedServer, protocol: str, picture: bytes
 ) -> None:
-    outcomes = flood(server, protocol, picture, retries=0)
+    outcomes = flood(server, protocol, picture)
     refused = [each for each in outcomes if isinstance(each, ServerUnavailable)]
     answered = Counter(each for each in outcomes if isinstance(each, int))
     assert len(refused) + answered.total() == MANY
@@ -46,17 +56,34 @@ def test_a_client_that_tries_again_gets_every_answer(
     assert len(set(flood(server, protocol, picture, retries=20))) == 1
 
 
-def test_only_the_thread_for_full_batches_stands_back(
-    server: EmbeddedServer, picture: bytes
+def waiting(server: EmbeddedServer, model: str) -> int:
+    """How many requests wait for a model, as Triton's metrics have it."""
+    metrics = requests.get(f"http://localhost:{server.endpoints.metrics}/metrics", timeout=5).text
+    (line,) = re.findall(rf"nv_inference_pending_request_count{{.*{model}.*}} (\d+)", metrics)
+    return int(line)
+
+
+def test_few_decoded_images_wait_for_a_graph_that_takes_long(
+    server: EmbeddedServer, protocol: str
 ) -> None:
-    flood(server, "grpc", picture, retries=0)
-    decoding = next(
-        child
-        for child in process_of(server).children(recursive=True)
-        if child.name().startswith("triton_python")
-        and any("birds_preprocess/" in word for word in child.cmdline())
-    )
-    threads = [thread.id for thread in decoding.threads()]
-    niceness = Counter(os.getpriority(os.PRIO_PROCESS, thread) for thread in threads)
-    assert niceness[19] == 1
-    assert niceness[0] == len(threads) - 1
+    small = images.encode(images.photo())
+    with Classifier(url(server, protocol), model="resnet18_v1") as classifier:
+        deque(classifier.stream([small] * 20), maxlen=0)  # decoding learns how long the graph takes
+    with ThreadPoolExecutor(1) as pool:
+        outcomes = pool.submit(flood, server, protocol, small, model="resnet18_v1")
+        seen = []
+        while not outcomes.done():
+            seen.append(waiting(server, "resnet18_v1_pixels"))
+    # Two processes decode on this core. Eight images of each may be ahead, before it takes four.
+    assert 8 < max(seen) <= 2 * (7 + 4)
+    assert sum(isinstance(each, int) for each in outcomes.result()) >= 64
+
+
+def test_requests_that_are_given_up_do_not_stop_those_that_come_later(
+    server: EmbeddedServer, protocol: str
+) -> None:
+    small = images.encode(images.photo())
+    outcomes = flood(server, protocol, small, model="resnet18_v1", timeout=0.5)
+    assert any(isinstance(each, DeadlineExceeded) for each in outcomes)
+    with Classifier(url(server, protocol), model="resnet18_v1", timeout=5) as classifier:
+        assert len({classifier.image(small).top.class_id for _ in range(50)}) == 1

@@ -122,27 +122,27 @@ def test_a_gpu_takes_whole_queues(graph: Path, repository: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("tuning", "decoding", "graph_queue"),
+    ("tuning", "queue", "ahead"),
     [
-        (Tuning("cpu", "throughput", cores=2), 64, 0),
-        (Tuning("cpu", "throughput", cores=64), 64, 64),
-        (Tuning("cpu", "latency", cores=2), 64, 64),
-        (Tuning("gpu"), 512, 512),
+        (Tuning("cpu", "throughput", cores=2), 64, "8"),
+        (Tuning("cpu", "latency", cores=64), 64, "8"),
+        (Tuning("gpu"), 512, "64"),
     ],
 )
-def test_a_queue_has_a_bound_where_nothing_else_keeps_it_short(
-    graph: Path, repository: Path, tuning: Tuning, decoding: int, graph_queue: int
+def test_what_clients_address_has_a_bounded_queue_and_decoding_goes_only_so_far_ahead(
+    graph: Path, repository: Path, tuning: Tuning, queue: int, ahead: str
 ) -> None:
     builder.add(repository, sources.from_file(graph, "birds"), tuning=tuning)
-    bounds = {"birds_preprocess": decoding, "birds_pixels": graph_queue, "birds_onnx": graph_queue}
-    for part, bound in bounds.items():
+    for part in ("birds_preprocess", "birds_onnx"):
         policy = config(repository, part).dynamic_batching.default_queue_policy
-        assert policy.max_queue_size == bound
+        assert policy.max_queue_size == queue
+    assert config(repository, "birds_preprocess").parameters["ahead"].string_value == ahead
 
 
-def test_what_is_all_but_finished_is_never_refused(graph: Path, repository: Path) -> None:
+@pytest.mark.parametrize("part", ["birds_pixels", "birds_postprocess"])
+def test_what_is_decoded_is_never_refused(graph: Path, repository: Path, part: str) -> None:
     builder.add(repository, sources.from_file(graph, "birds"))
-    batching = config(repository, "birds_postprocess").dynamic_batching
+    batching = config(repository, part).dynamic_batching
     assert not batching.default_queue_policy.max_queue_size
 
 

@@ -1,0 +1,171 @@
+"""What keeps decoding from running ahead of the graph: both ends of it, in one process."""
+
+import os
+from dataclasses import dataclass, field
+
+import numpy as np
+import pytest
+
+from scripts.repository.steps.postprocess import tickets as arrival
+from scripts.repository.steps.preprocess import tickets as departure
+
+SECOND = 1_000_000_000
+AHEAD = 8
+
+
+@dataclass
+class Clock:
+    """Time that passes when a test says so, or sleeps."""
+
+    now: int = 1000 * SECOND
+    naps: list[float] = field(default_factory=list)
+
+    def monotonic_ns(self) -> int:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.naps.append(seconds)
+        self.now += int(seconds * SECOND)
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(departure, "time", clock)
+    monkeypatch.setattr(arrival, "time", clock)
+    return clock
+
+
+@pytest.fixture
+def decoding(clock: Clock) -> departure.Tickets:
+    return departure.Tickets(AHEAD)
+
+
+@pytest.fixture
+def postprocessing(clock: Clock) -> arrival.Tickets:
+    return arrival.Tickets()
+
+
+@pytest.fixture
+def busy(clock: Clock, decoding: departure.Tickets, postprocessing: arrival.Tickets) -> None:
+    """The last image was a second on its way, and arrived now."""
+    fly(clock, decoding, postprocessing, seconds=1)
+
+
+def fly(
+    clock: Clock, decoding: departure.Tickets, postprocessing: arrival.Tickets, seconds: float
+) -> None:
+    tickets = decoding.issue(1)
+    clock.sleep(seconds)
+    postprocessing.give_back(tickets)
+    clock.naps.clear()
+
+
+def test_a_ticket_is_away_until_it_is_given_back(
+    busy: None, decoding: departure.Tickets, postprocessing: arrival.Tickets
+) -> None:
+    three, two = decoding.issue(3), decoding.issue(2)
+    assert three.shape == (3, 4)
+    assert three.dtype == np.int64
+    assert decoding.away() == 5
+    postprocessing.give_back(two)
+    assert decoding.away() == 3
+    postprocessing.give_back(three)
+    assert decoding.away() == 0
+
+
+def test_decoding_waits_while_too_many_are_away(
+    busy: None, clock: Clock, decoding: departure.Tickets, postprocessing: arrival.Tickets
+) -> None:
+    decoding.issue(AHEAD - 1)
+    decoding.wait()
+    assert not clock.naps
+    decoding.issue(1)
+    decoding.wait()
+    assert clock.naps
+    assert decoding.away() < AHEAD
+
+
+def test_decoding_never_waits_where_no_ticket_comes_back(
+    clock: Clock, decoding: departure.Tickets
+) -> None:
+    for _ in range(1000):
+        decoding.issue(4)
+        decoding.wait()
+    assert not clock.naps
+
+
+@pytest.mark.parametrize(("flight", "patience"), [(0.1, 0.1), (2, 2), (60, 5)])
+def test_all_are_given_up_when_none_arrives_for_as_long_as_a_flight_but_five_seconds_at_most(
+    clock: Clock,
+    decoding: departure.Tickets,
+    postprocessing: arrival.Tickets,
+    flight: float,
+    patience: float,
+) -> None:
+    fly(clock, decoding, postprocessing, flight)
+    decoding.issue(AHEAD)
+    clock.sleep(patience - 0.01)
+    assert decoding.away() == AHEAD
+    clock.sleep(0.02)
+    assert decoding.away() == 0
+
+
+def test_one_is_given_up_when_others_take_half_as_long(
+    busy: None, clock: Clock, decoding: departure.Tickets, postprocessing: arrival.Tickets
+) -> None:
+    decoding.issue(1)
+    fly(clock, decoding, postprocessing, 0.99)
+    fly(clock, decoding, postprocessing, 0.99)
+    assert decoding.away() == 1
+    fly(clock, decoding, postprocessing, 0.03)
+    assert decoding.away() == 0
+
+
+def test_flights_of_long_ago_do_not_count(
+    clock: Clock, decoding: departure.Tickets, postprocessing: arrival.Tickets
+) -> None:
+    fly(clock, decoding, postprocessing, 4)
+    for _ in range(departure.LAST_FLIGHTS):
+        fly(clock, decoding, postprocessing, 0.1)
+    decoding.issue(1)
+    clock.sleep(0.11)
+    assert decoding.away() == 0
+
+
+def test_two_decoding_processes_count_for_themselves(
+    busy: None, clock: Clock, decoding: departure.Tickets, postprocessing: arrival.Tickets
+) -> None:
+    other = departure.Tickets(AHEAD)
+    theirs = other.issue(2)
+    decoding.issue(3)
+    clock.now += SECOND
+    postprocessing.give_back(theirs[:1])
+    assert (decoding.away(), other.away()) == (3, 1)
+
+
+def forged(**changes: int) -> np.ndarray[tuple[int, ...], np.dtype[np.int64]]:
+    ticket = {"process": 0, "file": 0, "place": 0, "issued": 0} | changes
+    return np.array([list(ticket.values())])
+
+
+def test_what_is_no_ticket_changes_nothing(
+    busy: None, decoding: departure.Tickets, postprocessing: arrival.Tickets
+) -> None:
+    (real,) = decoding.issue(1)
+    before = decoding.issued.copy(), decoding.arrived.copy()
+    postprocessing.give_back(real[np.newaxis] + forged(issued=-1))
+    postprocessing.give_back(real[np.newaxis] + forged(place=departure.PLACES))
+    postprocessing.give_back(np.array([[*real[:2], real[2] + 1, 0]]))
+    postprocessing.give_back(forged(process=2**62))
+    postprocessing.give_back(forged(process=os.getpid(), file=-1))
+    np.testing.assert_array_equal([decoding.issued, decoding.arrived], before)
+
+
+def test_a_file_that_is_no_sheet_is_not_written_to(postprocessing: arrival.Tickets) -> None:
+    file = os.memfd_create("something-else")
+    content = np.full(2 * departure.PLACES, 5).tobytes()
+    os.write(file, content)
+    postprocessing.give_back(forged(process=os.getpid(), file=file, issued=5))
+    assert os.pread(file, len(content) + 1, 0) == content
+    os.close(file)
