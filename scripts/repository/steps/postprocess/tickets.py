@@ -9,7 +9,6 @@ import numpy as np
 import numpy.typing as npt
 
 SHEET = "/memfd:decoding-tickets"
-ISSUED, ARRIVED = range(2)
 
 
 class Tickets:
@@ -27,8 +26,8 @@ class Tickets:
         for process, file, place, issued in tickets.tolist():
             with suppress(OSError, IndexError):
                 sheet = self._sheet(process, file)
-                if 0 < issued == sheet[ISSUED, place]:
-                    sheet[ARRIVED, place] = time.monotonic_ns()
+                if 0 < issued == sheet[place]:
+                    sheet[place] = -time.monotonic_ns()
 
     def _sheet(self, process: int, file: int) -> memoryview:
         if (process, file) not in self.sheets:
@@ -40,5 +39,4 @@ def _open(path: Path) -> memoryview:
     if not str(path.readlink()).startswith(SHEET):
         raise FileNotFoundError(path)
     with path.open("r+b") as file:
-        memory = memoryview(mmap.mmap(file.fileno(), 0))
-    return memory.cast("q", (2, len(memory) // 16))
+        return memoryview(mmap.mmap(file.fileno(), 0)).cast("q")

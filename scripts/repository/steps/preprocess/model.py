@@ -41,10 +41,10 @@ class TritonPythonModel:
                 return _refusal(f"IMAGE[{index}]: {error}")
         # One image, which is what most requests bring, is not copied.
         pixels = np.stack(decoded) if len(decoded) > 1 else decoded[0][np.newaxis]
-        outputs = [pb_utils.Tensor("PIXELS", pixels)]
-        if "TICKET" in request.requested_output_names():
-            outputs.append(pb_utils.Tensor("TICKET", self.tickets.issue(len(pixels))))
-        return pb_utils.InferenceResponse(outputs)
+        tickets = self.tickets.issue(len(pixels))
+        return pb_utils.InferenceResponse(
+            [pb_utils.Tensor("PIXELS", pixels), pb_utils.Tensor("TICKET", tickets)]
+        )
 
 
 def _refusal(message: str) -> Any:

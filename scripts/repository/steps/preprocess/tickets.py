@@ -6,13 +6,14 @@ graph, without end. A ticket goes with each image past the graph to the postproc
 Triton refuses what is more. Networks call it credit-based flow control.
 
 A ticket is INT64 [4]: a process, its file that holds the sheet, a place on the sheet, and when it
-was issued. The sheet is shared memory, INT64 [2, places]: when each ticket was issued, and when it
-arrived, or 0. All times are those of the system's monotonic clock in ns.
+was issued. The sheet is shared memory, INT64 [places]: when each ticket was issued or, negative,
+when it arrived. All times are those of the system's monotonic clock in ns.
 """
 
 import mmap
 import os
 import time
+from collections import deque
 
 import numpy as np
 import numpy.typing as npt
@@ -33,20 +34,23 @@ class Tickets:
     def __init__(self, ahead: int) -> None:
         self.ahead = ahead
         self.file = os.memfd_create(SHEET)
-        sheet = np.zeros((2, PLACES), np.int64)
-        os.write(self.file, sheet.tobytes())
-        memory = np.frombuffer(mmap.mmap(self.file, 0), np.int64)
-        self.issued, self.arrived = memory.reshape(sheet.shape)
+        os.write(self.file, bytes(8 * PLACES))
+        self.sheet = memoryview(mmap.mmap(self.file, 0)).cast("q")
         self.place = 0
+        self.on_their_way: deque[tuple[int, int]] = deque(maxlen=PLACES)
+        self.flights = deque([0], maxlen=LAST_FLIGHTS)
+        self.last_arrival = 0
 
     def issue(self, count: int) -> npt.NDArray[np.int64]:
         """Write tickets, INT64 [count, 4], for images that were decoded."""
         now = time.monotonic_ns()
-        places = [(self.place + index) % PLACES for index in range(count)]
-        self.place += count
-        self.arrived[places] = 0
-        self.issued[places] = now
-        return np.array([(os.getpid(), self.file, place, now) for place in places])
+        tickets = np.empty((count, 4), np.int64)
+        for index in range(count):
+            self.place = (self.place + 1) % PLACES
+            self.sheet[self.place] = now
+            self.on_their_way.append((self.place, now))
+            tickets[index] = os.getpid(), self.file, self.place, now
+        return tickets
 
     def wait(self) -> None:
         """Return when few enough are away; at once where no ticket ever arrives."""
@@ -55,11 +59,19 @@ class Tickets:
 
     def away(self) -> int:
         """Count the tickets that are on their way."""
-        last = np.argpartition(self.arrived, -LAST_FLIGHTS)[-LAST_FLIGHTS:]
-        flights = (self.arrived - self.issued)[last]
-        longest = min(int(flights.max()), LONGEST_NS)
+        self._take_back()
+        longest = min(max(self.flights), LONGEST_NS)
         now = time.monotonic_ns()
-        if now - self.arrived.max() > longest:
+        if now - self.last_arrival > longest:
             return 0
-        is_away = (self.arrived == 0) & (self.issued > now - GIVEN_UP_AFTER * longest)
-        return int(np.count_nonzero(is_away))
+        oldest = now - GIVEN_UP_AFTER * longest
+        return sum(issued > oldest for _, issued in self.on_their_way)
+
+    def _take_back(self) -> None:
+        for _ in range(len(self.on_their_way)):
+            place, issued = self.on_their_way.popleft()
+            if (arrived := -self.sheet[place]) > 0:
+                self.flights.append(arrived - issued)
+                self.last_arrival = max(self.last_arrival, arrived)
+            else:
+                self.on_their_way.append((place, issued))
