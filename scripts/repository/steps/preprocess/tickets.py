@@ -33,6 +33,7 @@ class Tickets:
 
     def __init__(self, ahead: int) -> None:
         self.ahead = ahead
+        self.process = os.getpid()
         self.file = os.memfd_create(SHEET)
         os.write(self.file, bytes(8 * PLACES))
         self.sheet = memoryview(mmap.mmap(self.file, 0)).cast("q")
@@ -44,17 +45,17 @@ class Tickets:
     def issue(self, count: int) -> npt.NDArray[np.int64]:
         """Write tickets, INT64 [count, 4], for images that were decoded."""
         now = time.monotonic_ns()
-        tickets = np.empty((count, 4), np.int64)
-        for index in range(count):
+        tickets = []
+        for _ in range(count):
             self.place = (self.place + 1) % PLACES
             self.sheet[self.place] = now
             self.on_their_way.append((self.place, now))
-            tickets[index] = os.getpid(), self.file, self.place, now
-        return tickets
+            tickets.append((self.process, self.file, self.place, now))
+        return np.array(tickets, np.int64)
 
     def wait(self) -> None:
         """Return when few enough are away; at once where no ticket ever arrives."""
-        while self.away() >= self.ahead:
+        while len(self.on_their_way) >= self.ahead and self.away() >= self.ahead:
             time.sleep(LOOK_AGAIN_S)
 
     def away(self) -> int:
