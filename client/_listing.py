@@ -48,5 +48,6 @@ def _recipe(preprocess: Mapping[str, Any]) -> Mapping[str, Any] | None:
 
 def _classes(postprocess: Mapping[str, Any]) -> int | None:
     """The scores that the last step takes are one for each class."""
-    dims = [int(size) for tensor in postprocess.get("input", []) for size in tensor["dims"]]
+    needed = [tensor for tensor in postprocess.get("input", []) if not tensor.get("optional")]
+    dims = [int(size) for tensor in needed for size in tensor["dims"]]
     return dims[-1] if dims else None
