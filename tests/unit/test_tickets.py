@@ -133,6 +133,18 @@ def test_flights_of_long_ago_do_not_count(
     assert decoding.away() == 0
 
 
+def test_a_lost_ticket_does_not_take_the_arrival_of_a_later_one_in_its_place_for_its_own(
+    busy: None, clock: Clock, decoding: departure.Tickets, postprocessing: arrival.Tickets
+) -> None:
+    decoding.issue(1)
+    for _ in range(departure.PLACES):
+        fly(clock, decoding, postprocessing, 0.1)
+        decoding.away()
+    decoding.issue(1)
+    clock.sleep(0.11)
+    assert decoding.away() == 0
+
+
 def test_two_decoding_processes_count_for_themselves(
     busy: None, clock: Clock, decoding: departure.Tickets, postprocessing: arrival.Tickets
 ) -> None:

@@ -25,8 +25,8 @@ class TritonPythonModel:
         """Read the labels."""
         parameters = json.loads(args["model_config"])["parameters"]
         self.are_logits = parameters["scores"]["string_value"] == "logits"
-        file = Path(args["model_repository"], parameters["labels"]["string_value"])
         self.tickets = Tickets()
+        file = Path(args["model_repository"], parameters["labels"]["string_value"])
         self.labels = np.array(file.read_bytes().splitlines(), dtype=np.object_)
 
     def execute(self, requests: list[Any]) -> list[Any]:

@@ -38,7 +38,7 @@ class Tickets:
         os.write(self.file, bytes(8 * PLACES))
         self.sheet = memoryview(mmap.mmap(self.file, 0)).cast("q")
         self.place = 0
-        self.on_their_way: deque[tuple[int, int]] = deque(maxlen=PLACES)
+        self.on_their_way: dict[int, int] = {}  # place to when it was issued
         self.flights = deque([0], maxlen=LAST_FLIGHTS)
         self.last_arrival = 0
 
@@ -49,7 +49,7 @@ class Tickets:
         for _ in range(count):
             self.place = (self.place + 1) % PLACES
             self.sheet[self.place] = now
-            self.on_their_way.append((self.place, now))
+            self.on_their_way[self.place] = now
             tickets.append((self.process, self.file, self.place, now))
         return np.array(tickets, np.int64)
 
@@ -66,13 +66,11 @@ class Tickets:
         if now - self.last_arrival > longest:
             return 0
         oldest = now - GIVEN_UP_AFTER * longest
-        return sum(issued > oldest for _, issued in self.on_their_way)
+        return sum(issued > oldest for issued in self.on_their_way.values())
 
     def _take_back(self) -> None:
-        for _ in range(len(self.on_their_way)):
-            place, issued = self.on_their_way.popleft()
+        for place, issued in list(self.on_their_way.items()):
             if (arrived := -self.sheet[place]) > 0:
+                del self.on_their_way[place]
                 self.flights.append(arrived - issued)
                 self.last_arrival = max(self.last_arrival, arrived)
-            else:
-                self.on_their_way.append((place, issued))
