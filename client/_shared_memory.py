@@ -34,11 +34,12 @@ IN_USE_POLL_SECONDS = 0.02
 class Region:
     """A piece of shared memory under the same name here, in /dev/shm and on the server.
 
-    It is `stale` when the server may have forgotten it.
+    It is `stale` when the server may have forgotten it, and `ending` gives it back.
     """
 
     size: int
     stale: bool = False
+    ending: asyncio.Task[None] | None = None
     name: str = field(default_factory=lambda: PREFIX + secrets.token_hex(8))
 
     def __post_init__(self) -> None:
@@ -106,8 +107,8 @@ class Regions:
             region = min(fitting, key=lambda each: each.size)
             self._free.remove(region)
             return region
-        if self._free:  # which are all too small
-            self._end(self._free.pop())
+        if self._free:  # which are all too small; there is never a region more than requests
+            await asyncio.shield(self._end(self._free.pop()))
         return await self._create(max(SMALLEST, 1 << (size - 1).bit_length()))
 
     async def _create(self, size: int) -> Region:
@@ -133,13 +134,14 @@ class Regions:
         else:
             self._free.append(region)
 
-    def _end(self, region: Region) -> None:
+    def _end(self, region: Region) -> asyncio.Task[None]:
         """Begin to give a region back, which waits for the server to have done with it."""
-        if region in self._all:
+        if region.ending is None:
             self._all.remove(region)
-            task = asyncio.create_task(self._give_back(region))
-            self._ending.add(task)
-            task.add_done_callback(self._ending.discard)
+            region.ending = asyncio.create_task(self._give_back(region))
+            self._ending.add(region.ending)
+            region.ending.add_done_callback(self._ending.discard)
+        return region.ending
 
     async def _give_back(self, region: Region) -> None:
         unregistering = AsyncRetrying(

@@ -1,0 +1,32 @@
+"""The order in which regions are made and given back; the server is one that notes what it is asked."""
+
+import asyncio
+
+from client._shared_memory import DEV_SHM, PREFIX, Regions
+
+
+def test_one_that_is_too_small_is_given_back_before_a_larger_one_is_made() -> None:
+    asked = []
+
+    async def ask(what: str, *arguments: object) -> list[dict[str, str]]:
+        await asyncio.sleep(0)
+        known = {path.name for path in DEV_SHM.glob(f"{PREFIX}*")}
+        asked.append((what.split("_")[0], len(known - before)))
+        return []
+
+    async def hold_both() -> None:
+        regions = Regions(ask)
+        for size in (10, 1_000_000):
+            async with regions.holding([bytes(size)]):
+                pass
+        await regions.close()
+
+    before = {path.name for path in DEV_SHM.glob(f"{PREFIX}*")}
+    asyncio.run(hold_both())
+    assert asked == [
+        ("get", 0),
+        ("register", 1),
+        ("unregister", 1),
+        ("register", 1),
+        ("unregister", 1),
+    ]
