@@ -68,7 +68,7 @@ def test_few_decoded_images_wait_for_a_graph_that_takes_long(
 ) -> None:
     small = images.encode(images.photo())
     with Classifier(url(server, protocol), model="resnet18_v1") as classifier:
-        deque(classifier.stream([small] * 20), maxlen=0)  # decoding learns how long the graph takes
+        deque(classifier.stream([small] * 20), maxlen=0)  # which wait for nothing
     with ThreadPoolExecutor(1) as pool:
         outcomes = pool.submit(flood, server, protocol, small, model="resnet18_v1")
         seen = []

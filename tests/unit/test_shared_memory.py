@@ -1,4 +1,4 @@
-"""The order in which regions are made and given back; the server is one that notes what it is asked."""
+"""When regions are made and given back, as a stand-in for the server is told of them."""
 
 import asyncio
 
@@ -11,7 +11,7 @@ def test_one_that_is_too_small_is_given_back_before_a_larger_one_is_made() -> No
     async def ask(what: str, *arguments: object) -> list[dict[str, str]]:
         await asyncio.sleep(0)
         known = {path.name for path in DEV_SHM.glob(f"{PREFIX}*")}
-        asked.append((what.split("_")[0], len(known - before)))
+        asked.append((what.split("_", maxsplit=1)[0], len(known - before)))
         return []
 
     async def hold_both() -> None:

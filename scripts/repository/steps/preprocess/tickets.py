@@ -21,11 +21,16 @@ import numpy.typing as npt
 SHEET = "decoding-tickets"
 PLACES = 256
 LOOK_AGAIN_S = 0.005
-# A request that fails or is cancelled on its way loses its ticket, and nobody says so. One is given
-# up after so many times the longest of the last flights, all are when none arrived for that long.
+# A request that fails or is cancelled on its way loses its ticket, and nobody says so. It is known
+# by others that arrive when it has been away for so many times the longest of their flights.
 GIVEN_UP_AFTER = 2
 LAST_FLIGHTS = 16
-LONGEST_NS = 5_000_000_000
+# When none arrives for as long as the longest of the flights, within these limits, all are lost, or
+# the client addresses this step by itself: nothing is held until one arrives. The lower limit is
+# that of TCP's retransmission timer (RFC 6298), for the same reason: while load rises, the flights
+# that are known are shorter than those to come.
+LEAST_PATIENCE_NS = 1_000_000_000
+MOST_PATIENCE_NS = 5_000_000_000
 
 
 class Tickets:
@@ -41,6 +46,7 @@ class Tickets:
         self.on_their_way: dict[int, int] = {}  # place to when it was issued
         self.flights = deque([0], maxlen=LAST_FLIGHTS)
         self.last_arrival = 0
+        self.is_silent = False
 
     def issue(self, count: int) -> npt.NDArray[np.int64]:
         """Write tickets, INT64 [count, 4], for images that were decoded."""
@@ -54,19 +60,21 @@ class Tickets:
         return np.array(tickets, np.int64)
 
     def wait(self) -> None:
-        """Return when few enough are away; at once where no ticket ever arrives."""
+        """Return when few enough are away, or all seem to be lost."""
         while len(self.on_their_way) >= self.ahead and self.away() >= self.ahead:
             time.sleep(LOOK_AGAIN_S)
 
     def away(self) -> int:
         """Count the tickets that are on their way."""
         self._take_back()
-        longest = min(max(self.flights), LONGEST_NS)
         now = time.monotonic_ns()
-        if now - self.last_arrival > longest:
-            return 0
-        oldest = now - GIVEN_UP_AFTER * longest
-        return sum(issued > oldest for issued in self.on_their_way.values())
+        longest = min(max(self.flights), MOST_PATIENCE_NS)
+        patience = max(longest, LEAST_PATIENCE_NS)
+        lost = max(self.last_arrival - GIVEN_UP_AFTER * longest, now - GIVEN_UP_AFTER * patience)
+        away = [issued for issued in self.on_their_way.values() if issued > lost]
+        if away and now - max(self.last_arrival, min(away)) > patience:
+            self.is_silent = True
+        return 0 if self.is_silent else len(away)
 
     def _take_back(self) -> None:
         for place, issued in list(self.on_their_way.items()):
@@ -74,3 +82,4 @@ class Tickets:
                 del self.on_their_way[place]
                 self.flights.append(arrived - issued)
                 self.last_arrival = max(self.last_arrival, arrived)
+                self.is_silent = False
