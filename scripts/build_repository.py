@@ -29,6 +29,7 @@ EXAMPLES = """\
   python -m scripts.build_repository --models resnet50_v1 --precision int8 --calibration photos
   python -m scripts.build_repository --device gpu
   python -m scripts.build_repository --optimize latency --cores 8
+  python -m scripts.build_repository --queue 16
 """
 TOGETHER = "--precision int8 and --calibration go together: a folder of images like yours"
 
@@ -84,6 +85,13 @@ def parser() -> argparse.ArgumentParser:
         metavar="N",
         help="CPU cores (default: those of this machine)",
     )
+    served_by.add_argument(
+        "--queue",
+        type=cli.count,
+        metavar="N",
+        help="requests that wait before others are refused; fewer where clients wait for a second "
+        f"or two (default: {tuning.CPU_QUEUE}, on a GPU {tuning.GPU_QUEUE})",
+    )
     int8 = parser.add_argument_group("for CPUs with VNNI")
     int8.add_argument(
         "--precision",
@@ -126,7 +134,7 @@ def build(options: argparse.Namespace) -> int:
     """Add each classifier that the options name to the repository."""
     console = Console(highlight=False, markup=False, soft_wrap=True)
     chosen = _check(options)
-    fitted = Tuning(options.device, options.optimize, options.cores)
+    fitted = Tuning(options.device, options.optimize, options.cores, options.queue)
     with _progress(console) as progress:
         quantizer = _quantizer(options.calibration, progress) if options.calibration else None
         names = set()

@@ -16,6 +16,9 @@ LABELS_FILE = "labels.txt"
 IMAGENET_CROP = 224
 
 POSTPROCESS_INSTANCES = 1
+IMAGE = Tensor("IMAGE", "TYPE_STRING", (1,))
+# The same, from an ensemble: decoding gives it a ticket.
+ENSEMBLE_IMAGE = replace(IMAGE, name="ENSEMBLE_IMAGE")
 # Goes with an image from decoding to postprocessing, so that decoding knows how far ahead it is.
 TICKET = Tensor("TICKET", "TYPE_INT64", (4,))
 
@@ -72,7 +75,7 @@ def preprocess_part(classifier: Classifier) -> Part:
     return Part(
         name=classifier.preprocess_name,
         backend="python",
-        inputs=(Tensor("IMAGE", "TYPE_STRING", (1,)),),
+        inputs=(replace(IMAGE, optional=True), replace(ENSEMBLE_IMAGE, optional=True)),
         outputs=(_pixels(classifier), TICKET),
         batching=Batching(STEP_BATCH, tuning.queue),
         parameters={"recipe": classifier.recipe.to_json(), "ahead": str(tuning.ahead)},
@@ -129,12 +132,12 @@ def ensemble(classifier: Classifier) -> Ensemble:
     outputs = _best_classes()
     return Ensemble(
         name=classifier.name,
-        inputs=(Tensor("IMAGE", "TYPE_STRING", (1,)),),
+        inputs=(IMAGE,),
         outputs=outputs,
         steps=(
             Step(
                 classifier.preprocess_name,
-                {"IMAGE": "IMAGE"},
+                {ENSEMBLE_IMAGE.name: IMAGE.name},
                 {INPUT: "pixels", TICKET.name: "ticket"},
             ),
             Step(classifier.pixels_name, {INPUT: "pixels"}, {signature.output: "scores"}),

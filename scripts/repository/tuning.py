@@ -34,11 +34,13 @@ class Tuning:
     """For a CPU with so many cores, or for a GPU beside them; `goal` is for a CPU alone.
 
     For throughput each core runs an image of its own, for latency all of them run the same one.
+    Beyond `waiting` requests others are refused; None chooses by the device.
     """
 
     device: str = "cpu"
     goal: str = "throughput"
     cores: int = 2
+    waiting: int | None = None
 
     @property
     def is_cpu(self) -> bool:
@@ -74,7 +76,7 @@ class Tuning:
     @property
     def queue(self) -> int:
         """Requests that wait to be decoded at most, or for a graph that is addressed by itself."""
-        return CPU_QUEUE if self.is_cpu else GPU_QUEUE
+        return self.waiting or (CPU_QUEUE if self.is_cpu else GPU_QUEUE)
 
     @property
     def ahead(self) -> int:

@@ -126,6 +126,7 @@ def test_a_gpu_takes_whole_queues(graph: Path, repository: Path) -> None:
     [
         (Tuning("cpu", "throughput", cores=2), 64, "8"),
         (Tuning("cpu", "latency", cores=64), 64, "8"),
+        (Tuning("cpu", waiting=16), 16, "8"),
         (Tuning("gpu"), 512, "64"),
     ],
 )

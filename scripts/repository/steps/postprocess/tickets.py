@@ -26,8 +26,11 @@ class Tickets:
         for process, file, place, issued in tickets.tolist():
             with suppress(OSError, IndexError):
                 sheet = self._sheet(process, file)
-                if 0 < issued == sheet[place]:
-                    sheet[place] = -time.monotonic_ns()
+                if 0 < issued == sheet[place] and place > 0:
+                    now = time.monotonic_ns()
+                    sheet[place] = -now
+                    for each in self.sheets.values():
+                        each[0] = now
 
     def _sheet(self, process: int, file: int) -> memoryview:
         if (process, file) not in self.sheets:

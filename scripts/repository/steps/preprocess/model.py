@@ -1,9 +1,10 @@
 """Preprocessing step: encoded images in, pixels out.
 
 IMAGE, STRING [N, 1], becomes PIXELS, UINT8 [N, crop, crop, 3]: normalising them is the graph's
-work, and a byte for each is a quarter of what would have to be copied on the way there. TICKET,
-INT64 [N, 4], goes on to the postprocessing step. Of config.pbtxt's parameters `recipe` holds the
-numbers, and `ahead` says how many decoded images of a process may wait for the graph or be in it.
+work, and a byte for each is a quarter of what would have to be copied on the way there. An ensemble
+sends ENSEMBLE_IMAGE in its place, for which there is a TICKET, INT64 [N, 4], that goes on to the
+postprocessing step. Of config.pbtxt's parameters `recipe` holds the numbers, and `ahead` says how
+many of the ensembles' images a process may have decoded that wait for the graph or are in it.
 """
 
 import json
@@ -28,23 +29,33 @@ class TritonPythonModel:
 
     def execute(self, requests: list[Any]) -> list[Any]:
         """Answer each request by itself, so that a bad image fails its own request only."""
-        self.tickets.wait()
-        return [self._answer(request) for request in requests]
+        sources = [_source(request) for request in requests]
+        if count := sum(is_ensemble for _, is_ensemble in sources):
+            self.tickets.wait(count)
+        return [self._answer(*source) for source in sources]
 
-    def _answer(self, request: Any) -> Any:
-        images = pb_utils.get_input_tensor_by_name(request, "IMAGE").as_numpy().ravel()
+    def _answer(self, files: Any, is_ensemble: bool) -> Any:
+        if not files:
+            return _refusal("IMAGE is missing")
         decoded = []
-        for index, data in enumerate(images):
+        for index, data in enumerate(files.as_numpy().ravel()):
             try:
                 decoded.append(np.asarray(load(data, self.recipe)))
             except ImageError as error:
                 return _refusal(f"IMAGE[{index}]: {error}")
         # One image, which is what most requests bring, is not copied.
         pixels = np.stack(decoded) if len(decoded) > 1 else decoded[0][np.newaxis]
-        tickets = self.tickets.issue(len(pixels))
-        return pb_utils.InferenceResponse(
-            [pb_utils.Tensor("PIXELS", pixels), pb_utils.Tensor("TICKET", tickets)]
-        )
+        outputs = [pb_utils.Tensor("PIXELS", pixels)]
+        if is_ensemble:
+            outputs.append(pb_utils.Tensor("TICKET", self.tickets.issue(len(pixels))))
+        return pb_utils.InferenceResponse(outputs)
+
+
+def _source(request: Any) -> tuple[Any, bool]:
+    """Get a request's tensor of images, and whether an ensemble sends it."""
+    if files := pb_utils.get_input_tensor_by_name(request, "IMAGE"):
+        return files, False
+    return pb_utils.get_input_tensor_by_name(request, "ENSEMBLE_IMAGE"), True
 
 
 def _refusal(message: str) -> Any:

@@ -7,7 +7,8 @@ Triton refuses what is more. Networks call it credit-based flow control.
 
 A ticket is INT64 [4]: a process, its file that holds the sheet, a place on the sheet, and when it
 was issued. The sheet is shared memory, INT64 [places]: when each ticket was issued or, negative,
-when it arrived. All times are those of the system's monotonic clock in ns.
+when it arrived. Its place 0 says when any process's ticket arrived last. All times are those of the
+system's monotonic clock in ns.
 """
 
 import mmap
@@ -21,16 +22,19 @@ import numpy.typing as npt
 SHEET = "decoding-tickets"
 PLACES = 256
 LOOK_AGAIN_S = 0.005
-# A request that fails or is cancelled on its way loses its ticket, and nobody says so. It is known
-# by others that arrive when it has been away for so many times the longest of their flights.
-GIVEN_UP_AFTER = 2
-LAST_FLIGHTS = 16
-# When none arrives for as long as the longest of the flights, within these limits, all are lost, or
-# the client addresses this step by itself: nothing is held until one arrives. The lower limit is
-# that of TCP's retransmission timer (RFC 6298), for the same reason: while load rises, the flights
-# that are known are shorter than those to come.
+LAST_FLIGHTS = 64
+MOST_FLIGHT_NS = 5_000_000_000
+# A request that fails or is cancelled on its way loses its ticket, and nobody says so. One is given
+# up when it is away for so many times the longest of the last flights, or was so at the last
+# arrival. Where none arrives the graph may be busy with cancelled images, of which no more must be
+# added than it takes away: as many tickets are given up as would have arrived, or fewer.
+GIVEN_UP_AFTER = 1.5
+# No sooner than this, though, while nothing arrives: as load rises the known flights are shorter
+# than those to come. It is the least of TCP's retransmission timer (RFC 6298), for the same reason.
 LEAST_PATIENCE_NS = 1_000_000_000
-MOST_PATIENCE_NS = 5_000_000_000
+# When one is given up after the last arrival of any, the graph has nothing to do, and what waits to
+# be decoded was cancelled. So many times `ahead` is let through to come to images that were not.
+SPARE = 4
 
 
 class Tickets:
@@ -46,35 +50,51 @@ class Tickets:
         self.on_their_way: dict[int, int] = {}  # place to when it was issued
         self.flights = deque([0], maxlen=LAST_FLIGHTS)
         self.last_arrival = 0
-        self.is_silent = False
+        self.heard = 0  # what place 0 said when there was spare for the last time
+        self.spare = SPARE * ahead
 
     def issue(self, count: int) -> npt.NDArray[np.int64]:
         """Write tickets, INT64 [count, 4], for images that were decoded."""
         now = time.monotonic_ns()
         tickets = []
         for _ in range(count):
-            self.place = (self.place + 1) % PLACES
+            self.place = self.place % (PLACES - 1) + 1
             self.sheet[self.place] = now
             self.on_their_way[self.place] = now
             tickets.append((self.process, self.file, self.place, now))
         return np.array(tickets, np.int64)
 
-    def wait(self) -> None:
-        """Return when few enough are away, or all seem to be lost."""
+    def wait(self, count: int) -> None:
+        """Return when few enough are away to decode the images of `count` requests."""
         while len(self.on_their_way) >= self.ahead and self.away() >= self.ahead:
+            if self._spend(count):
+                return
             time.sleep(LOOK_AGAIN_S)
 
     def away(self) -> int:
-        """Count the tickets that are on their way."""
+        """Count the tickets that are on their way and not given up."""
         self._take_back()
-        now = time.monotonic_ns()
-        longest = min(max(self.flights), MOST_PATIENCE_NS)
-        patience = max(longest, LEAST_PATIENCE_NS)
-        lost = max(self.last_arrival - GIVEN_UP_AFTER * longest, now - GIVEN_UP_AFTER * patience)
-        away = [issued for issued in self.on_their_way.values() if issued > lost]
-        if away and now - max(self.last_arrival, min(away)) > patience:
-            self.is_silent = True
-        return 0 if self.is_silent else len(away)
+        lost = self._lost_until()
+        return sum(issued > lost for issued in self.on_their_way.values())
+
+    def _lost_until(self) -> float:
+        """Tell up to when the tickets were issued that are given up."""
+        patience = GIVEN_UP_AFTER * min(max(self.flights), MOST_FLIGHT_NS)
+        return max(
+            self.last_arrival - patience,
+            time.monotonic_ns() - max(patience, LEAST_PATIENCE_NS),
+        )
+
+    def _spend(self, count: int) -> bool:
+        """Let some more through, where the graph has nothing to do, until the spare is used up."""
+        if self.sheet[0] > self.heard:
+            self.heard, self.spare = self.sheet[0], SPARE * self.ahead
+        lost = self._lost_until()
+        is_idle = any(self.heard < issued <= lost for issued in self.on_their_way.values())
+        if not is_idle or self.spare <= 0:
+            return False
+        self.spare -= count
+        return True
 
     def _take_back(self) -> None:
         for place, issued in list(self.on_their_way.items()):
@@ -82,4 +102,3 @@ class Tickets:
                 del self.on_their_way[place]
                 self.flights.append(arrived - issued)
                 self.last_arrival = max(self.last_arrival, arrived)
-                self.is_silent = False
