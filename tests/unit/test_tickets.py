@@ -230,6 +230,7 @@ def test_what_is_no_ticket_changes_nothing(
     postprocessing.give_back(real[np.newaxis] + forged(issued=-1))
     postprocessing.give_back(real[np.newaxis] + forged(place=departure.PLACES))
     postprocessing.give_back(np.array([[*real[:2], real[2] + 1, 0]]))
+    postprocessing.give_back(np.array([[*real[:2], 0, decoding.sheet[0]]]))
     postprocessing.give_back(forged(process=2**62))
     postprocessing.give_back(forged(process=os.getpid(), file=-1))
     assert decoding.sheet.tolist() == before

@@ -20,13 +20,14 @@ class Tickets:
     def give_back(self, tickets: npt.NDArray[np.int64]) -> None:
         """Tell the decoding processes that these, INT64 [N, 4], have arrived.
 
-        A client that addresses the step by itself may send anything: what is no ticket, or was
-        given back before, changes nothing.
+        Each has its own tickets noted, and all of them are told when any arrived. A client that
+        addresses the step by itself may send anything: what is no ticket, or was given back
+        before, changes nothing.
         """
         for process, file, place, issued in tickets.tolist():
             with suppress(OSError, IndexError):
                 sheet = self._sheet(process, file)
-                if 0 < issued == sheet[place] and place > 0:
+                if place > 0 and 0 < issued == sheet[place]:
                     now = time.monotonic_ns()
                     sheet[place] = -now
                     for each in self.sheets.values():

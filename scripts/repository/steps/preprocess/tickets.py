@@ -32,8 +32,8 @@ GIVEN_UP_AFTER = 1.5
 # No sooner than this, though, while nothing arrives: as load rises the known flights are shorter
 # than those to come. It is the least of TCP's retransmission timer (RFC 6298), for the same reason.
 LEAST_PATIENCE_NS = 1_000_000_000
-# When one is given up after the last arrival of any, the graph has nothing to do, and what waits to
-# be decoded was cancelled. So many times `ahead` is let through to come to images that were not.
+# When one issued since the last arrival of any is given up, the graph has nothing to do, and what
+# waits to be decoded was cancelled. So many times `ahead` is let through to come to what was not.
 SPARE = 4
 
 
@@ -50,7 +50,7 @@ class Tickets:
         self.on_their_way: dict[int, int] = {}  # place to when it was issued
         self.flights = deque([0], maxlen=LAST_FLIGHTS)
         self.last_arrival = 0
-        self.heard = 0  # what place 0 said when there was spare for the last time
+        self.heard = 0  # what place 0 said when `spare` was last filled
         self.spare = SPARE * ahead
 
     def issue(self, count: int) -> npt.NDArray[np.int64]:
