@@ -35,8 +35,6 @@ class TritonPythonModel:
         return [self._answer(*source) for source in sources]
 
     def _answer(self, files: Any, is_ensemble: bool) -> Any:
-        if not files:
-            return _refusal("IMAGE is missing")
         decoded = []
         for index, data in enumerate(files.as_numpy().ravel()):
             try:
