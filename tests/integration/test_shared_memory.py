@@ -13,11 +13,11 @@ import pytest
 import requests
 
 from client import SAMPLE, AsyncClassifier, Classifier, ImageFile, InvalidImage
-from client._shared_memory import DEV_SHM, PREFIX
 from scripts.embedded import EmbeddedServer, Endpoints
 from tests import images, namespaces
 from tests.conftest import ROOT
 from tests.integration.conftest import HASTE, url
+from tests.shared_memory import files
 
 JPEG = SAMPLE.read_bytes()
 BMP = images.encode(images.photo(1024, 768), "BMP")
@@ -27,10 +27,6 @@ def regions(server: EmbeddedServer) -> set[str]:
     """The shared memory that the server has been told of."""
     status = requests.get(f"{url(server, 'http')}/v2/systemsharedmemory/status", timeout=5)
     return {region["name"] for region in status.json()}
-
-
-def files() -> set[str]:
-    return {path.name for path in DEV_SHM.glob(f"{PREFIX}*")}
 
 
 @pytest.fixture(autouse=True)

@@ -2,7 +2,8 @@
 
 import asyncio
 
-from client._shared_memory import DEV_SHM, PREFIX, Regions
+from client._shared_memory import Regions
+from tests.shared_memory import files
 
 
 def test_one_that_is_too_small_is_given_back_before_a_larger_one_is_made() -> None:
@@ -10,8 +11,7 @@ def test_one_that_is_too_small_is_given_back_before_a_larger_one_is_made() -> No
 
     async def ask(what: str, *arguments: object) -> list[dict[str, str]]:
         await asyncio.sleep(0)
-        known = {path.name for path in DEV_SHM.glob(f"{PREFIX}*")}
-        asked.append((what.split("_", maxsplit=1)[0], len(known - before)))
+        asked.append((what.split("_", maxsplit=1)[0], len(files() - before)))
         return []
 
     async def hold_both() -> None:
@@ -21,7 +21,7 @@ def test_one_that_is_too_small_is_given_back_before_a_larger_one_is_made() -> No
                 pass
         await regions.close()
 
-    before = {path.name for path in DEV_SHM.glob(f"{PREFIX}*")}
+    before = files()
     asyncio.run(hold_both())
     assert asked == [
         ("get", 0),

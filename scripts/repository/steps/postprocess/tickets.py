@@ -28,10 +28,13 @@ class Tickets:
             with suppress(OSError, IndexError):
                 sheet = self._sheet(process, file)
                 if place > 0 and 0 < issued == sheet[place]:
-                    now = time.monotonic_ns()
-                    sheet[place] = -now
-                    for each in self.sheets.values():
-                        each[0] = now
+                    self._note(sheet, place)
+
+    def _note(self, sheet: memoryview, place: int) -> None:
+        now = time.monotonic_ns()
+        sheet[place] = -now
+        for each in self.sheets.values():
+            each[0] = now
 
     def _sheet(self, process: int, file: int) -> memoryview:
         if (process, file) not in self.sheets:

@@ -66,9 +66,11 @@ class Tickets:
 
     def wait(self, count: int) -> None:
         """Return when few enough are away to decode the images of `count` requests."""
-        while len(self.on_their_way) >= self.ahead and self.away() >= self.ahead:
-            if self._spend(count):
-                return
+        while (
+            len(self.on_their_way) >= self.ahead
+            and self.away() >= self.ahead
+            and not self._spend(count)
+        ):
             time.sleep(LOOK_AGAIN_S)
 
     def away(self) -> int:
@@ -89,12 +91,13 @@ class Tickets:
         """Let some more through, where the graph has nothing to do, until the spare is used up."""
         if self.sheet[0] > self.heard:
             self.heard, self.spare = self.sheet[0], SPARE * self.ahead
+        if self.spare <= 0:
+            return False
         lost = self._lost_until()
         is_idle = any(self.heard < issued <= lost for issued in self.on_their_way.values())
-        if not is_idle or self.spare <= 0:
-            return False
-        self.spare -= count
-        return True
+        if is_idle:
+            self.spare -= count
+        return is_idle
 
     def _take_back(self) -> None:
         for place, issued in list(self.on_their_way.items()):
