@@ -127,6 +127,7 @@ def test_a_client_that_is_killed_leaves_no_file_and_the_next_one_tidies_up(
         process.stdout.readline()
         assert files() > before
         process.send_signal(number)
+        process.communicate()  # the signal is all that happens to it: nobody closes its output
     deadline = time.monotonic() + 10
     while files() != before:  # the resource tracker ends a moment later
         assert time.monotonic() < deadline
