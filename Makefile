@@ -35,7 +35,7 @@ format: $(READY) ## Put the code into the project's format
 lock: $(READY) ## Pin every dependency anew
 	$(COMPILE) --upgrade --extra dev --output-file requirements.lock
 	$(COMPILE_IMAGE) --extra build --output-file docker/build.lock
-	$(COMPILE_IMAGE) --extra steps --no-emit-package numpy --output-file docker/steps.lock
+	$(COMPILE_IMAGE) --extra steps --no-strip-markers --no-emit-package numpy --output-file docker/steps.lock
 
 clean: ## Remove the environment and everything generated
 	rm -rf $(VENV) model_repository build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache

@@ -267,8 +267,13 @@ def test_the_images_get_the_versions_that_are_tested(lock: str) -> None:
     assert image == {name: tested[name] for name in image}
 
 
-def test_the_server_image_adds_only_pillow() -> None:
-    assert pins("docker/steps.lock").keys() == {"pillow"}
+def test_the_server_image_adds_only_what_decodes_and_resizes() -> None:
+    assert pins("docker/steps.lock").keys() == {"cykooz-resizer", "pillow"}
+
+
+def test_the_server_image_can_be_built_for_arm() -> None:
+    (line,) = re.findall("cykooz-resizer==.*", (ROOT / "docker" / "steps.lock").read_text())
+    assert "platform_machine == 'x86_64'" in line  # where it has wheels
 
 
 @pytest.mark.parametrize("lock", ["build.lock", "steps.lock"])

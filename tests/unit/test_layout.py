@@ -19,7 +19,7 @@ COMMANDS = [
     "scripts.serve",
 ]
 STEPS = ROOT / "scripts" / "repository" / "steps"
-STEPS_MAY_IMPORT = {"numpy", "PIL", "triton_python_backend_utils"}
+STEPS_MAY_IMPORT = {"cykooz_resizer", "numpy", "PIL", "triton_python_backend_utils"}
 
 
 def imports(file: Path) -> set[str]:

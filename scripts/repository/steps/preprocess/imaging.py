@@ -6,6 +6,7 @@ import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from .recipe import Recipe
+from .resizing import Box, resize
 
 # Only these decoders meet a stranger's bytes; Pillow has some forty more.
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF")
@@ -18,8 +19,6 @@ Image.MAX_IMAGE_PIXELS = None
 # A JPEG is decoded at a half, a quarter or an eighth of its size where that leaves this many times
 # what the recipe resizes to. At 1 the result is up to 22 grey levels off, at 2 up to 5 (mean 0.2).
 DRAFT_MARGIN = 2
-
-Box = tuple[float, float, float, float]  # left, top, right, bottom, as Pillow has it
 
 # For each EXIF orientation what turns the image upright, and which of the stored image's sides
 # (left, top, right, bottom) are then the left, the top, the right and the bottom.
@@ -136,17 +135,22 @@ def crop_to(image: Image.Image, recipe: Recipe, box: Box | None = None) -> Image
     Returns:
         An image of `crop` x `crop` pixels.
     """
-    left, top, right, bottom = box or (0, 0, *image.size)
+    return resize(image, recipe.crop, kept(box or (0, 0, *image.size), recipe))
+
+
+def kept(box: Box, recipe: Recipe) -> Box:
+    """Find which part of a picture a recipe resizes to the crop."""
+    left, top, right, bottom = box
     ratio = recipe.resize / min(right - left, bottom - top)
-    across = _kept(left, right, ratio, recipe.crop)
-    down = _kept(top, bottom, ratio, recipe.crop)
-    corners = (across[0], down[0], across[1], down[1])
-    return image.resize((recipe.crop, recipe.crop), Image.Resampling.BILINEAR, corners)
+    across = _kept_of_side(left, right, ratio, recipe.crop)
+    down = _kept_of_side(top, bottom, ratio, recipe.crop)
+    return across[0], down[0], across[1], down[1]
 
 
-def _kept(start: float, end: float, ratio: float, crop: int) -> tuple[float, float]:
+def _kept_of_side(start: float, end: float, ratio: float, crop: int) -> tuple[float, float]:
     """Find where on a side the centre crop of the resized side begins and ends."""
     resized = round((end - start) * ratio)
     scale = (end - start) / resized
     first = resized // 2 - crop // 2
-    return start + first * scale, start + (first + crop) * scale
+    # What is computed may be above the end by a rounding.
+    return start + first * scale, min(start + (first + crop) * scale, end)
