@@ -33,8 +33,12 @@ def draw(report: Report, file: Path) -> None:
 
 def _throughput(axes: Axes, report: Report, model: str, figures: Figures) -> None:
     _lines(axes, report, model, figures, "rate")
-    limit = figures["limit: images/s"]
-    axes.axhline(limit, label="limit: no server, every core", color=LIMIT_COLOUR, ls="--")
+    limits = {
+        "limit: images/s": ("limit: no server, every core", "--"),
+        "plain loop: images/s": ("the same with Pillow alone", ":"),
+    }
+    for name, (label, style) in limits.items():
+        axes.axhline(figures[name], label=label, color=LIMIT_COLOUR, ls=style)
     axes.set_title(model)
     axes.set_ylabel("throughput (images/s)")
     axes.set_ylim(bottom=0)

@@ -108,12 +108,15 @@ class Photograph:
 class Round:
     """All that is measured of one model before the next one has its turn.
 
-    `limit` is every core at work, `alone` a single worker. `loads` are by what is asked, MODEL_ONLY
-    or ENSEMBLE, over HTTP or gRPC.
+    `limit` is every core at work with the step's own code, `plain` with Pillow's alone; `alone` and
+    `plain_alone` are a single worker. `loads` are by what is asked, MODEL_ONLY or ENSEMBLE, over
+    HTTP or gRPC.
     """
 
     limit: Bare
+    plain: Bare
     alone: Bare
+    plain_alone: Bare
     loads: dict[str, tuple[Load, ...]]
     inside: Inside
     overload: Overload

@@ -1,26 +1,36 @@
 """What the machine can do without a server: worker processes that do nothing but the work."""
 
+import io
 import multiprocessing
 import signal
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from scripts.embedded import ServerError
 from scripts.measuring.figures import Bare
 from scripts.measuring.graphs import single_threaded
-from scripts.repository.steps.preprocess import imaging
+from scripts.repository.steps.preprocess import imaging, resizing
 from scripts.repository.steps.preprocess.recipe import Recipe
 from scripts.repository.tuning import cores
 
 STOP_SECONDS = 10
 WARM_UP_IMAGES = 3
+
+Preprocess = Callable[[bytes, Recipe], Image.Image]
+
+
+def plainly(data: bytes, recipe: Recipe) -> Image.Image:
+    """Preprocess with Pillow alone, though no more than is kept."""
+    image = Image.open(io.BytesIO(data))
+    return resizing.with_pillow(image, recipe.crop, imaging.kept((0, 0, *image.size), recipe))
 
 
 @dataclass(frozen=True)
@@ -68,11 +78,16 @@ class Workers:
             process.join(STOP_SECONDS)
             process.kill()
 
-    def measure(self, *, seconds: float, alone: bool = False) -> Bare:
-        """Let all workers, or one of them alone, work for some seconds."""
+    def measure(
+        self, *, seconds: float, alone: bool = False, preprocess: Preprocess = imaging.load
+    ) -> Bare:
+        """Let all workers, or one of them alone, work for some seconds.
+
+        They decode and resize as the step does, or as another function of a module.
+        """
         pipes = self._pipes[:1] if alone else self._pipes
         for pipe in pipes:
-            pipe.send(seconds)
+            pipe.send((seconds, preprocess))
         return summary([_receive(pipe) for pipe in pipes])
 
 
@@ -105,7 +120,7 @@ def _work(pipe: Connection, graph: Path, recipe: Recipe, image: bytes) -> None:
         try:
             worker = _Worker(graph, recipe, image)
             while True:
-                pipe.send(worker.turn(pipe.recv()))
+                pipe.send(worker.turn(*pipe.recv()))
         except EOFError:
             raise
         except Exception as error:  # noqa: BLE001 - whatever it is, the one who waits is told
@@ -119,25 +134,25 @@ class _Worker:
         self._recipe = recipe
         self._image = image
         for _ in range(WARM_UP_IMAGES):
-            self._one()
+            self._one(imaging.load)
 
-    def turn(self, seconds: float) -> Turn:
+    def turn(self, seconds: float, preprocess: Preprocess) -> Turn:
         images: list[float] = []
         imaging_cpu = graph = 0.0
         start = now = time.perf_counter()
         while now - start < seconds:
             before = now
-            cpu, run = self._one()
+            cpu, run = self._one(preprocess)
             now = time.perf_counter()
             images.append(now - before)
             imaging_cpu += cpu
             graph += run
         return Turn(tuple(images), imaging_cpu, graph)
 
-    def _one(self) -> tuple[float, float]:
+    def _one(self, preprocess: Preprocess) -> tuple[float, float]:
         """Classify the image; return the CPU seconds of decoding, and the graph's seconds."""
         cpu = time.thread_time()
-        image = imaging.load(self._image, self._recipe)
+        image = preprocess(self._image, self._recipe)
         cpu = time.thread_time() - cpu
         pixels = np.asarray(image)[np.newaxis]
         run = time.perf_counter()

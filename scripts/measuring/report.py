@@ -76,6 +76,7 @@ def ratios(one: Round) -> Figures:
     for what, loads in one.loads.items():
         for load in loads:
             result[limit_share(what, load.clients)] = load.rate / one.limit.rate
+            result[plain_share(what, load.clients)] = load.rate / one.plain.rate
             result[f"{what}, {load.clients} clients: p99 / p50"] = load.p99 / load.p50
     result["ensemble, its peak / limit"] = _peak(one) / one.limit.rate
     result["model only, its peak / the graph alone"] = (
@@ -84,10 +85,12 @@ def ratios(one: Round) -> Figures:
     first = one.loads[ENSEMBLE][0]
     if first.clients == 1:
         result["one client's p50 / one worker's"] = first.p50 / one.alone.p50
+        result["one client's p50 / one plain worker's"] = first.p50 / one.plain_alone.p50
     preprocess = next(iter(one.inside.steps))
     if preprocess in one.inside.cpu_ms:
         used = one.inside.cpu_ms[preprocess]
-        result["preprocess step's CPU / Pillow's alone"] = used / one.limit.imaging_ms
+        result["preprocess step's CPU / its code's alone"] = used / one.limit.imaging_ms
+        result["preprocess step's CPU / Pillow's alone"] = used / one.plain.imaging_ms
     large = one.photograph
     result["large photograph: step / zoo's code"] = large.step_ms / large.reference_ms
     return result | _overload_ratios(one.overload, _peak(one))
@@ -98,8 +101,11 @@ def figures(one: Round) -> Figures:
     result: Figures = {
         "limit: images/s": one.limit.rate,
         "limit, the graph alone: images/s": one.limit.graph_rate,
+        "plain loop: images/s": one.plain.rate,
         "one worker alone: p50 ms": one.alone.p50,
-        "Pillow alone: CPU ms an image": one.limit.imaging_ms,
+        "one plain worker alone: p50 ms": one.plain_alone.p50,
+        "the step's code alone: CPU ms an image": one.limit.imaging_ms,
+        "Pillow alone: CPU ms an image": one.plain.imaging_ms,
     }
     for what, loads in one.loads.items():
         for load in loads:
@@ -118,6 +124,11 @@ def figures(one: Round) -> Figures:
 def limit_share(what: str, clients: int) -> str:
     """Name the ratio of a load's images/s to the limit's."""
     return f"{what}, {clients} clients / limit"
+
+
+def plain_share(what: str, clients: int) -> str:
+    """Name the ratio of a load's images/s to the plain loop's."""
+    return f"{what}, {clients} clients / plain loop"
 
 
 def load_figure(what: str, clients: int, name: str) -> str:

@@ -18,18 +18,20 @@ from scripts.measuring.figures import (
     Round,
     Settings,
 )
-from scripts.measuring.limit import Workers
+from scripts.measuring.limit import Workers, plainly
 from scripts.measuring.perf_analyzer import Input, PerfAnalyzer
 from scripts.measuring.pictures import picture
 from scripts.measuring.subject import Subject
 from scripts.measuring.triton_statistics import Counters, Triton, between
 from scripts.measuring.wrk import Wrk
+from scripts.repository.steps.preprocess import imaging
 
 SIZE, QUALITY = "500x375", 91  # some 45 KB
 LARGE = "4000x3000"
 OBSERVED = 8  # clients while the server's insides are looked at
 OVERLOAD = 4  # times the images/s of the knee
 GRPC = "{} over gRPC"
+BARE = {"limit": imaging.load, "plain loop": plainly}  # what the workers do by turns
 
 Advance = Callable[[str], None]
 
@@ -89,7 +91,7 @@ class Bench:
     def turns(self) -> int:
         """How often a round calls `advance`."""
         protocols = 2 if self._target.perf_analyzer else 1
-        return 7 + 2 * protocols * len(self._settings.clients)
+        return 5 * len(BARE) + 2 + 2 * protocols * len(self._settings.clients)
 
     @property
     def observed(self) -> int:
@@ -99,25 +101,32 @@ class Bench:
 
     def round(self, advance: Advance) -> Round:
         """Measure everything once. The limit is the mean of its turns among the others."""
-        limits = [self._limit(advance)]
+        bare = [self._bare(advance)]
         loads = {MODEL_ONLY: self._sweep(MODEL_ONLY, advance)}
-        limits.append(self._limit(advance))
-        alone = self._workers.measure(seconds=self._settings.seconds, alone=True)
-        advance("one worker alone")
+        bare.append(self._bare(advance))
+        alone, plain_alone = self._bare(advance, alone=True)
         loads[ENSEMBLE], inside = self._look_inside(advance)
-        limits.append(self._limit(advance))
+        bare.append(self._bare(advance))
         loads |= self._over_grpc(advance)
         overload = self._overload(knee(loads[ENSEMBLE]).rate)
         advance("overload")
         large = photograph.measure(self._large, self._subject.recipe)
         advance("large photograph")
-        limits.append(self._limit(advance))
-        return Round(mean(limits), alone, loads, inside, overload, large)
+        bare.append(self._bare(advance))
+        limit, plain = map(mean, zip(*bare, strict=True))
+        return Round(limit, plain, alone, plain_alone, loads, inside, overload, large)
 
-    def _limit(self, advance: Advance) -> Bare:
-        limit = self._workers.measure(seconds=self._settings.seconds)
-        advance("limit")
-        return limit
+    def _bare(self, advance: Advance, *, alone: bool = False) -> tuple[Bare, ...]:
+        """Let the workers take a turn with each kind of preprocessing."""
+        turns = []
+        for name, preprocess in BARE.items():
+            turns.append(
+                self._workers.measure(
+                    seconds=self._settings.seconds, alone=alone, preprocess=preprocess
+                )
+            )
+            advance(f"{name}, one worker" if alone else name)
+        return tuple(turns)
 
     def _sweep(
         self, what: str, advance: Advance, clients: Sequence[int] | None = None

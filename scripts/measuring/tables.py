@@ -12,6 +12,7 @@ from scripts.measuring.report import (
     limit_share,
     load_figure,
     medians,
+    plain_share,
     step_figure,
 )
 
@@ -40,9 +41,11 @@ def comparison(before: Report, after: Report, model: str) -> Table:
 def _loads(report: Report, model: str, figures: Figures, ratios: Figures) -> Table:
     title = (
         f"{model}: the limit is {figures['limit: images/s']:.1f} images/s, "
-        f"{figures['limit, the graph alone: images/s']:.1f} for the graph alone"
+        f"{figures['limit, the graph alone: images/s']:.1f} for the graph alone, "
+        f"{figures['plain loop: images/s']:.1f} for the plain loop"
     )
-    columns = ("clients", "images/s", "of the limit", "p50 ms", "p99 ms", "p99 / p50")
+    shares = ("of the limit", "of the plain loop")
+    columns = ("clients", "images/s", *shares, "p50 ms", "p99 ms", "p99 / p50")
     table = _table(title, "", *columns)
     for what, loads in report.rounds[model][0].loads.items():
         for clients in (load.clients for load in loads):
@@ -54,6 +57,7 @@ def _loads(report: Report, model: str, figures: Figures, ratios: Figures) -> Tab
                 str(clients),
                 f"{rate:.1f}",
                 f"{ratios[limit_share(what, clients)]:.3f}",
+                f"{ratios[plain_share(what, clients)]:.3f}",
                 f"{p50:.1f}",
                 f"{p99:.1f}",
                 f"{ratios[f'{what}, {clients} clients: p99 / p50']:.2f}",

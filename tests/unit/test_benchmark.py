@@ -64,7 +64,9 @@ def loads(scale: float) -> tuple[Load, ...]:
 def one_round(limit_rate: float = 40.0) -> Round:
     return Round(
         limit=Bare(2, limit_rate, 1.5 * limit_rate, 12.5, 1.25),
+        plain=Bare(2, 0.5 * limit_rate, 1.5 * limit_rate, 25.0, 2.0),
         alone=Bare(1, 0.5 * limit_rate, 0.75 * limit_rate, 1.0, 1.5),
+        plain_alone=Bare(1, 0.25 * limit_rate, 0.75 * limit_rate, 1.6, 2.5),
         loads={"model only": loads(2.0), "ensemble": loads(1.0)},
         inside=Inside(
             8,
@@ -87,11 +89,14 @@ def a_report(*limit_rates: float, models: tuple[str, ...] = ("birds",)) -> Repor
 def test_ratios_are_those_of_a_round_and_medians_those_of_rounds() -> None:
     ratios = report.medians(a_report(20.0, 40.0, 80.0).ratios("birds"))
     assert ratios["ensemble, 8 clients / limit"] == 18 / 40
+    assert ratios["ensemble, 8 clients / plain loop"] == 18 / 20
     assert ratios["ensemble, its peak / limit"] == 18 / 40
     assert ratios["model only, its peak / the graph alone"] == 36 / 60
     assert ratios["ensemble, 1 clients: p99 / p50"] == 1.5
     assert ratios["one client's p50 / one worker's"] == 2.0
-    assert ratios["preprocess step's CPU / Pillow's alone"] == 2.0
+    assert ratios["one client's p50 / one plain worker's"] == 1.25
+    assert ratios["preprocess step's CPU / its code's alone"] == 2.0
+    assert ratios["preprocess step's CPU / Pillow's alone"] == 1.25
     assert ratios["large photograph: step / zoo's code"] == 0.1
     assert ratios["overload: answered / peak"] == 0.5
     assert ratios["overload: share refused"] == 0.75
@@ -101,9 +106,10 @@ def test_ratios_are_those_of_a_round_and_medians_those_of_rounds() -> None:
 def test_what_cannot_be_seen_has_no_figure() -> None:
     one = one_round()
     hidden = replace(one, inside=replace(one.inside, cpu_ms={}))
-    assert "preprocess step's CPU / Pillow's alone" not in report.ratios(hidden)
     unseen = report.ratios(one).keys() - report.ratios(hidden).keys()
-    assert unseen == {"preprocess step's CPU / Pillow's alone"}
+    assert unseen == {
+        f"preprocess step's CPU / {whose} alone" for whose in ("its code's", "Pillow's")
+    }
     assert "overload: p99" not in report.figures(one)
 
 
@@ -148,7 +154,7 @@ def test_tables_show_every_load_and_every_step() -> None:
     console.print(*tables.of_model(result, "birds"))
     console.print(tables.comparison(result, result, "birds"))
     said = console.export_text()
-    assert "the limit is 30.0 images/s, 45.0 for the graph alone" in said
+    assert "the limit is 30.0 images/s, 45.0 for the graph alone, 15.0 for the plain loop" in said
     assert all(name in said for name in (*STEPS, "model only", "ensemble", "tritonserver"))
     assert "overload: share failed" in said
 
@@ -252,6 +258,12 @@ def test_a_server_that_is_not_here_is_not_found() -> None:
     assert processes.find(9) is None
     used = processes.cpu_seconds(psutil.Process(os.getpid()), ["birds_pixels"])
     assert list(used) == ["tritonserver"]
+
+
+def test_the_plain_loop_makes_the_pixels_that_the_step_makes() -> None:
+    image = picture("640x480", "JPEG")
+    ours, plain = (np.asarray(way(image, Recipe())).astype(int) for way in rounds.BARE.values())
+    assert np.abs(ours - plain).max() <= 2
 
 
 def test_the_photograph_is_measured_against_the_zoos_arithmetic() -> None:
