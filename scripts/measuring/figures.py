@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 MODEL_ONLY = "model only"
 ENSEMBLE = "ensemble"
+LIMIT = "limit"
+PLAIN = "plain loop"
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,9 @@ from typing import cast, get_args, get_origin, get_type_hints
 from scripts.embedded import ServerError
 from scripts.measuring.figures import (
     ENSEMBLE,
+    LIMIT,
     MODEL_ONLY,
+    PLAIN,
     Load,
     Overload,
     Photograph,
@@ -75,8 +77,8 @@ def ratios(one: Round) -> Figures:
     result: Figures = {}
     for what, loads in one.loads.items():
         for load in loads:
-            result[limit_share(what, load.clients)] = load.rate / one.limit.rate
-            result[plain_share(what, load.clients)] = load.rate / one.plain.rate
+            result[share(what, load.clients, LIMIT)] = load.rate / one.limit.rate
+            result[share(what, load.clients, PLAIN)] = load.rate / one.plain.rate
             result[f"{what}, {load.clients} clients: p99 / p50"] = load.p99 / load.p50
     result["ensemble, its peak / limit"] = _peak(one) / one.limit.rate
     result["model only, its peak / the graph alone"] = (
@@ -121,14 +123,9 @@ def figures(one: Round) -> Figures:
     return result
 
 
-def limit_share(what: str, clients: int) -> str:
-    """Name the ratio of a load's images/s to the limit's."""
-    return f"{what}, {clients} clients / limit"
-
-
-def plain_share(what: str, clients: int) -> str:
-    """Name the ratio of a load's images/s to the plain loop's."""
-    return f"{what}, {clients} clients / plain loop"
+def share(what: str, clients: int, bare: str) -> str:
+    """Name the ratio of a load's images/s to those of LIMIT or PLAIN."""
+    return f"{what}, {clients} clients / {bare}"
 
 
 def load_figure(what: str, clients: int, name: str) -> str:

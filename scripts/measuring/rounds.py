@@ -10,7 +10,9 @@ import psutil
 from scripts.measuring import photograph, processes
 from scripts.measuring.figures import (
     ENSEMBLE,
+    LIMIT,
     MODEL_ONLY,
+    PLAIN,
     Bare,
     Inside,
     Load,
@@ -31,7 +33,7 @@ LARGE = "4000x3000"
 OBSERVED = 8  # clients while the server's insides are looked at
 OVERLOAD = 4  # times the images/s of the knee
 GRPC = "{} over gRPC"
-BARE = {"limit": imaging.load, "plain loop": plainly}  # what the workers do by turns
+BARE = {LIMIT: imaging.load, PLAIN: plainly}  # what the workers do by turns
 
 Advance = Callable[[str], None]
 

@@ -3,16 +3,16 @@
 from rich import box
 from rich.table import Table
 
+from scripts.measuring.figures import LIMIT, PLAIN
 from scripts.measuring.processes import SERVER
 from scripts.measuring.report import (
     Figures,
     Report,
     compare,
     cpu_figure,
-    limit_share,
     load_figure,
     medians,
-    plain_share,
+    share,
     step_figure,
 )
 
@@ -44,7 +44,7 @@ def _loads(report: Report, model: str, figures: Figures, ratios: Figures) -> Tab
         f"{figures['limit, the graph alone: images/s']:.1f} for the graph alone, "
         f"{figures['plain loop: images/s']:.1f} for the plain loop"
     )
-    shares = ("of the limit", "of the plain loop")
+    shares = (f"of the {bare}" for bare in (LIMIT, PLAIN))
     columns = ("clients", "images/s", *shares, "p50 ms", "p99 ms", "p99 / p50")
     table = _table(title, "", *columns)
     for what, loads in report.rounds[model][0].loads.items():
@@ -56,8 +56,7 @@ def _loads(report: Report, model: str, figures: Figures, ratios: Figures) -> Tab
                 what,
                 str(clients),
                 f"{rate:.1f}",
-                f"{ratios[limit_share(what, clients)]:.3f}",
-                f"{ratios[plain_share(what, clients)]:.3f}",
+                *(f"{ratios[share(what, clients, bare)]:.3f}" for bare in (LIMIT, PLAIN)),
                 f"{p50:.1f}",
                 f"{p99:.1f}",
                 f"{ratios[f'{what}, {clients} clients: p99 / p50']:.2f}",
