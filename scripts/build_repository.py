@@ -13,9 +13,9 @@ from scripts.measuring.graphs import speedup
 from scripts.repository import builder, calibration, catalog, sources, tuning
 from scripts.repository.catalog import ZooModel
 from scripts.repository.errors import BuildError
+from scripts.repository.graphs.prepare import Prepared
+from scripts.repository.graphs.quantize import Quantized, quantize
 from scripts.repository.manifest import Entry, Quantization
-from scripts.repository.prepare import Prepared
-from scripts.repository.quantize import Quantized, quantize
 from scripts.repository.sources import Source
 from scripts.repository.steps.preprocess.recipe import IMAGENET_MEAN, IMAGENET_STD
 from scripts.repository.tuning import Tuning

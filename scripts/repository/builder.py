@@ -23,10 +23,10 @@ from scripts.repository.ensemble import (
     preprocess_part,
 )
 from scripts.repository.errors import BuildError
+from scripts.repository.graphs.pixels import with_pixels
+from scripts.repository.graphs.prepare import Prepared, prepare
+from scripts.repository.graphs.quantize import Quantized
 from scripts.repository.manifest import Entry
-from scripts.repository.pixels import with_pixels
-from scripts.repository.prepare import Prepared, prepare
-from scripts.repository.quantize import Quantized
 from scripts.repository.sources import Source
 from scripts.repository.tuning import Tuning
 

@@ -4,8 +4,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from scripts.repository.config import Batching, Ensemble, Part, Step, Tensor
-from scripts.repository.pixels import INPUT
-from scripts.repository.prepare import Prepared
+from scripts.repository.graphs.pixels import INPUT
+from scripts.repository.graphs.prepare import Prepared
 from scripts.repository.steps.preprocess.recipe import IMAGENET_MEAN, IMAGENET_STD, Recipe
 from scripts.repository.tuning import STEP_BATCH, Tuning
 
@@ -17,10 +17,10 @@ IMAGENET_CROP = 224
 
 POSTPROCESS_INSTANCES = 1
 IMAGE = Tensor("IMAGE", "TYPE_STRING", (1,))
-# The same, from an ensemble: decoding gives it a ticket.
+# The same, from an ensemble: decoding gives it a credit.
 ENSEMBLE_IMAGE = replace(IMAGE, name="ENSEMBLE_IMAGE")
 # Goes with an image from decoding to postprocessing, so that decoding knows how far ahead it is.
-TICKET = Tensor("TICKET", "TYPE_INT64", (4,))
+CREDIT = Tensor("CREDIT", "TYPE_INT64", (4,))
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ def preprocess_part(classifier: Classifier) -> Part:
         name=classifier.preprocess_name,
         backend="python",
         inputs=(replace(IMAGE, optional=True), replace(ENSEMBLE_IMAGE, optional=True)),
-        outputs=(_pixels(classifier), TICKET),
+        outputs=(_pixels(classifier), CREDIT),
         batching=Batching(STEP_BATCH, tuning.queue),
         parameters={"recipe": classifier.recipe.to_json(), "ahead": str(tuning.ahead)},
         instances=tuning.preprocess_instances,
@@ -118,7 +118,7 @@ def postprocess_part(classifier: Classifier) -> Part:
     return Part(
         name=classifier.postprocess_name,
         backend="python",
-        inputs=(_scores("SCORES", classifier), replace(TICKET, optional=True)),
+        inputs=(_scores("SCORES", classifier), replace(CREDIT, optional=True)),
         outputs=_best_classes(),
         parameters={"labels": LABELS_FILE, "scores": classifier.prepared.scores},
         instances=POSTPROCESS_INSTANCES,
@@ -138,12 +138,12 @@ def ensemble(classifier: Classifier) -> Ensemble:
             Step(
                 classifier.preprocess_name,
                 {ENSEMBLE_IMAGE.name: IMAGE.name},
-                {INPUT: "pixels", TICKET.name: "ticket"},
+                {INPUT: "pixels", CREDIT.name: "credit"},
             ),
             Step(classifier.pixels_name, {INPUT: "pixels"}, {signature.output: "scores"}),
             Step(
                 classifier.postprocess_name,
-                {"SCORES": "scores", TICKET.name: "ticket"},
+                {"SCORES": "scores", CREDIT.name: "credit"},
                 {output.name: output.name for output in outputs},
             ),
         ),

@@ -8,11 +8,11 @@ from pathlib import Path
 import onnx
 from google.protobuf.message import DecodeError
 
-from scripts.repository import synthetic
 from scripts.repository.catalog import ZooModel
 from scripts.repository.errors import BuildError
 from scripts.repository.fetch import Progress, fetch, verified
-from scripts.repository.prepare import DEFAULT_SIZE, Signature, read_signature
+from scripts.repository.graphs import synthetic
+from scripts.repository.graphs.prepare import DEFAULT_SIZE, Signature, read_signature
 from scripts.repository.steps.preprocess.recipe import IMAGENET_MEAN, IMAGENET_STD, RGB, Recipe
 
 # The usual margin around the crop, that of ImageNet's 224 in 256.

@@ -65,7 +65,7 @@ def test_the_steps_can_be_addressed_by_themselves(
     for _ in range(4):  # more images than may be ahead of a graph
         decoded = infer(triton, "imagenet_preprocess_256", "IMAGE", files)
         assert decoded.as_numpy("PIXELS").shape == (32, 224, 224, 3)
-        assert decoded.as_numpy("TICKET") is None
+        assert decoded.as_numpy("CREDIT") is None
     scores = np.eye(3, 1000, dtype=np.float32)
     best = infer(triton, "imagenet_postprocess", "SCORES", scores)
     assert best.as_numpy("CLASS_ID")[:, 0].tolist() == [0, 1, 2]

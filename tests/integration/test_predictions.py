@@ -8,8 +8,8 @@ import pytest
 
 from client import Classification, Classifier
 from scripts.embedded import EmbeddedServer
-from scripts.repository import synthetic
 from scripts.repository.catalog import CATALOG
+from scripts.repository.graphs import synthetic
 from scripts.repository.steps.preprocess.imaging import load
 from tests import images, reference
 from tests.integration.conftest import PROTOCOLS, url

@@ -13,8 +13,8 @@ from tritonclient.grpc import model_config_pb2
 from scripts.repository import builder, calibration, manifest, sources
 from scripts.repository.ensemble import IMAGENET_LABELS
 from scripts.repository.errors import BuildError
-from scripts.repository.prepare import Prepared, read_signature
-from scripts.repository.quantize import Quantized, quantize
+from scripts.repository.graphs.prepare import Prepared, read_signature
+from scripts.repository.graphs.quantize import Quantized, quantize
 from scripts.repository.tuning import Tuning
 from tests.files import contents
 from tests.graphs import CLASSES, FLEXIBLE, classifier, convolved

@@ -6,8 +6,8 @@ import onnxruntime
 import pytest
 
 from scripts.repository.errors import BuildError
-from scripts.repository.pixels import with_pixels
-from scripts.repository.prepare import prepare
+from scripts.repository.graphs.pixels import with_pixels
+from scripts.repository.graphs.prepare import prepare
 from scripts.repository.steps.preprocess.recipe import Recipe
 from tests import reference
 from tests.graphs import FLEXIBLE, classifier

@@ -7,7 +7,7 @@ import pytest
 from onnx import numpy_helper
 
 from scripts.repository.errors import BuildError
-from scripts.repository.prepare import IR_VERSIONS, OPSETS, prepare
+from scripts.repository.graphs.prepare import IR_VERSIONS, OPSETS, prepare
 from tests import graphs
 from tests.graphs import FLEXIBLE, RESHAPED, Array, classifier, shape
 

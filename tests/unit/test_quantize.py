@@ -14,8 +14,8 @@ from scripts.measuring.graphs import speedup
 from scripts.repository import calibration
 from scripts.repository.calibration import Images
 from scripts.repository.errors import BuildError
-from scripts.repository.prepare import IR_VERSIONS, OPSETS, Prepared, prepare, read_signature
-from scripts.repository.quantize import quantize
+from scripts.repository.graphs.prepare import IR_VERSIONS, OPSETS, Prepared, prepare, read_signature
+from scripts.repository.graphs.quantize import quantize
 from scripts.repository.steps.preprocess.recipe import Recipe
 from tests.graphs import CLASSES, CONVOLVED, FILTERS, FLEXIBLE, Array, classifier, convolved
 from tests.images import fill
@@ -200,7 +200,7 @@ def test_what_onnxruntime_says_of_a_graph_it_cannot_quantise_is_one_line(
     def refuse(*_: object, **__: object) -> None:
         raise ValueError("a reason\nand a page more")
 
-    monkeypatch.setattr("scripts.repository.quantize.quantize_static", refuse)
+    monkeypatch.setattr("scripts.repository.graphs.quantize.quantize_static", refuse)
     with pytest.raises(BuildError, match=r"does not quantise it: a reason$"):
         quantize(fp32, images, RECIPE)
 

@@ -11,8 +11,8 @@ import pytest
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
-from scripts.repository import synthetic
 from scripts.repository.catalog import CATALOG
+from scripts.repository.graphs import synthetic
 from scripts.repository.steps.postprocess.ranking import softmax
 from tests import reference
 

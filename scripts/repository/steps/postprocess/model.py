@@ -1,7 +1,7 @@
 """Postprocessing step: the classifier's scores in, its best classes out.
 
 SCORES, FP32 [N, classes], becomes CLASS_ID INT32, PROBABILITY FP32 and LABEL STRING, each [N, k],
-best first; k is the request parameter `top_k`. TICKET, INT64 [N, 4], need not be there: it tells
+best first; k is the request parameter `top_k`. CREDIT, INT64 [N, 4], need not be there: it tells
 the decoding step that its images have arrived. Of config.pbtxt's parameters `labels` names the
 file with one label a line, and `scores` says whether a softmax is still to be done: `logits` or
 `probabilities`.
@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import triton_python_backend_utils as pb_utils
 
+from .credits import Credits
 from .ranking import best, softmax, top_k_of
-from .tickets import Tickets
 
 
 class TritonPythonModel:
@@ -25,7 +25,7 @@ class TritonPythonModel:
         """Read the labels."""
         parameters = json.loads(args["model_config"])["parameters"]
         self.are_logits = parameters["scores"]["string_value"] == "logits"
-        self.tickets = Tickets()
+        self.credits = Credits()
         file = Path(args["model_repository"], parameters["labels"]["string_value"])
         self.labels = np.array(file.read_bytes().splitlines(), dtype=np.object_)
 
@@ -34,8 +34,8 @@ class TritonPythonModel:
         return [self._answer(request) for request in requests]
 
     def _answer(self, request: Any) -> Any:
-        if tickets := pb_utils.get_input_tensor_by_name(request, "TICKET"):
-            self.tickets.give_back(tickets.as_numpy())
+        if arrived := pb_utils.get_input_tensor_by_name(request, "CREDIT"):
+            self.credits.give_back(arrived.as_numpy())
         try:
             k = top_k_of(request.parameters(), len(self.labels))
         except ValueError as error:

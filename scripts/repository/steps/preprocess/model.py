@@ -2,7 +2,7 @@
 
 IMAGE, STRING [N, 1], becomes PIXELS, UINT8 [N, crop, crop, 3]: normalising them is the graph's
 work, and a byte for each is a quarter of what would have to be copied on the way there. An ensemble
-sends ENSEMBLE_IMAGE in its place, for which there is a TICKET, INT64 [N, 4], that goes on to the
+sends ENSEMBLE_IMAGE in its place, for which there is a CREDIT, INT64 [N, 4], that goes on to the
 postprocessing step. Of config.pbtxt's parameters `recipe` holds the numbers, and `ahead` says how
 many of the ensembles' images a process may have decoded that wait for the graph or are in it.
 """
@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 import triton_python_backend_utils as pb_utils
 
+from .credits import Credits
 from .imaging import ImageError, load
 from .recipe import Recipe
-from .tickets import Tickets
 
 
 class TritonPythonModel:
@@ -25,13 +25,13 @@ class TritonPythonModel:
         """Read the recipe and how far to go ahead."""
         parameters = json.loads(args["model_config"])["parameters"]
         self.recipe = Recipe.from_json(parameters["recipe"]["string_value"])
-        self.tickets = Tickets(int(parameters["ahead"]["string_value"]))
+        self.credits = Credits(int(parameters["ahead"]["string_value"]))
 
     def execute(self, requests: list[Any]) -> list[Any]:
         """Answer each request by itself, so that a bad image fails its own request only."""
         sources = [_source(request) for request in requests]
         if count := sum(is_ensemble for _, is_ensemble in sources):
-            self.tickets.wait(count)
+            self.credits.wait(count)
         return [self._answer(*source) for source in sources]
 
     def _answer(self, files: Any, is_ensemble: bool) -> Any:
@@ -45,7 +45,7 @@ class TritonPythonModel:
         pixels = np.stack(decoded) if len(decoded) > 1 else decoded[0][np.newaxis]
         outputs = [pb_utils.Tensor("PIXELS", pixels)]
         if is_ensemble:
-            outputs.append(pb_utils.Tensor("TICKET", self.tickets.issue(len(pixels))))
+            outputs.append(pb_utils.Tensor("CREDIT", self.credits.issue(len(pixels))))
         return pb_utils.InferenceResponse(outputs)
 
 

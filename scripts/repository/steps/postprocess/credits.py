@@ -1,4 +1,4 @@
-"""Gives back the tickets of the decoding step, whose `tickets.py` says what they are for."""
+"""Gives back the credits of the decoding step, whose `credits.py` says what they are for."""
 
 import mmap
 import time
@@ -8,23 +8,23 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-SHEET = "/memfd:decoding-tickets"
+SHEET = "/memfd:decoding-credits"
 
 
-class Tickets:
+class Credits:
     """The way to the sheets of all decoding processes."""
 
     def __init__(self) -> None:
         self.sheets: dict[tuple[int, int], memoryview] = {}
 
-    def give_back(self, tickets: npt.NDArray[np.int64]) -> None:
+    def give_back(self, arrived: npt.NDArray[np.int64]) -> None:
         """Tell the decoding processes that these, INT64 [N, 4], have arrived.
 
-        Each has its own tickets noted, and all of them are told when any arrived. A client that
-        addresses the step by itself may send anything: what is no ticket, or was given back
+        Each has its own credits noted, and all of them are told when any arrived. A client that
+        addresses the step by itself may send anything: what is no credit, or was given back
         before, changes nothing.
         """
-        for process, file, place, issued in tickets.tolist():
+        for process, file, place, issued in arrived.tolist():
             with suppress(OSError, IndexError):
                 sheet = self._sheet(process, file)
                 if place > 0 and 0 < issued == sheet[place]:

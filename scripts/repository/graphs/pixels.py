@@ -4,7 +4,7 @@ import numpy as np
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from scripts.repository.errors import BuildError
-from scripts.repository.prepare import Prepared
+from scripts.repository.graphs.prepare import Prepared
 from scripts.repository.steps.preprocess.recipe import Recipe
 
 INPUT = "PIXELS"

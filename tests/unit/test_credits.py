@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytest
 
-from scripts.repository.steps.postprocess import tickets as arrival
-from scripts.repository.steps.preprocess import tickets as departure
+from scripts.repository.steps.postprocess import credits as arrival
+from scripts.repository.steps.preprocess import credits as departure
 
 SECOND = 1_000_000_000
 AHEAD = 8
@@ -45,33 +45,33 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 
 @pytest.fixture
-def decoding(clock: Clock) -> departure.Tickets:
-    return departure.Tickets(AHEAD)
+def decoding(clock: Clock) -> departure.Credits:
+    return departure.Credits(AHEAD)
 
 
 @pytest.fixture
-def postprocessing(clock: Clock) -> arrival.Tickets:
-    return arrival.Tickets()
+def postprocessing(clock: Clock) -> arrival.Credits:
+    return arrival.Credits()
 
 
 @pytest.fixture
-def busy(clock: Clock, decoding: departure.Tickets, postprocessing: arrival.Tickets) -> None:
+def busy(clock: Clock, decoding: departure.Credits, postprocessing: arrival.Credits) -> None:
     """The last image was a second on its way, and arrived now."""
     fly(clock, decoding, postprocessing, seconds=1)
 
 
 def fly(
-    clock: Clock, decoding: departure.Tickets, postprocessing: arrival.Tickets, seconds: float
+    clock: Clock, decoding: departure.Credits, postprocessing: arrival.Credits, seconds: float
 ) -> None:
-    tickets = decoding.issue(1)
+    issued = decoding.issue(1)
     clock.sleep(seconds)
-    postprocessing.give_back(tickets)
+    postprocessing.give_back(issued)
     clock.now += 1
     clock.naps.clear()
 
 
-def test_a_ticket_is_away_until_it_is_given_back(
-    busy: None, decoding: departure.Tickets, postprocessing: arrival.Tickets
+def test_a_credit_is_away_until_it_is_given_back(
+    busy: None, decoding: departure.Credits, postprocessing: arrival.Credits
 ) -> None:
     three, two = decoding.issue(3), decoding.issue(2)
     assert three.shape == (3, 4)
@@ -84,7 +84,7 @@ def test_a_ticket_is_away_until_it_is_given_back(
 
 
 def test_decoding_waits_while_too_many_are_away(
-    busy: None, clock: Clock, decoding: departure.Tickets, postprocessing: arrival.Tickets
+    busy: None, clock: Clock, decoding: departure.Credits, postprocessing: arrival.Credits
 ) -> None:
     decoding.issue(AHEAD - 1)
     decoding.wait(1)
@@ -96,17 +96,17 @@ def test_decoding_waits_while_too_many_are_away(
 
 
 def test_decoding_waits_from_the_first_image_on(
-    clock: Clock, decoding: departure.Tickets, postprocessing: arrival.Tickets
+    clock: Clock, decoding: departure.Credits, postprocessing: arrival.Credits
 ) -> None:
-    tickets = decoding.issue(AHEAD)
+    issued = decoding.issue(AHEAD)
     clock.sleep(0.9)
     assert decoding.away() == AHEAD
-    postprocessing.give_back(tickets[:1])
+    postprocessing.give_back(issued[:1])
     assert decoding.away() == AHEAD - 1
 
 
 def test_decoding_waits_again_after_a_pause(
-    busy: None, clock: Clock, decoding: departure.Tickets
+    busy: None, clock: Clock, decoding: departure.Credits
 ) -> None:
     clock.sleep(3600)
     decoding.issue(AHEAD)
@@ -117,8 +117,8 @@ def test_decoding_waits_again_after_a_pause(
 @pytest.mark.parametrize(("flight", "patience"), [(0.1, 1), (2, 3), (60, 7.5)])
 def test_those_that_do_not_arrive_are_given_up_after_one_and_a_half_of_the_longest_flight(
     clock: Clock,
-    decoding: departure.Tickets,
-    postprocessing: arrival.Tickets,
+    decoding: departure.Credits,
+    postprocessing: arrival.Credits,
     flight: float,
     patience: float,
 ) -> None:
@@ -131,7 +131,7 @@ def test_those_that_do_not_arrive_are_given_up_after_one_and_a_half_of_the_longe
 
 
 def test_one_is_given_up_sooner_when_others_arrive_that_took_far_less(
-    clock: Clock, decoding: departure.Tickets, postprocessing: arrival.Tickets
+    clock: Clock, decoding: departure.Credits, postprocessing: arrival.Credits
 ) -> None:
     fly(clock, decoding, postprocessing, 0.1)
     decoding.issue(1)
@@ -141,7 +141,7 @@ def test_one_is_given_up_sooner_when_others_arrive_that_took_far_less(
     assert decoding.away() == 0
 
 
-def decode(decoding: departure.Tickets, clock: Clock, images: int) -> float:
+def decode(decoding: departure.Credits, clock: Clock, images: int) -> float:
     """How long it takes to decode one image after the other, of which none arrives."""
     clock.naps.clear()
     for _ in range(images):
@@ -151,7 +151,7 @@ def decode(decoding: departure.Tickets, clock: Clock, images: int) -> float:
 
 
 def test_when_nothing_arrives_any_more_a_full_queue_is_let_through_and_then_few(
-    busy: None, clock: Clock, decoding: departure.Tickets
+    busy: None, clock: Clock, decoding: departure.Credits
 ) -> None:
     assert decode(decoding, clock, AHEAD) == 0
     assert decode(decoding, clock, 1) == pytest.approx(1.5, abs=0.01)
@@ -161,9 +161,9 @@ def test_when_nothing_arrives_any_more_a_full_queue_is_let_through_and_then_few(
 
 
 def test_any_arrival_ends_that(
-    busy: None, clock: Clock, decoding: departure.Tickets, postprocessing: arrival.Tickets
+    busy: None, clock: Clock, decoding: departure.Credits, postprocessing: arrival.Credits
 ) -> None:
-    other = departure.Tickets(AHEAD)
+    other = departure.Credits(AHEAD)
     fly(clock, other, postprocessing, 1)
     decode(decoding, clock, AHEAD + 1)
     assert decode(decoding, clock, 2 * AHEAD) == 0
@@ -172,7 +172,7 @@ def test_any_arrival_ends_that(
 
 
 def test_none_is_given_up_for_waiting_longer_than_the_images_before_a_burst(
-    clock: Clock, decoding: departure.Tickets, postprocessing: arrival.Tickets
+    clock: Clock, decoding: departure.Credits, postprocessing: arrival.Credits
 ) -> None:
     for _ in range(departure.LAST_FLIGHTS):
         fly(clock, decoding, postprocessing, 0.01)
@@ -184,7 +184,7 @@ def test_none_is_given_up_for_waiting_longer_than_the_images_before_a_burst(
 
 
 def test_flights_of_long_ago_do_not_count(
-    clock: Clock, decoding: departure.Tickets, postprocessing: arrival.Tickets
+    clock: Clock, decoding: departure.Credits, postprocessing: arrival.Credits
 ) -> None:
     fly(clock, decoding, postprocessing, 4)
     for _ in range(departure.LAST_FLIGHTS):
@@ -194,8 +194,8 @@ def test_flights_of_long_ago_do_not_count(
     assert decoding.away() == 0
 
 
-def test_a_lost_ticket_does_not_take_the_arrival_of_a_later_one_in_its_place_for_its_own(
-    busy: None, clock: Clock, decoding: departure.Tickets, postprocessing: arrival.Tickets
+def test_a_lost_credit_does_not_take_the_arrival_of_a_later_one_in_its_place_for_its_own(
+    busy: None, clock: Clock, decoding: departure.Credits, postprocessing: arrival.Credits
 ) -> None:
     decoding.issue(1)
     for _ in range(departure.PLACES):
@@ -207,9 +207,9 @@ def test_a_lost_ticket_does_not_take_the_arrival_of_a_later_one_in_its_place_for
 
 
 def test_two_decoding_processes_count_for_themselves(
-    busy: None, clock: Clock, decoding: departure.Tickets, postprocessing: arrival.Tickets
+    busy: None, clock: Clock, decoding: departure.Credits, postprocessing: arrival.Credits
 ) -> None:
-    other = departure.Tickets(AHEAD)
+    other = departure.Credits(AHEAD)
     theirs = other.issue(2)
     decoding.issue(3)
     clock.now += SECOND
@@ -218,12 +218,12 @@ def test_two_decoding_processes_count_for_themselves(
 
 
 def forged(**changes: int) -> np.ndarray[tuple[int, ...], np.dtype[np.int64]]:
-    ticket = {"process": 0, "file": 0, "place": 0, "issued": 0} | changes
-    return np.array([list(ticket.values())])
+    credit = {"process": 0, "file": 0, "place": 0, "issued": 0} | changes
+    return np.array([list(credit.values())])
 
 
-def test_what_is_no_ticket_changes_nothing(
-    busy: None, decoding: departure.Tickets, postprocessing: arrival.Tickets
+def test_what_is_no_credit_changes_nothing(
+    busy: None, decoding: departure.Credits, postprocessing: arrival.Credits
 ) -> None:
     (real,) = decoding.issue(1)
     before = decoding.sheet.tolist()
@@ -236,7 +236,7 @@ def test_what_is_no_ticket_changes_nothing(
     assert decoding.sheet.tolist() == before
 
 
-def test_a_file_that_is_no_sheet_is_not_written_to(postprocessing: arrival.Tickets) -> None:
+def test_a_file_that_is_no_sheet_is_not_written_to(postprocessing: arrival.Credits) -> None:
     file = os.memfd_create("something-else")
     content = np.full(departure.PLACES, 5).tobytes()
     os.write(file, content)

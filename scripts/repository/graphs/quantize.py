@@ -20,8 +20,7 @@ from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, 
 from scripts.repository import calibration
 from scripts.repository.calibration import Images, Progress
 from scripts.repository.errors import BuildError
-from scripts.repository.manifest import Quantization
-from scripts.repository.prepare import (
+from scripts.repository.graphs.prepare import (
     LOG_NOTHING,
     OPSETS,
     Prepared,
@@ -30,6 +29,7 @@ from scripts.repository.prepare import (
     read_signature,
     with_opset,
 )
+from scripts.repository.manifest import Quantization
 from scripts.repository.steps.preprocess.recipe import Recipe
 
 # The first opset whose QuantizeLinear takes a scale for each channel, and its release's IR.

@@ -9,8 +9,8 @@ import onnx
 import onnxruntime
 from onnx import ModelProto, TensorProto, version_converter
 
-from scripts.repository.batching import free_batch
 from scripts.repository.errors import BuildError
+from scripts.repository.graphs.free_batch import free_batch
 
 logger = logging.getLogger(__name__)
 
