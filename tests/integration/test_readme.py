@@ -1,10 +1,11 @@
-"""The README's commands, run as they are printed, and its tables, compared with the code."""
+"""Runs the commands of the README and of docs/, and compares their tables with the code."""
 
 import os
 import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -14,20 +15,48 @@ from scripts.embedded import Endpoints
 from scripts.repository.catalog import CATALOG
 from tests.conftest import ROOT
 
-README = (ROOT / "README.md").read_text("utf-8")
+README = ROOT / "README.md"
+PAGES = [README, *sorted(ROOT.glob("[CS]*.md")), *sorted((ROOT / "docs").glob("*.md"))]
+MOST_LINES = 250  # of the README
 BLOCK = re.compile(
     r"(?P<not_run><!-- not run: [^\n]+ -->\n)?```(?P<kind>sh|python)\n(?P<text>.*?)```", re.DOTALL
 )
-BLOCKS = list(BLOCK.finditer(README))
+KNOWN = r"make \w+|python -m (client|scripts)\.\w+|curl |base64 |locust "
 
 
-def runnable(kind: str) -> list[str]:
-    return [block["text"] for block in BLOCKS if block["kind"] == kind and not block["not_run"]]
+@dataclass(frozen=True)
+class Example:
+    """A command or a Python program in a page."""
+
+    page: Path
+    text: str
 
 
-def commands() -> list[str]:
-    joined = "".join(runnable("sh")).replace("\\\n", " ")
-    return [line.partition("  #")[0] for line in joined.splitlines()]
+def examples(kind: str) -> list[Example]:
+    """Find the blocks of a kind that are not marked `not run`."""
+    return [
+        Example(page, block["text"])
+        for page in PAGES
+        for block in BLOCK.finditer(page.read_text("utf-8"))
+        if block["kind"] == kind and not block["not_run"]
+    ]
+
+
+def commands(pattern: str = "") -> list[Example]:
+    """Split shell blocks into commands, and keep those that begin with a pattern."""
+    lines = [
+        Example(block.page, line.partition("  #")[0])
+        for block in examples("sh")
+        for line in block.text.replace("\\\n", " ").splitlines()
+    ]
+    return [line for line in lines if re.match(pattern, line.text)]
+
+
+def name_of(example: object) -> str | None:
+    if not isinstance(example, Example):
+        return None
+    first_line = example.text.strip().splitlines()[0]
+    return f"{example.page.name}: {first_line}"
 
 
 @pytest.fixture(scope="module")
@@ -41,21 +70,22 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def endpoints() -> Endpoints:
-    """Free ports to put in place of the README's, which may be taken."""
+    """Free ports that replace the documented ones, which may be in use."""
     return Endpoints.free()
 
 
 @pytest.fixture(scope="module")
-def environment() -> dict[str, str]:
+def environment(endpoints: Endpoints) -> dict[str, str]:
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-    return os.environ | {"PATH": path, "PYTHONUNBUFFERED": "1"}
+    url = f"grpc://localhost:{endpoints.grpc}"
+    return os.environ | {"PATH": path, "PYTHONUNBUFFERED": "1", "TRITON_URL": url}
 
 
 @pytest.fixture(scope="module")
 def running(workplace: Path, endpoints: Endpoints, environment: dict[str, str]) -> Iterator[None]:
-    """Build and serve by the README's own commands."""
+    """Build and serve with the README's own commands."""
     build, serve = (
-        next(line for line in commands() if f"scripts.{name}" in line)
+        next(line.text for line in commands(rf"python -m scripts\.{name}"))
         for name in ("build_repository", "serve")
     )
     subprocess.run(build, shell=True, cwd=workplace, env=environment, check=True)
@@ -81,8 +111,8 @@ def at(endpoints: Endpoints, text: str) -> str:
     )
 
 
-def labels_said(command: list[str], folder: Path, environment: dict[str, str]) -> list[str]:
-    """Run a command that succeeds, and find the WordNet ids in what it prints."""
+def printed_labels(command: list[str], folder: Path, environment: dict[str, str]) -> list[str]:
+    """Run a command that succeeds, and find the WordNet ids in its output."""
     result = subprocess.run(
         command, cwd=folder, env=environment, capture_output=True, text=True, check=False
     )
@@ -90,28 +120,26 @@ def labels_said(command: list[str], folder: Path, environment: dict[str, str]) -
     return re.findall(r"n\d{8} ", result.stdout)
 
 
-@pytest.mark.parametrize("target", re.findall(r"^make (\w+)", README, re.MULTILINE))
-def test_make_knows_the_target(target: str) -> None:
-    subprocess.run(["make", "--dry-run", target], cwd=ROOT, check=True, capture_output=True)
+@pytest.mark.parametrize("command", commands("make"), ids=name_of)
+def test_make_has_the_target(command: Example) -> None:
+    subprocess.run([*command.text.split()[:2], "--dry-run"], cwd=ROOT, check=True)
 
 
 @pytest.mark.usefixtures("running", "curl")
-@pytest.mark.parametrize(
-    "command", [line for line in commands() if re.match(r"curl|python -m client", line)]
-)
+@pytest.mark.parametrize("command", commands(r"curl|base64|python -m client"), ids=name_of)
 def test_the_command_classifies_the_photograph(
-    command: str, workplace: Path, endpoints: Endpoints, environment: dict[str, str]
+    command: Example, workplace: Path, endpoints: Endpoints, environment: dict[str, str]
 ) -> None:
-    environment = environment | {"TRITON_URL": f"grpc://localhost:{endpoints.grpc}"}
-    expected = {0} if "--list-models" in command else {3, 5}
-    labels = labels_said(["sh", "-c", at(endpoints, command)], workplace, environment)
-    assert len(labels) in expected
+    prints_no_label = re.search(r"--(list-models|help|version)|/health/|/metrics", command.text)
+    expected = {0} if prints_no_label else {2, 3, 5}
+    text = at(endpoints, command.text)
+    assert len(printed_labels(["sh", "-c", text], workplace, environment)) in expected
 
 
 @pytest.mark.usefixtures("running")
-@pytest.mark.parametrize("command", [line for line in commands() if line.startswith("locust")])
+@pytest.mark.parametrize("command", commands("locust"), ids=name_of)
 def test_the_load_test_runs(
-    command: str, workplace: Path, endpoints: Endpoints, environment: dict[str, str]
+    command: Example, workplace: Path, endpoints: Endpoints, environment: dict[str, str]
 ) -> None:
     port = str(Endpoints.free().http)
     environment = environment | {
@@ -120,7 +148,7 @@ def test_the_load_test_runs(
         "LOCUST_MASTER_NODE_PORT": port,
     }
     result = subprocess.run(
-        ["sh", "-c", at(endpoints, command)],
+        ["sh", "-c", at(endpoints, command.text)],
         cwd=workplace,
         env=environment,
         stdout=subprocess.PIPE,
@@ -134,31 +162,21 @@ def test_the_load_test_runs(
 
 
 @pytest.mark.usefixtures("running")
-@pytest.mark.parametrize("code", runnable("python"))
+@pytest.mark.parametrize("code", examples("python"), ids=name_of)
 def test_the_library_example_runs(
-    code: str, workplace: Path, endpoints: Endpoints, environment: dict[str, str]
+    code: Example, workplace: Path, endpoints: Endpoints, environment: dict[str, str]
 ) -> None:
-    code = at(endpoints, code).replace("Classifier(", 'Classifier(protocol="grpc", url=')
-    assert len(labels_said([sys.executable, "-c", code], workplace, environment)) == 3
-
-
-def test_the_help_is_the_commands() -> None:
-    environment = {key: value for key, value in os.environ.items() if "TRITON_" not in key}
-    said = subprocess.run(
-        [sys.executable, "-m", "client.classify", "--help"],
-        cwd=ROOT,
-        env=environment | {"COLUMNS": "100"},
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout
-    assert f"```text\n{said}```" in README
+    text = at(endpoints, code.text).replace("Classifier(", 'Classifier(protocol="grpc", url=')
+    assert len(printed_labels([sys.executable, "-c", text], workplace, environment)) == 3
 
 
 def test_every_command_is_run_or_says_why_not() -> None:
-    assert len(commands()) >= 7
-    known = r"make \w+|python -m (client|scripts)\.\w+|curl |locust "
-    assert [line for line in commands() if not re.match(known, line)] == []
+    assert len([line for line in commands() if line.page == README]) >= 7
+    assert [name_of(line) for line in commands() if not re.match(KNOWN, line.text)] == []
+
+
+def test_the_readme_is_short() -> None:
+    assert len(README.read_text("utf-8").splitlines()) <= MOST_LINES
 
 
 def test_the_models_table_is_the_catalogue() -> None:
@@ -167,20 +185,20 @@ def test_the_models_table_is_the_catalogue() -> None:
         f"| {model.top5:.2f} | {model.recipe.resize} / {model.recipe.crop} |"
         for model in CATALOG.values()
     ]
-    assert "\n".join(rows) in README
+    assert "\n".join(rows) in README.read_text("utf-8")
 
 
-def test_every_error_and_every_verb_of_the_client_is_explained() -> None:
+def test_every_error_and_every_method_of_the_client_is_documented() -> None:
     public = [getattr(client, name) for name in client.__all__]
     errors = [each for each in public if isinstance(each, type) and issubclass(each, Exception)]
-    explained = (ROOT / "docs" / "client.md").read_text("utf-8")
-    assert [error.__name__ for error in errors if f"`{error.__name__}`" not in explained] == []
-    verbs = {name for name in vars(client.Classifier) if not name.startswith("_")} - {"close"}
-    assert verbs == {name for name in vars(client.AsyncClassifier) if name[0] != "_"} - {"close"}
-    assert [verb for verb in verbs if f"`{verb}(" not in explained] == []
+    documented = (ROOT / "docs" / "client.md").read_text("utf-8")
+    assert [error.__name__ for error in errors if f"`{error.__name__}`" not in documented] == []
+    methods = {name for name in vars(client.Classifier) if not name.startswith("_")} - {"close"}
+    assert methods == {name for name in vars(client.AsyncClassifier) if name[0] != "_"} - {"close"}
+    assert [method for method in methods if f"`{method}(" not in documented] == []
 
 
-def test_every_link_to_a_file_leads_somewhere() -> None:
-    links = re.findall(r"\]\((?!https?:)([^)#]+)\)", README)
-    assert links
-    assert all((ROOT / link).exists() for link in links)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_link_to_a_file_leads_somewhere(page: Path) -> None:
+    links = re.findall(r"\]\((?!https?:|#)([^)#]+)\)", page.read_text("utf-8"))
+    assert [link for link in links if not (page.parent / link).exists()] == []
