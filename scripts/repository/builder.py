@@ -155,8 +155,8 @@ def _serialize(model: ModelProto) -> bytes:
 
 def _check_names(classifier: Classifier, entries: dict[str, Entry]) -> None:
     for name, entry in entries.items():
-        own = {part for part in entry.parts if not part.startswith("imagenet_")}
-        if name != classifier.name and (taken := own & set(classifier.parts)):
+        own = {part for part in entry.parts.values() if not part.startswith("imagenet_")}
+        if name != classifier.name and (taken := own & set(classifier.parts.values())):
             raise BuildError(f"{taken.pop()} belongs to {name}; choose another with --name")
 
 
@@ -170,7 +170,7 @@ def _install(repository: Path, classifier: Classifier, graphs: Graphs) -> None:
         _write_graph(staging, onnx_part(classifier), graphs.onnx)
         _write_graph(staging, pixels_part(classifier), graphs.pixels)
         _write_model(staging, ensemble(classifier))
-        for part in classifier.parts:
+        for part in classifier.parts.values():
             _swap(staging / part, repository / part)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
@@ -219,4 +219,4 @@ def _record(repository: Path, entries: dict[str, Entry], *, before: dict[str, En
 
 
 def _parts(entries: dict[str, Entry]) -> set[str]:
-    return {part for entry in entries.values() for part in entry.parts}
+    return {part for entry in entries.values() for part in entry.parts.values()}

@@ -6,6 +6,7 @@ from pathlib import Path
 from scripts.repository.config import Batching, Ensemble, Part, Step, Tensor
 from scripts.repository.graphs.pixels import INPUT
 from scripts.repository.graphs.prepare import Prepared
+from scripts.repository.manifest import ROLES
 from scripts.repository.steps.preprocess.recipe import IMAGENET_MEAN, IMAGENET_STD, Recipe
 from scripts.repository.tuning import STEP_BATCH, Tuning
 
@@ -58,15 +59,16 @@ class Classifier:
         return "imagenet_postprocess" if is_imagenet else f"{self.name}_postprocess"
 
     @property
-    def parts(self) -> tuple[str, ...]:
-        """All names, the public one first."""
-        return (
+    def parts(self) -> dict[str, str]:
+        """The name of the model in each role."""
+        names = (
             self.name,
             self.preprocess_name,
             self.pixels_name,
             self.postprocess_name,
             self.onnx_name,
         )
+        return dict(zip(ROLES, names, strict=True))
 
 
 def preprocess_part(classifier: Classifier) -> Part:

@@ -9,6 +9,8 @@ from scripts.repository.errors import BuildError
 from scripts.repository.tuning import Tuning
 
 FILE = "manifest.json"
+# The models of a classifier: what each of them does in its ensemble. `onnx` is not part of it.
+ROLES = ("ensemble", "preprocess", "pixels", "postprocess", "onnx")
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,7 @@ class Quantization:
 
 @dataclass(frozen=True)
 class Entry:
-    """One classifier. `parts` are its models in the repository, the public one first.
+    """One classifier. `parts` maps each role to the model that fills it.
 
     `precision` is `fp32`, or `int8` with its `quantization`; `tuning` is what it was fitted to.
     """
@@ -42,7 +44,7 @@ class Entry:
     scores: str
     recipe: dict[str, Any]
     labels: str
-    parts: tuple[str, ...]
+    parts: dict[str, str]
     # What older manifests do not say.
     precision: str = "fp32"
     quantization: Quantization | None = None
@@ -71,9 +73,10 @@ def read(repository: Path) -> dict[str, Entry]:
 
 
 def _entry(fields: dict[str, Any]) -> Entry:
-    made, fitted = fields.get("quantization"), fields.get("tuning")
+    made, fitted, parts = fields.get("quantization"), fields.get("tuning"), fields["parts"]
     read = {
-        "parts": tuple(fields["parts"]),
+        # Older manifests list the names in the order of the roles.
+        "parts": parts if isinstance(parts, dict) else dict(zip(ROLES, parts, strict=True)),
         "quantization": Quantization(**made) if made else None,
         "tuning": Tuning(**fitted) if fitted else None,
     }

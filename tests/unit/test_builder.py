@@ -20,6 +20,14 @@ from tests.files import contents
 from tests.graphs import CLASSES, FLEXIBLE, classifier, convolved
 from tests.images import fill
 
+PARTS = {
+    "ensemble": "birds",
+    "preprocess": "birds_preprocess",
+    "pixels": "birds_pixels",
+    "postprocess": "birds_postprocess",
+    "onnx": "birds_onnx",
+}
+
 
 @pytest.fixture
 def graph(tmp_path: Path) -> Path:
@@ -43,10 +51,10 @@ def config(repository: Path, part: str) -> model_config_pb2.ModelConfig:
 
 
 def test_a_classifier_is_an_ensemble_its_steps_and_its_graph(graph: Path, repository: Path) -> None:
-    builder.add(repository, sources.from_file(graph, "birds"))
-    parts = {"birds", "birds_preprocess", "birds_pixels", "birds_postprocess", "birds_onnx"}
-    assert models(repository) == parts
-    assert all((repository / part / "1").is_dir() for part in parts)
+    entry = builder.add(repository, sources.from_file(graph, "birds"))
+    assert entry.parts == manifest.read(repository)["birds"].parts == PARTS
+    assert models(repository) == set(PARTS.values())
+    assert all((repository / part / "1").is_dir() for part in PARTS.values())
 
 
 def test_the_same_input_gives_the_same_bytes(graph: Path, tmp_path: Path) -> None:
@@ -232,10 +240,13 @@ def test_an_older_manifest_is_read(graph: Path, repository: Path) -> None:
     builder.add(repository, sources.from_file(graph, "birds"))
     file = repository / "manifest.json"
     written = json.loads(file.read_text())
+    entry = written["models"]["birds"]
     for field in ("precision", "quantization", "tuning"):
-        del written["models"]["birds"][field]
+        del entry[field]
+    entry["parts"] = [entry["parts"][role] for role in manifest.ROLES]
     file.write_text(json.dumps(written))
     entry = manifest.read(repository)["birds"]
+    assert entry.parts == PARTS
     assert (entry.precision, entry.quantization, entry.tuning) == ("fp32", None, None)
 
 
