@@ -9,12 +9,12 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from scripts import cli
-from scripts.measuring.graphs import speedup
 from scripts.repository import builder, calibration, catalog, sources, tuning
 from scripts.repository.catalog import ZooModel
 from scripts.repository.errors import BuildError
 from scripts.repository.graphs.prepare import Prepared
 from scripts.repository.graphs.quantize import Quantized, quantize
+from scripts.repository.graphs.speed import speedup
 from scripts.repository.manifest import Entry, Quantization
 from scripts.repository.sources import Source
 from scripts.repository.steps.preprocess.recipe import IMAGENET_MEAN, IMAGENET_STD
@@ -103,7 +103,7 @@ def parser() -> argparse.ArgumentParser:
         "--calibration",
         type=Path,
         metavar="DIR",
-        help=f"{calibration.ENOUGH} images or more like those to classify, also in folders below",
+        help=f"{calibration.RECOMMENDED} images or more like those to classify",
     )
     own = parser.add_argument_group("your own classifier")
     own.add_argument("--onnx", type=Path, metavar="FILE", help="FP32 [N, 3, H, W] to [N, classes]")
@@ -212,7 +212,8 @@ def _quantizer(folder: Path, progress: Progress) -> builder.Quantize:
     for complaint in images.unreadable:
         _warn(f"left out {complaint}")
     if not images.held_out:
-        _warn(f"{len(images.calibrate)} images to calibrate on; take {calibration.ENOUGH} or more")
+        recommended = f"take {calibration.RECOMMENDED} or more"
+        _warn(f"{len(images.calibrate)} images to calibrate on; {recommended}")
 
     def run(source: Source, prepared: Prepared) -> Quantized:
         report = _report(progress, f"{source.name}: calibrating and comparing")
