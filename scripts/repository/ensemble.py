@@ -80,7 +80,7 @@ def preprocess_part(classifier: Classifier) -> Part:
         inputs=(replace(IMAGE, optional=True), replace(ENSEMBLE_IMAGE, optional=True)),
         outputs=(_pixels(classifier), CREDIT),
         batching=Batching(STEP_BATCH, tuning.queue),
-        parameters={"recipe": classifier.recipe.to_json(), "ahead": str(tuning.ahead)},
+        parameters={"recipe": classifier.recipe.to_json(), "credit_limit": str(tuning.ahead)},
         instances=tuning.preprocess_instances,
         on_cpu=True,
     )

@@ -130,7 +130,7 @@ def test_a_gpu_takes_whole_queues(graph: Path, repository: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("tuning", "queue", "ahead"),
+    ("tuning", "queue", "limit"),
     [
         (Tuning("cpu", "throughput", cores=2), 64, "8"),
         (Tuning("cpu", "latency", cores=64), 64, "8"),
@@ -139,13 +139,13 @@ def test_a_gpu_takes_whole_queues(graph: Path, repository: Path) -> None:
     ],
 )
 def test_what_clients_address_has_a_bounded_queue_and_decoding_goes_only_so_far_ahead(
-    graph: Path, repository: Path, tuning: Tuning, queue: int, ahead: str
+    graph: Path, repository: Path, tuning: Tuning, queue: int, limit: str
 ) -> None:
     builder.add(repository, sources.from_file(graph, "birds"), tuning=tuning)
     for part in ("birds_preprocess", "birds_onnx"):
         policy = config(repository, part).dynamic_batching.default_queue_policy
         assert policy.max_queue_size == queue
-    assert config(repository, "birds_preprocess").parameters["ahead"].string_value == ahead
+    assert config(repository, "birds_preprocess").parameters["credit_limit"].string_value == limit
 
 
 @pytest.mark.parametrize("part", ["birds_pixels", "birds_postprocess"])
