@@ -49,6 +49,20 @@ class Called:
     labels: tuple[str, ...]
 
 
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedServer]:
+    """One classifier of the zoo, and one whose graph takes only 32 x 32 pixels."""
+    folder = tmp_path_factory.mktemp("image_client")
+    dense = np.random.default_rng(0).standard_normal((3 * 32 * 32, CLASSES)).astype(np.float32)
+    body = "flat = Flatten(image) scores = MatMul(flat, dense)"
+    onnx.save(classifier(body, initializers={"dense": dense}), folder / "fixed.onnx")
+    repository = folder / "model_repository"
+    builder.add(repository, sources.from_seed(CATALOG[MODEL]))
+    builder.add(repository, sources.from_file(folder / "fixed.onnx", "fixed"))
+    with EmbeddedServer(repository, endpoints=Endpoints.free(), arguments=HASTE) as server:
+        yield server
+
+
 def photo(size: int) -> Array:
     """The sample resized as image_client.py does it: UINT8 [size, size, 3]."""
     return np.asarray(Image.open(SAMPLE).convert("RGB").resize((size, size), BILINEAR))
@@ -171,26 +185,13 @@ def test_grpc_image_client_classifies(server: EmbeddedServer, examples: Path, ba
     assert_best(found[-TOP:], best(server, model))
 
 
-@pytest.fixture(scope="module")
-def fixed_size(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedServer]:
-    """A server with one classifier whose graph takes only 32 x 32 pixels."""
-    folder = tmp_path_factory.mktemp("fixed")
-    dense = np.random.default_rng(0).standard_normal((3 * 32 * 32, CLASSES)).astype(np.float32)
-    body = "flat = Flatten(image) scores = MatMul(flat, dense)"
-    onnx.save(classifier(body, initializers={"dense": dense}), folder / "fixed.onnx")
-    repository = folder / "model_repository"
-    builder.add(repository, sources.from_file(folder / "fixed.onnx", "fixed"))
-    with EmbeddedServer(repository, endpoints=Endpoints.free(), arguments=HASTE) as server:
-        yield server
-
-
 @pytest.mark.parametrize("script", ["image_client.py", "grpc_image_client.py"])
 def test_examples_classify_with_original_tensors_of_a_fixed_size(
-    fixed_size: EmbeddedServer, examples: Path, script: str
+    server: EmbeddedServer, examples: Path, script: str
 ) -> None:
     options = ["-i", "gRPC"] if script == "image_client.py" else []
     tensor = photo(32).transpose(2, 0, 1).astype(np.float32)
     labels = tuple(f"class {number}" for number in range(CLASSES))
     model = Called("fixed_onnx", "image", "scores", tensor, labels)
-    found = run(examples / script, model.name, address(fixed_size, "grpc"), *options)
-    assert_best(found, best(fixed_size, model))
+    found = run(examples / script, model.name, address(server, "grpc"), *options)
+    assert_best(found, best(server, model))
