@@ -1,5 +1,6 @@
 """`python -m scripts.serve` as its user meets it: a process with ports, signals and exit codes."""
 
+import re
 import shutil
 import signal
 import socket
@@ -8,14 +9,21 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from http.client import HTTPException
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import psutil
 import pytest
 import requests
+import tritonclient.grpc
+import tritonclient.http
+from tritonclient.utils import InferenceServerException
 
 from client import SAMPLE, Classifier, ModelNotFound
 from scripts.embedded import EmbeddedServer, Endpoints, ServerError
+from scripts.embedded.supervisor import MAX_RESTARTS
 from tests.conftest import ROOT
 from tests.integration.conftest import alive, url
 
@@ -132,7 +140,7 @@ def test_a_port_in_use_is_one_clear_line(small_repository: Path, protocol: str) 
 @pytest.mark.parametrize("folder", [".", "nowhere"])
 def test_a_repository_without_a_model_is_one_clear_line(tmp_path: Path, folder: str) -> None:
     line = failure(tmp_path / folder)
-    assert "holds no model; make one: python -m scripts.build_repository" in line
+    assert "contains no model; build one: python -m scripts.build_repository" in line
 
 
 def test_a_model_that_is_not_in_the_repository_is_one_clear_line(small_repository: Path) -> None:
@@ -209,24 +217,123 @@ def test_an_address_may_be_a_name(small_repository: Path) -> None:
         assert classifier.image(SAMPLE).predictions
 
 
-def shared_memory() -> set[Path]:
-    """What the Python backend's processes exchange tensors through."""
-    return set(Path("/dev/shm").iterdir())
+def send_crashing_request(endpoints: Endpoints, protocol: str) -> None:
+    """Request the `classification` extension for a STRING output: Triton 2.51 divides by zero."""
+    triton: Any = {"grpc": tritonclient.grpc, "http": tritonclient.http}[protocol]
+    address = f"{endpoints.host}:{endpoints.ports[protocol]}"
+    image = triton.InferInput("IMAGE", [1, 1], "BYTES")
+    image.set_data_from_numpy(np.array([[SAMPLE.read_bytes()]], np.object_))
+    labels = triton.InferRequestedOutput("LABEL", class_count=1)
+    with (
+        triton.InferenceServerClient(address) as client,
+        pytest.raises((InferenceServerException, HTTPException, OSError)),
+    ):
+        client.infer("birds", [image], outputs=[labels])
 
 
-def test_a_server_that_dies_is_reported_and_leaves_nothing(small_repository: Path) -> None:
-    before = shared_memory()
+def read_line(process: "subprocess.Popen[str]") -> str:
+    """Read the next line of the command's standard error."""
+    assert process.stderr
+    return process.stderr.readline()
+
+
+@pytest.mark.parametrize("crash_protocol", ["grpc", "http"])
+def test_server_that_crashes_is_ready_again_on_the_same_ports_within_seconds(
+    small_repository: Path, crash_protocol: str
+) -> None:
+    endpoints = Endpoints.free()
+    with serve(small_repository, *ports(endpoints)) as process:
+        wait_until_ready(process)
+        first = children(process)
+        for number in (1, 2):
+            start = time.monotonic()
+            send_crashing_request(endpoints, crash_protocol)
+            assert read_line(process) == (
+                f"tritonserver ended with signal SIGFPE; restarting ({number})\n"
+            )
+            assert read_line(process).startswith("ready again after ")
+            assert time.monotonic() - start < 30
+            for protocol in ("grpc", "http"):
+                address = f"{protocol}://127.0.0.1:{endpoints.ports[protocol]}"
+                with Classifier(address, model="birds") as classifier:
+                    assert classifier.image(SAMPLE).predictions
+        assert alive(first) == []
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=60) == 0
+
+
+def test_client_with_retries_does_not_notice_a_restart(
+    small_repository: Path, protocol: str
+) -> None:
+    endpoints = Endpoints.free()
+    with serve(small_repository, *ports(endpoints)) as process:
+        wait_until_ready(process)
+        address = f"{protocol}://127.0.0.1:{endpoints.ports[protocol]}"
+        with Classifier(address, model="birds", retries=20) as classifier:
+            before = classifier.image(SAMPLE).predictions
+            send_crashing_request(endpoints, protocol)
+            assert classifier.image(SAMPLE).predictions == before
+
+
+def shared_memory(process: "subprocess.Popen[str]") -> set[Path]:
+    """List the shared memory of the server that the command runs."""
+    triton = next(each for each in children(process) if each.name() == "tritonserver")
+    prefix = re.search(r"shm-region-prefix-name=(\S+)", " ".join(triton.cmdline()))
+    assert prefix
+    return set(Path("/dev/shm").glob(f"{prefix[1]}*"))
+
+
+def test_restarts_are_limited_and_leave_nothing(small_repository: Path) -> None:
     with serve(small_repository, *ports(Endpoints.free())) as process:
         wait_until_ready(process)
-        started = children(process)
-        regions = shared_memory() - before
+        regions = shared_memory(process)
         assert regions
-        next(child for child in started if child.name() == "tritonserver").kill()
-        _, said = process.communicate(timeout=60)
+        started = []
+        for number in range(1, MAX_RESTARTS + 2):
+            started += children(process)
+            next(child for child in started[::-1] if child.name() == "tritonserver").kill()
+            if number <= MAX_RESTARTS:
+                assert f"ended with signal SIGKILL; restarting ({number})" in read_line(process)
+                assert "ready again" in read_line(process)
+                # What the dead servers held is gone: there is no more of it than at the start.
+                assert len(shared_memory(process)) == len(regions)
+        _, output = process.communicate(timeout=60)
     assert process.returncode == 1
-    assert said == "error: tritonserver ended by itself, with code -9\n"
+    assert output == (
+        "error: tritonserver ended with signal SIGKILL; giving up after 5 restarts within 60 s\n"
+    )
     assert alive(started) == []
-    assert not regions & shared_memory()
+    assert not [region for region in regions if region.exists()]
+
+
+def test_ctrl_c_during_a_restart_ends_everything(small_repository: Path) -> None:
+    with serve(small_repository, *ports(Endpoints.free())) as process:
+        wait_until_ready(process)
+        regions = shared_memory(process)
+        started = children(process)
+        next(child for child in started if child.name() == "tritonserver").kill()
+        assert "restarting (1)" in read_line(process)
+        started += psutil.Process(process.pid).children(recursive=True)
+        process.send_signal(signal.SIGINT)
+        _, output = process.communicate(timeout=60)
+    assert (process.returncode, output) == (0, "")
+    assert alive(started) == []
+    assert not [region for region in regions if region.exists()]
+
+
+def test_failed_restart_is_reported_and_repeated(broken: Path) -> None:
+    with serve(broken, *ports(Endpoints.free())) as process:
+        wait_until_ready(process)
+        triton = next(each for each in children(process) if each.name() == "tritonserver")
+        model = broken / "birds_onnx" / "1" / "model.onnx"
+        whole = model.read_bytes()
+        model.write_bytes(b"no graph")
+        triton.kill()
+        assert "restarting (1)" in read_line(process)
+        assert "failed to load 'birds_onnx'" in read_line(process)
+        model.write_bytes(whole)
+        assert "tritonserver ended with exit code 1; restarting (2)" in read_line(process)
+        assert "ready again" in read_line(process)
 
 
 def test_the_repository_stays_as_it_was_built(small_repository: Path) -> None:
