@@ -1,5 +1,6 @@
 """What a classifier's ensemble promises, besides the right answer."""
 
+import base64
 import re
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
@@ -8,11 +9,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import requests
 import tritonclient.grpc
 import tritonclient.http
 from tritonclient.utils import InferenceServerException
 
-from client import SAMPLE, Classifier, InvalidImage, InvalidRequest
+from client import SAMPLE, Classifier, InvalidImage, InvalidRequest, Prediction
 from scripts.embedded import EmbeddedServer
 from scripts.repository.catalog import CATALOG
 from tests import images
@@ -156,6 +158,77 @@ def test_a_broken_image_fails_nobody_elses_request(birds: Classifier) -> None:
     with ThreadPoolExecutor(16) as pool:
         outcomes = list(pool.map(outcome, range(90)))
     assert outcomes == ["refused", "answered", "answered"] * 30
+
+
+def base64_sample() -> str:
+    return base64.b64encode(SAMPLE.read_bytes()).decode()
+
+
+def post(server: EmbeddedServer, path: str, body: dict[str, Any]) -> requests.Response:
+    """Send JSON without the binary tensor extension, as most HTTP clients do."""
+    return requests.post(f"{url(server, 'http')}/v2/models/birds/{path}", json=body, timeout=30)
+
+
+@pytest.fixture
+def expected(birds: Classifier) -> list[Prediction]:
+    return list(birds.image(SAMPLE).predictions)
+
+
+@pytest.mark.parametrize("prefix", ["", "data:image/jpeg;base64,"])
+def test_json_carries_images_as_base64(
+    server: EmbeddedServer, expected: list[Prediction], prefix: str
+) -> None:
+    data = [prefix + base64_sample()] * 3
+    tensor = {"name": "IMAGE", "datatype": "BYTES", "shape": [3, 1], "data": data}
+    response = post(server, "infer", {"inputs": [tensor], "parameters": {"top_k": 2}})
+    outputs = {output["name"]: output for output in response.json()["outputs"]}
+    assert outputs["LABEL"]["shape"] == [3, 2]
+    assert outputs["LABEL"]["data"] == [each.label for each in expected[:2]] * 3
+    assert outputs["CLASS_ID"]["data"] == [each.class_id for each in expected[:2]] * 3
+    assert outputs["PROBABILITY"]["data"] == pytest.approx(
+        [each.probability for each in expected[:2]] * 3
+    )
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_generate_returns_plain_json_with_labels(
+    server: EmbeddedServer, expected: list[Prediction], count: int
+) -> None:
+    image: Any = base64_sample() if count == 1 else [base64_sample()] * count
+    result = post(server, "generate", {"IMAGE": image, "top_k": 2}).json()
+    assert result["LABEL"] == [each.label for each in expected[:2]] * count
+    assert result["CLASS_ID"] == [each.class_id for each in expected[:2]] * count
+
+
+def test_batch_may_mix_files_and_base64(birds: Classifier, expected: list[Prediction]) -> None:
+    results = birds.batch([SAMPLE, base64_sample().encode(), SAMPLE.read_bytes()])
+    assert [list(each.predictions) for each in results] == [expected] * 3
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("/9j/4AAQ?", "IMAGE[1]: invalid base64: "),
+        ("data:text/plain,hello", "IMAGE[1]: a data URL must start with data:image/"),
+        ("hello", "IMAGE[1]: not an image (5 bytes); send JPEG, PNG, WEBP, BMP or GIF, in JSON"),
+    ],
+)
+def test_invalid_base64_is_a_bad_request_that_names_the_element(
+    server: EmbeddedServer, text: str, message: str
+) -> None:
+    response = post(server, "generate", {"IMAGE": [base64_sample(), text]})
+    assert response.status_code == 400
+    assert message in response.json()["error"]
+
+
+def test_invalid_base64_fails_only_its_own_request(server: EmbeddedServer) -> None:
+    def status(number: int) -> int:
+        image = "/9j/?" if number % 3 == 0 else base64_sample()
+        return post(server, "generate", {"IMAGE": image}).status_code
+
+    # Many at a time, so that Triton batches valid and invalid ones together.
+    with ThreadPoolExecutor(16) as pool:
+        assert list(pool.map(status, range(60))) == [400, 200, 200] * 20
 
 
 def test_a_batch_of_32_is_taken_and_one_of_33_is_refused(birds: Classifier) -> None:

@@ -1,5 +1,6 @@
 """The preprocessing step's own code, outside Triton."""
 
+import base64
 import math
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,9 @@ import onnxruntime
 import pytest
 from PIL import Image
 
-from scripts.repository.steps.preprocess import imaging, resizing
+from client import SAMPLE
+from scripts.repository.steps.preprocess import base64_text, imaging, resizing
+from scripts.repository.steps.preprocess.base64_text import file_content
 from scripts.repository.steps.preprocess.imaging import ImageError, crop_to, decode, kept, load
 from scripts.repository.steps.preprocess.recipe import Recipe
 from tests import images, reference
@@ -207,6 +210,67 @@ def test_an_image_of_too_many_pixels_is_refused_before_it_is_decoded() -> None:
 def test_a_strip_one_pixel_high_does_not_grow_to_gigabytes() -> None:
     strip = Image.new("RGB", (50_000, 1), "red")
     assert crop_to(strip, Recipe()).size == (224, 224)
+
+
+def encodings(data: bytes) -> dict[str, bytes]:
+    """The ways to write a file as base64 that are accepted."""
+    text = base64.b64encode(data)
+    return {
+        "standard": text,
+        "URL-safe": base64.urlsafe_b64encode(data),
+        "no padding": text.rstrip(b"="),
+        "line breaks": b"\r\n" + base64.encodebytes(data),
+        "data URL": b"data:image/jpeg;base64," + text,
+        "data URL with a parameter": b"DATA:image/svg+xml;charset=utf-8;BASE64," + text,
+    }
+
+
+@pytest.mark.parametrize("encoding", encodings(b""))
+@pytest.mark.parametrize("file_format", images.FORMATS)
+def test_base64_of_every_supported_format_is_decoded(file_format: str, encoding: str) -> None:
+    for width in (40, 41, 42):  # files of lengths that need different padding
+        data = images.encode(images.photo(width, 30), file_format)
+        assert file_content(encodings(data)[encoding]) == data
+
+
+@pytest.mark.parametrize("file_format", images.FORMATS)
+def test_image_file_is_not_taken_for_base64(file_format: str) -> None:
+    data = images.encode(images.photo(), file_format)
+    assert file_content(data) is data
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (b"/9j/4AA?", "invalid base64"),
+        (b"/9j/4", "invalid base64"),
+        (b"Qk=k", "invalid base64"),
+        (b"iVBOR\xc3\xbf", "invalid base64"),
+        (b"data:image/png;base64,/9j/?", "invalid base64"),
+        (b"data:image/png,/9j/", "a data URL must start with data:image/...;base64,"),
+        (b"data:text/plain;base64,/9j/", "a data URL must start with data:image/...;base64,"),
+        (b"data:image/png" + b";" * 1000 + b"base64,", "a data URL must start with"),
+        (b"data:", "a data URL must start with"),
+    ],
+)
+def test_invalid_base64_is_one_clear_line(text: bytes, message: str) -> None:
+    with pytest.raises(ImageError, match=message) as caught:
+        file_content(text)
+    assert "\n" not in str(caught.value)
+
+
+def test_base64_is_bounded_before_it_is_decoded() -> None:
+    text = b"/9j/" + bytes(base64_text.MAX_CHARACTERS)  # not valid, which decoding would find
+    with pytest.raises(ImageError, match="at most 67108864 are decoded, send larger files"):
+        file_content(text)
+
+
+@pytest.mark.parametrize(
+    "data", [b"this is no image", SAMPLE.read_bytes().decode("latin1").encode()]
+)
+def test_error_for_other_text_says_how_to_send_an_image_in_json(data: bytes) -> None:
+    with pytest.raises(ImageError, match="send JPEG, PNG, WEBP, BMP or GIF, in JSON as base64"):
+        decode(file_content(data))
 
 
 @pytest.mark.parametrize(

@@ -80,7 +80,9 @@ def _decode(data: bytes, *, least: int | None = None) -> tuple[Image.Image, Box]
     except ImageError:
         raise
     except UnidentifiedImageError:
-        raise ImageError(f"not an image ({len(data)} bytes); send {_list(FORMATS)}") from None
+        raise ImageError(
+            f"not an image ({len(data)} bytes); send {_list(FORMATS)}, in JSON as base64"
+        ) from None
     except Exception as error:  # broken files make decoders raise almost anything
         raise ImageError(f"a broken image: {error}") from error
 

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import triton_python_backend_utils as pb_utils
 
+from .base64_text import file_content
 from .credits import Credits
 from .imaging import ImageError, load
 from .recipe import Recipe
@@ -38,7 +39,7 @@ class TritonPythonModel:
         decoded = []
         for index, data in enumerate(files.as_numpy().ravel()):
             try:
-                decoded.append(np.asarray(load(data, self.recipe)))
+                decoded.append(np.asarray(load(file_content(data), self.recipe)))
             except ImageError as error:
                 return _refusal(f"IMAGE[{index}]: {error}")
         # One image, which is what most requests bring, is not copied.
