@@ -27,10 +27,10 @@ from scripts.repository.graphs.pixels import with_pixels
 from scripts.repository.graphs.prepare import Prepared, prepare
 from scripts.repository.graphs.quantize import Quantized
 from scripts.repository.manifest import Entry
-from scripts.repository.sources import Source
+from scripts.repository.sources import ClassifierSource
 from scripts.repository.tuning import Tuning
 
-Quantize = Callable[[Source, Prepared], Quantized]
+Quantize = Callable[[ClassifierSource, Prepared], Quantized]
 
 STEPS = Path(__file__).parent / "steps"
 STAGING = ".staging"
@@ -62,7 +62,7 @@ def check_name(name: str) -> None:
 
 def add(
     repository: Path,
-    source: Source,
+    source: ClassifierSource,
     *,
     tuning: Tuning | None = None,
     quantize: Quantize | None = None,
@@ -125,13 +125,13 @@ def keep_only(repository: Path, names: set[str]) -> set[str]:
     return set(entries) - set(kept)
 
 
-def _check_crop(source: Source, prepared: Prepared) -> None:
+def _check_crop(source: ClassifierSource, prepared: Prepared) -> None:
     size = prepared.signature.height
     if size not in {None, source.recipe.crop}:
         raise BuildError(f"the graph takes {size} x {size}, not a crop of {source.recipe.crop}")
 
 
-def _labels(source: Source, prepared: Prepared) -> tuple[str, ...]:
+def _labels(source: ClassifierSource, prepared: Prepared) -> tuple[str, ...]:
     if source.labels is None:
         is_imagenet = prepared.classes == len(IMAGENET_LABELS)
         return IMAGENET_LABELS if is_imagenet else _numbered(prepared.classes)

@@ -21,7 +21,7 @@ def offline(tmp_path: Path) -> dict[str, str]:
     return os.environ | proxies | {"no_proxy": "", "HF_HOME": str(tmp_path)}
 
 
-def test_without_a_network_it_says_so_and_goes_on_with_synthetic_weights(
+def test_demo_without_a_network_uses_synthetic_weights(
     offline: dict[str, str],
 ) -> None:
     result = subprocess.run(
@@ -36,7 +36,7 @@ def test_without_a_network_it_says_so_and_goes_on_with_synthetic_weights(
     assert "Triton is stopped" in result.stdout
 
 
-def test_a_signal_in_the_middle_leaves_no_server(offline: dict[str, str]) -> None:
+def test_signal_leaves_no_server(offline: dict[str, str]) -> None:
     process = subprocess.Popen(COMMAND, cwd=ROOT, env=offline, stdout=subprocess.PIPE, text=True)
     assert process.stdout
     assert any("Starting Triton" in line for line in process.stdout)

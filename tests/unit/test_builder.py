@@ -213,7 +213,7 @@ def test_an_int8_classifier_is_configured_like_the_fp32_one(tmp_path: Path) -> N
     onnx.save(convolved(), file)
     images = calibration.read(fill(tmp_path / "pictures", 2))
 
-    def quantize_it(source: sources.Source, prepared: Prepared) -> Quantized:
+    def quantize_it(source: sources.ClassifierSource, prepared: Prepared) -> Quantized:
         return quantize(prepared, images, source.recipe)
 
     fp32 = builder.add(tmp_path / "fp32", sources.from_file(file, "birds"))
