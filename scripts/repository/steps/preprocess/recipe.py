@@ -29,7 +29,7 @@ class Recipe:
 
     def __post_init__(self) -> None:
         if self.crop < 1:
-            raise ValueError(f"crop must be at least 1, not {self.crop}")
+            raise ValueError(f"a crop of {self.crop} pixels is too small; the minimum is 1")
         if self.resize < self.crop:
             raise ValueError(
                 f"a crop of {self.crop} pixels does not fit an image resized to {self.resize}; "
