@@ -17,7 +17,7 @@ from scripts.repository.graphs.prepare import Prepared
 from scripts.repository.graphs.quantize import Quantized, quantize
 from scripts.repository.graphs.speed import speedup
 from scripts.repository.manifest import Entry, Quantization
-from scripts.repository.sources import Source
+from scripts.repository.sources import ClassifierSource
 from scripts.repository.steps.preprocess.recipe import IMAGENET_MEAN, IMAGENET_STD
 from scripts.repository.tuning import Tuning
 
@@ -202,7 +202,7 @@ def _check(options: argparse.Namespace) -> list[ZooModel]:
 
 
 def _build_one(
-    source: Source,
+    source: ClassifierSource,
     options: argparse.Namespace,
     target: Tuning,
     images: Images | None,
@@ -223,7 +223,7 @@ def _build_one(
 
 def _sources(
     options: argparse.Namespace, chosen: list[ZooModel], progress: Progress
-) -> Iterator[Source]:
+) -> Iterator[ClassifierSource]:
     for model in chosen:
         if options.weights == "synthetic":
             yield sources.from_seed(model)
@@ -243,7 +243,7 @@ def _sources(
         )
 
 
-def _download(model: ZooModel, progress: Progress) -> Source:
+def _download(model: ZooModel, progress: Progress) -> ClassifierSource:
     megabytes = f"{model.size / 1e6:.0f} MB"
     task = progress.add_task(
         f"{model.name}: downloading {megabytes}", total=model.size, visible=False
@@ -266,7 +266,7 @@ def _read_images(folder: Path, progress: Progress) -> Images:
 
 
 def _quantizer(images: Images, progress: Progress) -> builder.Quantize:
-    def run(source: Source, prepared: Prepared) -> Quantized:
+    def run(source: ClassifierSource, prepared: Prepared) -> Quantized:
         report = _report(progress, f"{source.name}: calibrating and comparing")
         quantized = quantize(prepared, images, source.recipe, progress=report)
         ratio = speedup(prepared.model, quantized.prepared.model, source.recipe.crop)
