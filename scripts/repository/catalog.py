@@ -1,4 +1,4 @@
-"""The ImageNet classifiers of the ONNX Model Zoo that this project knows by name."""
+"""The ImageNet classifiers of the ONNX Model Zoo that can be built by name."""
 
 from dataclasses import dataclass
 
@@ -9,20 +9,13 @@ from scripts.repository.steps.preprocess.recipe import Recipe
 RESNET = Recipe(resize=256, crop=224)
 MOBILENET = Recipe(resize=224, crop=224)
 
-# Where the zoo's files live since its LFS downloads ended in July 2025, the first one first.
-MIRRORS = (
-    "https://huggingface.co/onnxmodelzoo/{file}/resolve/main/{file}.onnx",
-    "https://huggingface.co/onnxmodelzoo/legacy_models/resolve/main/"
-    "validated/vision/classification/{family}/model/{file}.onnx",
-)
-
 
 @dataclass(frozen=True)
 class ZooModel:
-    """A classifier of the zoo: 224 x 224 RGB in, the logits of ILSVRC2012's 1,000 classes out.
+    """A classifier of the zoo: input 224 x 224 RGB, output logits of ILSVRC2012's 1,000 classes.
 
     `size` is in bytes, `top1` and `top5` are the zoo's published accuracies in percent, and
-    `output` is the name of the graph's logits.
+    `output` is the name of the logits tensor.
     """
 
     name: str
@@ -38,11 +31,6 @@ class ZooModel:
     def family(self) -> str:
         """The zoo's folder: `resnet` or `mobilenet`."""
         return "mobilenet" if self.name.startswith("mobilenet") else "resnet"
-
-    @property
-    def urls(self) -> tuple[str, ...]:
-        """Where the file can be downloaded, the preferred place first."""
-        return tuple(url.format(file=self.zoo_file, family=self.family) for url in MIRRORS)
 
 
 CATALOG: dict[str, ZooModel] = {
@@ -163,7 +151,7 @@ CATALOG: dict[str, ZooModel] = {
 
 
 def select(names: list[str]) -> list[ZooModel]:
-    """The models of these names in the catalogue's order; `all` stands for every one.
+    """Select models by name, in the order of the catalogue; `all` selects every model.
 
     Raises:
         BuildError: a name is not in the catalogue.
