@@ -3,8 +3,8 @@
 IMAGE, STRING [N, 1], becomes PIXELS, UINT8 [N, crop, crop, 3]: normalising them is the graph's
 work, and a byte for each is a quarter of what would have to be copied on the way there. An ensemble
 sends ENSEMBLE_IMAGE in its place, for which there is a CREDIT, INT64 [N, 4], that goes on to the
-postprocessing step. Of config.pbtxt's parameters `recipe` holds the numbers, and `ahead` says how
-many of the ensembles' images a process may have decoded that wait for the graph or are in it.
+postprocessing step. Of config.pbtxt's parameters `recipe` holds the numbers, and `credit_limit` is
+how many decoded images of a process may wait for the graph or be in it.
 """
 
 import json
@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import triton_python_backend_utils as pb_utils
 
-from .credits import Credits
+from .credits import CreditLimit
 from .imaging import ImageError, load
 from .recipe import Recipe
 
@@ -25,7 +25,7 @@ class TritonPythonModel:
         """Read the recipe and how far to go ahead."""
         parameters = json.loads(args["model_config"])["parameters"]
         self.recipe = Recipe.from_json(parameters["recipe"]["string_value"])
-        self.credits = Credits(int(parameters["ahead"]["string_value"]))
+        self.credits = CreditLimit(int(parameters["credit_limit"]["string_value"]))
 
     def execute(self, requests: list[Any]) -> list[Any]:
         """Answer each request by itself, so that a bad image fails its own request only."""
