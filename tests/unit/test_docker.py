@@ -201,7 +201,7 @@ def test_cpu_memory_and_process_limits_come_from_the_environment(name: str) -> N
     keys = ("cpus", "mem_limit", "pids_limit")
     limited = service(name, CORES="4", MEMORY="8g", PIDS="512")
     assert [limited[key] for key in keys] == ["4", "8g", "512"]
-    assert [service(name)[key] for key in keys] == ["0", "0", "4096"]
+    assert [service(name)[key] for key in keys] == ["0", "0", "8192"]
 
 
 @pytest.mark.parametrize("name", SERVICES)
