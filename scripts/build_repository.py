@@ -1,20 +1,21 @@
-"""`python -m scripts.build_repository`: makes the model repository that Triton serves."""
+"""`python -m scripts.build_repository`: builds the model repository that Triton serves."""
 
 import argparse
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from scripts import cli
-from scripts.measuring.graphs import speedup
 from scripts.repository import builder, calibration, catalog, sources, tuning
+from scripts.repository.calibration import Images
 from scripts.repository.catalog import ZooModel
 from scripts.repository.errors import BuildError
 from scripts.repository.graphs.prepare import Prepared
 from scripts.repository.graphs.quantize import Quantized, quantize
+from scripts.repository.graphs.speed import speedup
 from scripts.repository.manifest import Entry, Quantization
 from scripts.repository.sources import ClassifierSource
 from scripts.repository.steps.preprocess.recipe import IMAGENET_MEAN, IMAGENET_STD
@@ -30,8 +31,8 @@ EXAMPLES = """\
   python -m scripts.build_repository --device gpu
   python -m scripts.build_repository --optimize latency --cores 8
   python -m scripts.build_repository --queue 16
+  python -m scripts.build_repository --remove birds
 """
-TOGETHER = "--precision int8 and --calibration go together: a folder of images like yours"
 
 
 def parser() -> argparse.ArgumentParser:
@@ -39,21 +40,22 @@ def parser() -> argparse.ArgumentParser:
     parser = cli.parser(
         "scripts.build_repository",
         "Build a Triton model repository: for each classifier an ensemble from image bytes to "
-        "top-k. What the folder already holds stays.",
+        "top-k. Classifiers that are up to date are not built again, and others in the folder are "
+        "left unchanged.",
         examples=EXAMPLES,
     )
     parser.add_argument(
         "--models",
         nargs="+",
         metavar="NAME",
-        help=f"zoo classifiers, or all (the default): {', '.join(catalog.CATALOG)}",
+        help=f"classifiers of the ONNX Model Zoo, or all (default): {', '.join(catalog.CATALOG)}",
     )
     parser.add_argument(
         "--weights",
         default="zoo",
         metavar="zoo|synthetic|DIR",
-        help="download the zoo's files (the default), make random weights without a network, or "
-        "take the zoo's files from a folder",
+        help="download the zoo's files (default), generate random weights offline, or read the "
+        "zoo's files from a folder",
     )
     parser.add_argument(
         "--output",
@@ -63,36 +65,56 @@ def parser() -> argparse.ArgumentParser:
         help="default: %(default)s",
     )
     parser.add_argument(
-        "--prune", action="store_true", help="remove the classifiers that are not named here"
+        "--force", action="store_true", help="also build classifiers that are up to date"
     )
-    served_by = parser.add_argument_group("the machine that is to serve it")
-    served_by.add_argument(
+    parser.add_argument(
+        "--prune",
+        action="store_true",
+        help="remove the zoo's classifiers that are not named; your own are kept",
+    )
+    parser.add_argument(
+        "--remove",
+        nargs="+",
+        default=[],
+        metavar="NAME",
+        help="remove these classifiers; builds only what --models or --onnx names",
+    )
+    _add_target(parser.add_argument_group("target machine"))
+    _add_quantisation(parser.add_argument_group("quantisation, for CPUs with VNNI"))
+    _add_own(parser.add_argument_group("your own classifier"))
+    return parser
+
+
+def _add_target(target: argparse._ArgumentGroup) -> None:
+    target.add_argument(
         "--device",
         choices=tuning.DEVICES,
         default="cpu",
-        help="what runs the graphs (default: %(default)s)",
+        help="device that runs the graphs (default: %(default)s)",
     )
-    served_by.add_argument(
+    target.add_argument(
         "--optimize",
         choices=tuning.GOALS,
         default="throughput",
-        help="on a CPU: an image for each core, or all cores on one image (default: %(default)s)",
+        help="on a CPU: one image per core, or all cores on one image (default: %(default)s)",
     )
-    served_by.add_argument(
+    target.add_argument(
         "--cores",
         type=cli.count,
         default=tuning.cores(),
         metavar="N",
         help="CPU cores (default: those of this machine)",
     )
-    served_by.add_argument(
+    target.add_argument(
         "--queue",
         type=cli.count,
         metavar="N",
-        help="requests that wait before others are refused; fewer where clients wait for a second "
-        f"or two (default: {tuning.CPU_QUEUE}, on a GPU {tuning.GPU_QUEUE})",
+        help="waiting requests beyond which Triton rejects further ones; choose fewer if clients "
+        f"time out within seconds (default: {tuning.CPU_QUEUE}, on a GPU {tuning.GPU_QUEUE})",
     )
-    int8 = parser.add_argument_group("for CPUs with VNNI")
+
+
+def _add_quantisation(int8: argparse._ArgumentGroup) -> None:
     int8.add_argument(
         "--precision",
         choices=("fp32", "int8"),
@@ -103,73 +125,100 @@ def parser() -> argparse.ArgumentParser:
         "--calibration",
         type=Path,
         metavar="DIR",
-        help=f"{calibration.ENOUGH} images or more like those to classify, also in folders below",
+        help=f"folder, searched recursively, of at least {calibration.RECOMMENDED} images like "
+        "those to classify",
     )
-    own = parser.add_argument_group("your own classifier")
+
+
+def _add_own(own: argparse._ArgumentGroup) -> None:
     own.add_argument("--onnx", type=Path, metavar="FILE", help="FP32 [N, 3, H, W] to [N, classes]")
-    own.add_argument("--name", help="what clients call it")
+    own.add_argument("--name", help="model name for clients")
     own.add_argument(
-        "--labels", type=Path, metavar="FILE", help="one label a line (ImageNet's if 1,000 classes)"
+        "--labels",
+        type=Path,
+        metavar="FILE",
+        help="one label per line (default for 1,000 classes: ImageNet's)",
     )
-    own.add_argument("--resize", type=int, metavar="N", help="shorter side (crop * 256 / 224)")
-    own.add_argument("--crop", type=int, metavar="N", help="centre crop (the graph's size, or 224)")
-    for option, usual in (("--mean", IMAGENET_MEAN), ("--std", IMAGENET_STD)):
+    own.add_argument(
+        "--resize", type=int, metavar="N", help="shorter side (default: crop * 256 / 224)"
+    )
+    own.add_argument(
+        "--crop", type=int, metavar="N", help="centre crop (default: the graph's size, or 224)"
+    )
+    for option, default in (("--mean", IMAGENET_MEAN), ("--std", IMAGENET_STD)):
         own.add_argument(
             option,
             type=float,
             nargs=3,
             metavar=("R", "G", "B"),
-            help=f"of pixels in 0..1 ({' '.join(map(str, usual))})",
+            help=f"of pixel values in 0..1 (default: {' '.join(map(str, default))})",
         )
-    return parser
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Build, and say what was built."""
+    """Run the command."""
     options = parser().parse_args(arguments)
     return cli.run(lambda: build(options))
 
 
 def build(options: argparse.Namespace) -> int:
-    """Add each classifier that the options name to the repository."""
+    """Remove and build the classifiers that the options name."""
     console = Console(highlight=False, markup=False, soft_wrap=True)
     chosen = _check(options)
-    fitted = Tuning(options.device, options.optimize, options.cores, options.queue)
+    target = Tuning(options.device, options.optimize, options.cores, options.queue)
+    builder.remove(options.output, options.remove)
+    _print_removed(console, options.remove)
+    built = []
     with _progress(console) as progress:
-        quantizer = _quantizer(options.calibration, progress) if options.calibration else None
-        names = set()
+        images = _read_images(options.calibration, progress) if options.calibration else None
         for source in _sources(options, chosen, progress):
-            task = progress.add_task(f"{source.name}: preparing", total=None)
-            entry = builder.add(options.output, source, tuning=fitted, quantize=quantizer)
-            progress.remove_task(task)
-            console.print(_summary(source.name, entry))
-            names.add(source.name)
+            _build_one(source, options, target, images, progress)
+            built.append(source.name)
     if options.prune:
-        for name in sorted(builder.keep_only(options.output, names)):
-            console.print(f"{name} removed")
-    console.print(f"model repository: {options.output}, for {fitted}")
+        _print_removed(console, sorted(builder.prune(options.output, built)))
+    console.print(f"model repository: {options.output}, for {target}")
     return 0
 
 
 def _check(options: argparse.Namespace) -> list[ZooModel]:
-    """Find what is wrong with the options before any work is done."""
+    """Check the options before any work is done, and select the zoo's classifiers."""
     if bool(options.onnx) != bool(options.name):
-        raise BuildError("--onnx and --name go together: a file and what clients call it")
+        raise BuildError("--onnx and --name must be given together")
     if options.name:
         builder.check_name(options.name)
     own = (options.labels, options.resize, options.crop, options.mean, options.std)
     if not options.onnx and any(value is not None for value in own):
-        raise BuildError(
-            "--labels, --resize, --crop, --mean and --std are for your own classifier; give --onnx"
-        )
+        raise BuildError("--labels, --resize, --crop, --mean and --std require --onnx")
     if options.weights not in {"zoo", "synthetic"} and not Path(options.weights).is_dir():
         raise BuildError(f"--weights: no folder {options.weights}; give zoo, synthetic or a folder")
     if (options.precision == "int8") != bool(options.calibration):
-        raise BuildError(TOGETHER)
+        raise BuildError("--precision int8 and --calibration must be given together")
     if options.calibration and not options.calibration.is_dir():
         raise BuildError(f"--calibration: no folder {options.calibration}; give one of images")
-    default = [] if options.onnx else ["all"]
+    if options.prune and options.remove and not (options.models or options.onnx):
+        raise BuildError("--prune with --remove requires --models or --onnx")
+    default = [] if options.onnx or options.remove else ["all"]
     return catalog.select(options.models or default)
+
+
+def _build_one(
+    source: ClassifierSource,
+    options: argparse.Namespace,
+    target: Tuning,
+    images: Images | None,
+    progress: Progress,
+) -> None:
+    """Build a classifier unless it is up to date, and print a line that describes it."""
+    task = progress.add_task(f"{source.name}: preparing", total=None)
+    sha256 = images.sha256 if images else None
+    entry = builder.find_current(options.output, source, tuning=target, images_sha256=sha256)
+    state = ", up to date"
+    if entry is None or options.force:
+        quantizer = _quantizer(images, progress) if images else None
+        entry = builder.add(options.output, source, tuning=target, quantize=quantizer)
+        state = ""
+    progress.remove_task(task)
+    progress.console.print(f"{_summary(source.name, entry)}{state}")
 
 
 def _sources(
@@ -206,21 +255,24 @@ def _download(model: ZooModel, progress: Progress) -> ClassifierSource:
     return sources.from_zoo(model, progress=report)
 
 
-def _quantizer(folder: Path, progress: Progress) -> builder.Quantize:
-    """Read the calibration images once, for all classifiers."""
-    images = calibration.read(folder, progress=_report(progress, "reading the images"))
-    for complaint in images.unreadable:
-        _warn(f"left out {complaint}")
+def _read_images(folder: Path, progress: Progress) -> Images:
+    images = calibration.read(folder, progress=_report(progress, "reading images"))
+    for reason in images.unreadable:
+        _warn(f"skipped {reason}")
     if not images.held_out:
-        _warn(f"{len(images.calibrate)} images to calibrate on; take {calibration.ENOUGH} or more")
+        recommended = f"at least {calibration.RECOMMENDED} are recommended"
+        _warn(f"only {len(images.calibrate)} calibration images; {recommended}")
+    return images
 
+
+def _quantizer(images: Images, progress: Progress) -> builder.Quantize:
     def run(source: ClassifierSource, prepared: Prepared) -> Quantized:
         report = _report(progress, f"{source.name}: calibrating and comparing")
         quantized = quantize(prepared, images, source.recipe, progress=report)
         ratio = speedup(prepared.model, quantized.prepared.model, source.recipe.crop)
         progress.console.print(f"{source.name:13} {_gain(ratio, quantized.quantization)}")
         if ratio <= 1:
-            _warn("int8 is not faster than fp32 on this CPU; it takes one with VNNI")
+            _warn("int8 is not faster than fp32 on this CPU; it needs VNNI instructions")
         return quantized
 
     return run
@@ -240,11 +292,16 @@ def _warn(line: str) -> None:
 
 
 def _gain(ratio: float, quantization: Quantization) -> str:
-    which = "held out" if quantization.held_out else "that it was calibrated on"
+    images = "held-out images" if quantization.held_out else "calibration images"
     return (
-        f"int8 is {ratio:.1f} times as fast as fp32 here, on one thread, and names the same class "
-        f"first for {quantization.agreeing} of {quantization.compared} images {which}"
+        f"int8 is {ratio:.1f} times as fast as fp32 on one thread here, with the same top-1 class "
+        f"for {quantization.agreeing} of {quantization.compared} {images}"
     )
+
+
+def _print_removed(console: Console, names: Iterable[str]) -> None:
+    for name in names:
+        console.print(f"{name:13} removed")
 
 
 def _progress(console: Console) -> Progress:

@@ -16,7 +16,7 @@ from PIL import Image
 
 from scripts.embedded import ServerError
 from scripts.measuring.figures import Bare
-from scripts.measuring.graphs import single_threaded
+from scripts.repository.graphs.speed import single_threaded
 from scripts.repository.steps.preprocess import imaging, resizing
 from scripts.repository.steps.preprocess.recipe import Recipe
 from scripts.repository.tuning import cores

@@ -25,19 +25,15 @@ class Subject:
     """A classifier, with the names of its ensemble's steps in their order.
 
     `graph` is the file that the ensemble runs, on uint8 [N, crop, crop, 3]. `tensor` is the input
-    of `onnx_name`, the graph by itself, which takes FP32 [N, 3, crop, crop].
+    of `onnx_name`, the model that takes FP32 [N, 3, crop, crop].
     """
 
     name: str
+    onnx_name: str
     steps: tuple[str, ...]
     recipe: Recipe
     graph: Path
     tensor: str
-
-    @property
-    def onnx_name(self) -> str:
-        """The model that takes tensors."""
-        return f"{self.name}_onnx"
 
     @property
     def preprocess_name(self) -> str:
@@ -83,14 +79,16 @@ def read(repository: Path, name: str) -> Subject:
         raise BuildError(
             f"{repository} has no classifier {name}, but {known}; choose with --models"
         )
-    config = _config(repository / name)
+    parts = entries[name].parts
+    config = _config(repository / parts["ensemble"])
     steps = tuple(step.model_name for step in config.ensemble_scheduling.step)
     return Subject(
         name=name,
+        onnx_name=parts["onnx"],
         steps=steps,
         recipe=Recipe.from_json(json.dumps(entries[name].recipe)),
-        graph=repository / f"{name}_pixels" / GRAPH,
-        tensor=_config(repository / f"{name}_onnx").input[0].name,
+        graph=repository / parts["pixels"] / GRAPH,
+        tensor=_config(repository / parts["onnx"]).input[0].name,
     )
 
 

@@ -1,1 +1,1 @@
-"""What goes into a model repository: models, preprocessing steps and their configuration."""
+"""Builds model repositories: graphs, Python backend steps and their configuration."""

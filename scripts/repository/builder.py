@@ -1,21 +1,22 @@
-"""Writes classifiers into a model repository, each of them whole or not at all."""
+"""Writes classifiers into a model repository; each of them completely or not at all."""
 
 import hashlib
+import json
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from onnx import ModelProto
 
-from scripts.repository import manifest
+from scripts.repository import digests, manifest
 from scripts.repository.catalog import CATALOG
 from scripts.repository.config import Ensemble, Part, to_pbtxt
 from scripts.repository.ensemble import (
     IMAGENET_LABELS,
     LABELS_FILE,
-    Classifier,
+    ClassifierSpec,
     ensemble,
     onnx_part,
     pixels_part,
@@ -35,29 +36,29 @@ Quantize = Callable[[ClassifierSource, Prepared], Quantized]
 STEPS = Path(__file__).parent / "steps"
 STAGING = ".staging"
 VERSION = "1"
-# What Triton takes as a model's name in a URL and in a folder alike.
+# What Triton accepts as a model's name both in a URL and as a folder.
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 MAX_PROTOBUF = 2**31 - 1
 
 
 @dataclass(frozen=True)
 class Graphs:
-    """A classifier's two files: for normalised tensors, and for pixels."""
+    """The two ONNX files of a classifier, for normalised tensors and for pixels."""
 
     onnx: bytes
     pixels: bytes
 
 
 def check_name(name: str) -> None:
-    """Refuse a name for a user's own classifier that cannot be one, or is taken.
+    """Check the name of a user's own classifier.
 
     Raises:
-        BuildError: it is.
+        BuildError: the name is invalid or reserved.
     """
     if not NAME.fullmatch(name):
-        raise BuildError(f"{name!r} is no model name; use letters, digits, '.', '_' and '-'")
+        raise BuildError(f"invalid model name {name!r}; use letters, digits, '.', '_' and '-'")
     if name in CATALOG or name.startswith("imagenet_"):
-        raise BuildError(f"the name {name} is the project's own; choose another with --name")
+        raise BuildError(f"the name {name} is reserved; choose another with --name")
 
 
 def add(
@@ -67,15 +68,16 @@ def add(
     tuning: Tuning | None = None,
     quantize: Quantize | None = None,
 ) -> Entry:
-    """Prepare a classifier, quantise it if told how, and put its parts into the repository.
+    """Prepare a classifier, quantise it if requested, and write its models into the repository.
 
-    Whatever else is in the repository stays; a classifier of the same name is replaced.
+    A classifier of the same name is replaced; others are left unchanged.
 
     Raises:
-        BuildError: it is not servable, or the folder is no model repository.
-        OSError: it cannot be written.
+        BuildError: the classifier cannot be served, or the folder is not a model repository.
+        OSError: a file cannot be read or written.
     """
     entries = manifest.read(repository)
+    tuning = tuning or Tuning()
     graph = source.load()
     try:
         prepared = prepare(graph.model, size=source.recipe.crop)
@@ -89,10 +91,12 @@ def add(
         )
     except BuildError as error:
         raise BuildError(f"{source.name}: {error}") from error
-    classifier = Classifier(source.name, prepared, source.recipe, labels, tuning or Tuning())
-    _check_names(classifier, entries)
-    _install(repository, classifier, graphs)
+    spec = ClassifierSpec(source.name, prepared, source.recipe, labels, tuning)
+    _check_parts(spec, entries)
+    _install(repository, spec, graphs)
 
+    quantization = quantized.quantization if quantized else None
+    images_sha256 = quantization.images_sha256 if quantization else None
     entry = Entry(
         source=source.origin,
         source_sha256=graph.sha256,
@@ -102,27 +106,78 @@ def add(
         classes=prepared.classes,
         scores=prepared.scores,
         recipe=asdict(source.recipe),
-        labels=f"{classifier.postprocess_name}/{LABELS_FILE}",
-        parts=classifier.parts,
+        labels=f"{spec.postprocess_name}/{LABELS_FILE}",
+        parts=spec.parts,
         precision="int8" if quantized else "fp32",
-        quantization=quantized.quantization if quantized else None,
-        tuning=classifier.tuning,
+        quantization=quantization,
+        tuning=tuning,
+        inputs_sha256=_inputs_sha256(source, tuning, images_sha256),
+        files_sha256=_files_sha256(repository, spec.parts),
     )
     _record(repository, entries | {source.name: entry}, before=entries)
     return entry
 
 
-def keep_only(repository: Path, names: set[str]) -> set[str]:
-    """Remove the other classifiers from the repository.
+def find_current(
+    repository: Path, source: ClassifierSource, *, tuning: Tuning, images_sha256: str | None = None
+) -> Entry | None:
+    """Find the entry of a classifier if building it again would write the same files.
+
+    `images_sha256` is the digest of the calibration images, or None for FP32.
 
     Returns:
-        The names of those removed.
+        None if anything that the classifier is built from has changed, the generator included, or
+        if its files are not those that were written.
+    """
+    entry = manifest.read(repository).get(source.name)
+    if entry is None or entry.inputs_sha256 != _inputs_sha256(source, tuning, images_sha256):
+        return None
+    return entry if entry.files_sha256 == _files_sha256(repository, entry.parts) else None
+
+
+def prune(repository: Path, keep: Collection[str]) -> set[str]:
+    """Remove the catalogue's classifiers except `keep`; a user's own are left unchanged.
+
+    Returns:
+        The names of the removed classifiers.
+    """
+    removed = {name for name in manifest.read(repository) if name in CATALOG and name not in keep}
+    remove(repository, removed)
+    return removed
+
+
+def remove(repository: Path, names: Collection[str]) -> None:
+    """Remove classifiers, and the models that only they use.
+
+    Raises:
+        BuildError: the repository does not have one of them.
     """
     entries = manifest.read(repository)
-    kept = {name: entry for name, entry in entries.items() if name in names}
-    if kept != entries:
+    if unknown := sorted(set(names) - entries.keys()):
+        existing = ", ".join(entries) or "no classifier"
+        raise BuildError(f"{repository} has no {', '.join(unknown)}; it has {existing}")
+    if names:
+        kept = {name: entry for name, entry in entries.items() if name not in set(names)}
         _record(repository, kept, before=entries)
-    return set(entries) - set(kept)
+
+
+def _inputs_sha256(source: ClassifierSource, tuning: Tuning, images_sha256: str | None) -> str:
+    # For a classifier of the catalogue, its origin and the generator determine the graph.
+    graph = None if source.name in CATALOG else _serialize(source.load().model)
+    inputs = {
+        "generator": digests.generator(),
+        "origin": source.origin,
+        "graph": hashlib.sha256(graph).hexdigest() if graph else None,
+        "recipe": asdict(source.recipe),
+        "labels": source.labels,
+        "tuning": asdict(tuning),
+        "images": images_sha256,
+    }
+    return digests.of_text(json.dumps(inputs))
+
+
+def _files_sha256(repository: Path, parts: dict[str, str]) -> str:
+    return digests.of_folders(repository / part for part in sorted(parts.values()))
 
 
 def _check_crop(source: ClassifierSource, prepared: Prepared) -> None:
@@ -148,29 +203,31 @@ def _numbered(classes: int) -> tuple[str, ...]:
 
 def _serialize(model: ModelProto) -> bytes:
     if model.ByteSize() > MAX_PROTOBUF:
-        raise BuildError("the graph is larger than the 2 GiB that one ONNX file can hold")
+        raise BuildError("the graph exceeds the 2 GiB limit of an ONNX file")
     data: bytes = model.SerializeToString(deterministic=True)
     return data
 
 
-def _check_names(classifier: Classifier, entries: dict[str, Entry]) -> None:
+def _check_parts(spec: ClassifierSpec, entries: dict[str, Entry]) -> None:
     for name, entry in entries.items():
-        own = {part for part in entry.parts if not part.startswith("imagenet_")}
-        if name != classifier.name and (taken := own & set(classifier.parts)):
+        own = {part for part in entry.parts.values() if not part.startswith("imagenet_")}
+        if name != spec.name and (taken := own & set(spec.parts.values())):
             raise BuildError(f"{taken.pop()} belongs to {name}; choose another with --name")
 
 
-def _install(repository: Path, classifier: Classifier, graphs: Graphs) -> None:
+def _install(repository: Path, spec: ClassifierSpec, graphs: Graphs) -> None:
     staging = repository / STAGING
     shutil.rmtree(staging, ignore_errors=True)
     staging.mkdir(parents=True)
     try:
-        _write_preprocess(staging, classifier)
-        _write_postprocess(staging, classifier)
-        _write_graph(staging, onnx_part(classifier), graphs.onnx)
-        _write_graph(staging, pixels_part(classifier), graphs.pixels)
-        _write_model(staging, ensemble(classifier))
-        for part in classifier.parts:
+        _write_step(staging, preprocess_part(spec), STEPS / "preprocess")
+        _write_step(staging, postprocess_part(spec), STEPS / "postprocess")
+        _write_graph(staging, onnx_part(spec), graphs.onnx)
+        _write_graph(staging, pixels_part(spec), graphs.pixels)
+        _write_model(staging, ensemble(spec))
+        for role in ("postprocess", "pixels", "onnx"):
+            _write_labels(staging / spec.parts[role], spec.labels)
+        for part in spec.parts.values():
             _swap(staging / part, repository / part)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
@@ -183,16 +240,10 @@ def _write_model(folder: Path, model: Part | Ensemble) -> Path:
     return version
 
 
-def _write_preprocess(folder: Path, classifier: Classifier) -> None:
-    version = _write_model(folder, preprocess_part(classifier))
-    _copy_step(STEPS / "preprocess", version)
-
-
-def _write_postprocess(folder: Path, classifier: Classifier) -> None:
-    version = _write_model(folder, postprocess_part(classifier))
-    _copy_step(STEPS / "postprocess", version)
-    labels = "".join(f"{label}\n" for label in classifier.labels)
-    (version.parent / LABELS_FILE).write_text(labels, "utf-8")
+def _write_step(folder: Path, part: Part, step: Path) -> None:
+    version = _write_model(folder, part)
+    for file in step.glob("*.py"):
+        shutil.copyfile(file, version / file.name)
 
 
 def _write_graph(folder: Path, part: Part, data: bytes) -> None:
@@ -200,9 +251,10 @@ def _write_graph(folder: Path, part: Part, data: bytes) -> None:
     (version / "model.onnx").write_bytes(data)
 
 
-def _copy_step(step: Path, version: Path) -> None:
-    for file in step.glob("*.py"):
-        shutil.copyfile(file, version / file.name)
+def _write_labels(folder: Path, labels: tuple[str, ...]) -> None:
+    # A copy for each model, since a path out of the model's folder fails in object stores.
+    text = "".join(f"{label}\n" for label in labels)
+    (folder / LABELS_FILE).write_text(text, "utf-8")
 
 
 def _swap(new: Path, place: Path) -> None:
@@ -219,4 +271,4 @@ def _record(repository: Path, entries: dict[str, Entry], *, before: dict[str, En
 
 
 def _parts(entries: dict[str, Entry]) -> set[str]:
-    return {part for entry in entries.values() for part in entry.parts}
+    return {part for entry in entries.values() for part in entry.parts.values()}

@@ -1,4 +1,4 @@
-"""The images that an INT8 graph is calibrated on, and those that it is compared with FP32 on."""
+"""The images on which an INT8 graph is calibrated and compared with the FP32 graph."""
 
 import hashlib
 import math
@@ -15,22 +15,22 @@ from scripts.repository.steps.preprocess.recipe import Recipe
 
 Progress = Callable[[int, int], None]
 
-# Those of the formats that the preprocessing step decodes.
+# The formats that the preprocessing step decodes.
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif"})
 
-# From so many images on each fifth is held out, which leaves 20 or more to compare on.
-ENOUGH = 100
-FIFTH = 5
-# More make no range better: 1,000 to calibrate on and 250 to compare on, evenly spaced.
-MOST = 1250
+# With at least this many images, every fifth is held out: 20 or more for the comparison.
+RECOMMENDED = 100
+HOLD_OUT_EVERY = 5
+# More images do not improve the ranges: 1,000 for calibration and 250 for the comparison.
+MAX_IMAGES = 1250
 
 
 @dataclass(frozen=True)
 class Images:
-    """Files that can be decoded: those to calibrate on, and those to compare with FP32 on.
+    """Image files that can be decoded, for calibration and for the comparison with FP32.
 
-    Both are the same where there are too few. `sha256` is over those to calibrate on, and
-    `unreadable` says of each image that was left out why.
+    Both are the same files if there are too few. `sha256` is the SHA-256 over the SHA-256 of each
+    file of `calibrate`. `unreadable` has a line with the reason for each skipped file.
     """
 
     calibrate: tuple[Path, ...]
@@ -40,17 +40,17 @@ class Images:
 
     @property
     def held_out(self) -> bool:
-        """Whether none of the images to compare on is calibrated on."""
+        """Whether the images of the comparison are excluded from calibration."""
         return self.calibrate != self.compare
 
 
 def read(folder: Path, *, progress: Progress | None = None) -> Images:
-    """Find and try the images in a folder and below, 1,250 of them at most.
+    """Find and decode the images in a folder and its subfolders, at most 1,250 evenly spaced ones.
 
-    `progress` is called with the number of images tried and of all.
+    `progress` is called with the number of images decoded so far and their total.
 
     Raises:
-        BuildError: none of them can be read.
+        BuildError: no image can be decoded.
     """
     files = _images(folder)
     digests: dict[Path, bytes] = {}
@@ -64,13 +64,13 @@ def read(folder: Path, *, progress: Progress | None = None) -> Images:
             progress(done, len(files))
     if not digests:
         raise BuildError(
-            f"{folder} has no image that can be read; take {ENOUGH} or more like those to classify"
+            f"{folder} has no image that can be read; at least {RECOMMENDED} are recommended"
         )
     return _split(digests, tuple(unreadable))
 
 
 def pixels(files: Iterable[Path], recipe: Recipe) -> Iterator[npt.NDArray[np.float32]]:
-    """Make each image what a classifier takes, FP32 [1, 3, crop, crop], as it is asked for."""
+    """Load images one at a time as a classifier's input, FP32 [1, 3, crop, crop], normalised."""
     for file in files:
         pixels = np.asarray(load(file.read_bytes(), recipe))
         yield (
@@ -82,7 +82,7 @@ def _images(folder: Path) -> list[Path]:
     files = sorted(
         file for file in folder.rglob("*") if file.suffix.lower() in SUFFIXES and file.is_file()
     )
-    return files[:: math.ceil(len(files) / MOST) or 1]
+    return files[:: math.ceil(len(files) / MAX_IMAGES) or 1]
 
 
 def _digest(file: Path) -> bytes:
@@ -93,7 +93,7 @@ def _digest(file: Path) -> bytes:
 
 def _split(digests: dict[Path, bytes], unreadable: tuple[str, ...]) -> Images:
     files = tuple(digests)
-    compare = files[::FIFTH] if len(files) >= ENOUGH else files
+    compare = files[::HOLD_OUT_EVERY] if len(files) >= RECOMMENDED else files
     calibrate = tuple(file for file in files if file not in set(compare)) or files
     sha256 = hashlib.sha256(b"".join(digests[file] for file in calibrate)).hexdigest()
     return Images(calibrate, compare, sha256, unreadable)

@@ -1,4 +1,4 @@
-"""The ImageNet classifiers of the ONNX Model Zoo that this project knows by name."""
+"""The ImageNet classifiers of the ONNX Model Zoo that can be built by name."""
 
 from dataclasses import dataclass
 
@@ -12,10 +12,10 @@ MOBILENET = Recipe(resize=224, crop=224)
 
 @dataclass(frozen=True)
 class ZooModel:
-    """A classifier of the zoo: 224 x 224 RGB in, the logits of ILSVRC2012's 1,000 classes out.
+    """A classifier of the zoo: input 224 x 224 RGB, output logits of ILSVRC2012's 1,000 classes.
 
     `size` is in bytes, `top1` and `top5` are the zoo's published accuracies in percent, and
-    `output` is the name of the graph's logits.
+    `output` is the name of the logits tensor.
     """
 
     name: str
@@ -151,7 +151,7 @@ CATALOG: dict[str, ZooModel] = {
 
 
 def select(names: list[str]) -> list[ZooModel]:
-    """The models of these names in the catalogue's order; `all` stands for every one.
+    """Select models by name, in the order of the catalogue; `all` selects every model.
 
     Raises:
         BuildError: a name is not in the catalogue.

@@ -1,46 +1,50 @@
-"""What Triton has to know of a model: dataclasses, printed as config.pbtxt."""
+"""Configurations of Triton models: dataclasses, written as config.pbtxt."""
 
 from dataclasses import dataclass, field
 
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2 as pb
 
-MAX_BATCH_SIZE = 32
+from scripts.repository.tuning import MAX_BATCH_SIZE
 
 
 @dataclass(frozen=True)
 class Tensor:
-    """An input or output without its batch dimension; -1 stands for any size.
+    """An input or output without its batch dimension; a size of -1 is variable.
 
-    `data_type` is one of the protobuf's, such as `TYPE_FP32`. An input that is `optional` need not
-    be sent.
+    `data_type` is a name of the protobuf enum, such as `TYPE_FP32`. `format` of an input is
+    `FORMAT_NCHW` or `FORMAT_NHWC` if it is an image. `labels` of an output is a file in the model's
+    folder with one label per line, which Triton's `classification` extension reads.
     """
 
     name: str
     data_type: str
     dims: tuple[int, ...]
     optional: bool = False
+    format: str | None = None
+    labels: str | None = None
 
 
 @dataclass(frozen=True)
 class Batching:
-    """How requests that wait are run together, unless a request brings more images by itself.
+    """How Triton combines waiting requests into batches.
 
-    `preferred` is what is run at a time at most, or None for all that waits. Beyond `queue`
-    waiting requests others are refused as unavailable; None lets any number wait.
+    `preferred_size` is the size at which a batch is run, or None to run everything that waits.
+    When `max_queue_size` requests wait, Triton rejects further ones as unavailable; None leaves
+    the queue unbounded.
     """
 
-    preferred: int | None = None
-    queue: int | None = None
+    preferred_size: int | None = None
+    max_queue_size: int | None = None
 
 
 @dataclass(frozen=True)
 class Part:
     """A model that a backend runs: one step of an ensemble.
 
-    `instances` is None where Triton decides. Where `on_cpu` does not keep them on the CPU, so many
-    are made for each GPU. `warm_up` runs it once on random data before it counts as ready, at these
-    sizes where its inputs leave them open.
+    `instances` None selects Triton's default. Instances are created per GPU if there is one, or on
+    the CPU if `on_cpu` is set. `warm_up` are the dimensions of a random input on which the model
+    runs once before it is reported as ready; empty means no warm-up.
     """
 
     name: str
@@ -54,7 +58,7 @@ class Part:
     warm_up: tuple[int, ...] = ()
 
     def to_protobuf(self) -> pb.ModelConfig:
-        """Make the message that config.pbtxt holds."""
+        """Create the protobuf message that config.pbtxt holds."""
         config = pb.ModelConfig(name=self.name, backend=self.backend, max_batch_size=MAX_BATCH_SIZE)
         _set_tensors(config, self.inputs, self.outputs)
         _set_batching(config, self.batching)
@@ -67,8 +71,8 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Step:
-    """Where an ensemble's step stands: `inputs` and `outputs` map the part's tensors to its own."""
+class EnsembleStep:
+    """A step of an ensemble; the maps go from the part's tensor names to the ensemble's."""
 
     part: str
     inputs: dict[str, str]
@@ -77,15 +81,15 @@ class Step:
 
 @dataclass(frozen=True)
 class Ensemble:
-    """A chain of parts under one name. It has no batching of its own: only its parts batch."""
+    """A chain of parts under one name. Only the parts have queues and batches."""
 
     name: str
     inputs: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]
-    steps: tuple[Step, ...]
+    steps: tuple[EnsembleStep, ...]
 
     def to_protobuf(self) -> pb.ModelConfig:
-        """Make the message that config.pbtxt holds."""
+        """Create the protobuf message that config.pbtxt holds."""
         config = pb.ModelConfig(name=self.name, platform="ensemble", max_batch_size=MAX_BATCH_SIZE)
         _set_tensors(config, self.inputs, self.outputs)
         for step in self.steps:
@@ -99,27 +103,37 @@ class Ensemble:
 
 
 def to_pbtxt(model: Part | Ensemble) -> str:
-    """Print a model's configuration as Triton reads it."""
+    """Write a model's configuration in the text format of config.pbtxt."""
     return text_format.MessageToString(model.to_protobuf())
 
 
 def _set_tensors(
     config: pb.ModelConfig, inputs: tuple[Tensor, ...], outputs: tuple[Tensor, ...]
 ) -> None:
-    for tensors, messages in ((inputs, config.input), (outputs, config.output)):
-        for tensor in tensors:
-            data_type = pb.DataType.Value(tensor.data_type)
-            message = messages.add(name=tensor.name, data_type=data_type, dims=tensor.dims)
-            if tensor.optional:
-                message.optional = True
+    for tensor in inputs:
+        message = config.input.add(
+            name=tensor.name,
+            data_type=pb.DataType.Value(tensor.data_type),
+            dims=tensor.dims,
+            optional=tensor.optional,
+        )
+        if tensor.format:
+            message.format = pb.ModelInput.Format.Value(tensor.format)
+    for tensor in outputs:
+        config.output.add(
+            name=tensor.name,
+            data_type=pb.DataType.Value(tensor.data_type),
+            dims=tensor.dims,
+            label_filename=tensor.labels,
+        )
 
 
 def _set_batching(config: pb.ModelConfig, batching: Batching) -> None:
     config.dynamic_batching.SetInParent()
-    if batching.preferred:
-        config.dynamic_batching.preferred_batch_size.append(batching.preferred)
-    if batching.queue:
-        config.dynamic_batching.default_queue_policy.max_queue_size = batching.queue
+    if batching.preferred_size:
+        config.dynamic_batching.preferred_batch_size.append(batching.preferred_size)
+    if batching.max_queue_size:
+        config.dynamic_batching.default_queue_policy.max_queue_size = batching.max_queue_size
 
 
 def _set_instances(config: pb.ModelConfig, count: int | None, *, on_cpu: bool) -> None:

@@ -1,13 +1,21 @@
-"""The models behind a classifier's name: the ensemble, its three steps, and the plain graph."""
+"""The models and tensors that make up a classifier: an ensemble, its three steps, and the graph.
+
+Each graph is written twice: `NAME_pixels` takes uint8 pixels and includes the normalisation, and
+`NAME_onnx` keeps the original tensors. Both name their image format and their labels, which is what
+Triton's example clients image_client.py and grpc_image_client.py need. These examples also need a
+fixed image size: `NAME_pixels` always has one, `NAME_onnx` keeps a variable one if the graph allows
+it, because that is the more useful contract for tensors.
+"""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from scripts.repository.config import Batching, Ensemble, Part, Step, Tensor
+from scripts.repository.config import Batching, Ensemble, EnsembleStep, Part, Tensor
 from scripts.repository.graphs.pixels import INPUT
 from scripts.repository.graphs.prepare import Prepared
+from scripts.repository.manifest import ROLES
 from scripts.repository.steps.preprocess.recipe import IMAGENET_MEAN, IMAGENET_STD, Recipe
-from scripts.repository.tuning import STEP_BATCH, Tuning
+from scripts.repository.tuning import POSTPROCESS_INSTANCES, PREPROCESS_BATCH, Tuning
 
 IMAGENET_LABELS = tuple(
     Path(__file__).with_name("imagenet_labels.txt").read_text("utf-8").splitlines()
@@ -15,17 +23,16 @@ IMAGENET_LABELS = tuple(
 LABELS_FILE = "labels.txt"
 IMAGENET_CROP = 224
 
-POSTPROCESS_INSTANCES = 1
 IMAGE = Tensor("IMAGE", "TYPE_STRING", (1,))
-# The same, from an ensemble: decoding gives it a credit.
+# The same image when it comes from an ensemble; the preprocessing step then issues a credit.
 ENSEMBLE_IMAGE = replace(IMAGE, name="ENSEMBLE_IMAGE")
-# Goes with an image from decoding to postprocessing, so that decoding knows how far ahead it is.
+# Accompanies an image from preprocessing to postprocessing, for flow control.
 CREDIT = Tensor("CREDIT", "TYPE_INT64", (4,))
 
 
 @dataclass(frozen=True)
-class Classifier:
-    """Everything that a classifier's part of the model repository is made from."""
+class ClassifierSpec:
+    """Everything from which the models of one classifier are written."""
 
     name: str
     prepared: Prepared
@@ -35,17 +42,17 @@ class Classifier:
 
     @property
     def onnx_name(self) -> str:
-        """The part that runs the graph as it is documented, on normalised tensors."""
+        """The model with the graph's original tensors."""
         return f"{self.name}_onnx"
 
     @property
     def pixels_name(self) -> str:
-        """The part that runs the graph on pixels, for the ensemble."""
+        """The model with the graph that takes pixels, which the ensemble uses."""
         return f"{self.name}_pixels"
 
     @property
     def preprocess_name(self) -> str:
-        """The preprocessing part, shared by all classifiers with one of ImageNet's recipes."""
+        """The preprocessing model; classifiers with the same ImageNet recipe share one."""
         recipe = self.recipe
         if (recipe.crop, recipe.mean, recipe.std) == (IMAGENET_CROP, IMAGENET_MEAN, IMAGENET_STD):
             return f"imagenet_preprocess_{recipe.resize}"
@@ -53,96 +60,99 @@ class Classifier:
 
     @property
     def postprocess_name(self) -> str:
-        """The postprocessing part, shared by all classifiers of ImageNet's 1,000 classes."""
+        """The postprocessing model; classifiers of ImageNet's 1,000 classes share one."""
         is_imagenet = self.labels == IMAGENET_LABELS and self.prepared.scores == "logits"
         return "imagenet_postprocess" if is_imagenet else f"{self.name}_postprocess"
 
     @property
-    def parts(self) -> tuple[str, ...]:
-        """All names, the public one first."""
-        return (
+    def parts(self) -> dict[str, str]:
+        """The name of the model in each role."""
+        names = (
             self.name,
             self.preprocess_name,
             self.pixels_name,
             self.postprocess_name,
             self.onnx_name,
         )
+        return dict(zip(ROLES, names, strict=True))
 
 
-def preprocess_part(classifier: Classifier) -> Part:
+def preprocess_part(spec: ClassifierSpec) -> Part:
     """Configure the step from IMAGE to PIXELS."""
-    tuning = classifier.tuning
+    tuning = spec.tuning
     return Part(
-        name=classifier.preprocess_name,
+        name=spec.preprocess_name,
         backend="python",
         inputs=(replace(IMAGE, optional=True), replace(ENSEMBLE_IMAGE, optional=True)),
-        outputs=(_pixels(classifier), CREDIT),
-        batching=Batching(STEP_BATCH, tuning.queue),
-        parameters={"recipe": classifier.recipe.to_json(), "ahead": str(tuning.ahead)},
+        outputs=(_pixels(spec), CREDIT),
+        batching=Batching(PREPROCESS_BATCH, tuning.max_queue_size),
+        parameters={"recipe": spec.recipe.to_json(), "credit_limit": str(tuning.credit_limit)},
         instances=tuning.preprocess_instances,
         on_cpu=True,
     )
 
 
-def pixels_part(classifier: Classifier) -> Part:
-    """Configure the step that runs the graph on PIXELS. Decoding keeps its queue short."""
-    return _graph_part(classifier, classifier.pixels_name, _pixels(classifier), queue=None)
+def pixels_part(spec: ClassifierSpec) -> Part:
+    """Configure the graph that takes PIXELS; the credit limit keeps its queue short."""
+    image = replace(_pixels(spec), format="FORMAT_NHWC")
+    return _graph_part(spec, spec.pixels_name, image, Batching(spec.tuning.graph_batch))
 
 
-def onnx_part(classifier: Classifier) -> Part:
-    """Configure the graph by itself, under its own tensor names."""
-    signature = classifier.prepared.signature
+def onnx_part(spec: ClassifierSpec) -> Part:
+    """Configure the graph with its original tensors, which clients call directly."""
+    signature, tuning = spec.prepared.signature, spec.tuning
     size = (signature.height or -1, signature.width or -1)
-    image = Tensor(signature.input, "TYPE_FP32", (3, *size))
-    return _graph_part(classifier, classifier.onnx_name, image, queue=classifier.tuning.queue)
+    image = Tensor(signature.input, "TYPE_FP32", (3, *size), format="FORMAT_NCHW")
+    batching = Batching(tuning.graph_batch, tuning.max_queue_size)
+    return _graph_part(spec, spec.onnx_name, image, batching)
 
 
-def _graph_part(classifier: Classifier, name: str, image: Tensor, *, queue: int | None) -> Part:
-    tuning = classifier.tuning
-    crop = classifier.recipe.crop
-    threads = tuning.graph_threads
+def _graph_part(spec: ClassifierSpec, name: str, image: Tensor, batching: Batching) -> Part:
+    crop = spec.recipe.crop
+    threads = spec.tuning.graph_threads
+    scores = _scores(spec.prepared.signature.output, spec)
     return Part(
         name=name,
         backend="onnxruntime",
         inputs=(image,),
-        outputs=(_scores(classifier.prepared.signature.output, classifier),),
-        batching=Batching(tuning.graph_batch, queue),
+        outputs=(replace(scores, labels=LABELS_FILE),),
+        batching=batching,
         parameters={"intra_op_thread_count": str(threads)} if threads else {},
-        instances=tuning.graph_instances,
+        instances=spec.tuning.graph_instances,
         warm_up=tuple(crop if size < 0 else size for size in image.dims),
     )
 
 
-def postprocess_part(classifier: Classifier) -> Part:
+def postprocess_part(spec: ClassifierSpec) -> Part:
     """Configure the step from SCORES to the best classes."""
     return Part(
-        name=classifier.postprocess_name,
+        name=spec.postprocess_name,
         backend="python",
-        inputs=(_scores("SCORES", classifier), replace(CREDIT, optional=True)),
+        inputs=(_scores("SCORES", spec), replace(CREDIT, optional=True)),
         outputs=_best_classes(),
-        parameters={"labels": LABELS_FILE, "scores": classifier.prepared.scores},
+        parameters={"labels": LABELS_FILE, "scores": spec.prepared.scores},
         instances=POSTPROCESS_INSTANCES,
         on_cpu=True,
     )
 
 
-def ensemble(classifier: Classifier) -> Ensemble:
-    """Chain the three steps under the public name."""
-    signature = classifier.prepared.signature
+def ensemble(spec: ClassifierSpec) -> Ensemble:
+    """Chain the three steps under the classifier's name."""
+    signature = spec.prepared.signature
     outputs = _best_classes()
     return Ensemble(
-        name=classifier.name,
+        name=spec.name,
         inputs=(IMAGE,),
         outputs=outputs,
         steps=(
-            Step(
-                classifier.preprocess_name,
+            EnsembleStep(
+                spec.preprocess_name,
                 {ENSEMBLE_IMAGE.name: IMAGE.name},
                 {INPUT: "pixels", CREDIT.name: "credit"},
             ),
-            Step(classifier.pixels_name, {INPUT: "pixels"}, {signature.output: "scores"}),
-            Step(
-                classifier.postprocess_name,
+            EnsembleStep(spec.pixels_name, {INPUT: "pixels"}, {signature.output: "scores"}),
+            EnsembleStep(
+                spec.postprocess_name,
                 {"SCORES": "scores", CREDIT.name: "credit"},
                 {output.name: output.name for output in outputs},
             ),
@@ -150,13 +160,13 @@ def ensemble(classifier: Classifier) -> Ensemble:
     )
 
 
-def _pixels(classifier: Classifier) -> Tensor:
-    crop = classifier.recipe.crop
+def _pixels(spec: ClassifierSpec) -> Tensor:
+    crop = spec.recipe.crop
     return Tensor(INPUT, "TYPE_UINT8", (crop, crop, 3))
 
 
-def _scores(name: str, classifier: Classifier) -> Tensor:
-    return Tensor(name, "TYPE_FP32", (classifier.prepared.classes,))
+def _scores(name: str, spec: ClassifierSpec) -> Tensor:
+    return Tensor(name, "TYPE_FP32", (spec.prepared.classes,))
 
 
 def _best_classes() -> tuple[Tensor, ...]:

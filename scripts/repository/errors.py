@@ -1,5 +1,5 @@
-"""The one error that a user of the model repository library has to handle."""
+"""The error of the model repository library."""
 
 
 class BuildError(Exception):
-    """A model repository cannot be built; the message is one line that says what to do next."""
+    """A model repository cannot be built; the message is one line for the user."""

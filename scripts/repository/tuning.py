@@ -1,4 +1,4 @@
-"""How a model repository is fitted to the machine that is to serve it.
+"""Every number of a model repository that depends on the machine that serves it.
 
 docs/performance.md has the measurements behind these numbers.
 """
@@ -9,19 +9,22 @@ from dataclasses import dataclass
 DEVICES = ("cpu", "gpu")
 GOALS = ("throughput", "latency")
 
-# More sessions of a graph would each hold its weights again: 240 MB for ResNet-152.
-MOST_GRAPH_INSTANCES = 8
-MOST_PREPROCESS_INSTANCES = 16
-# A Python backend step hands over a few images at a time for the price of one. An instance that
-# took the whole queue would leave its neighbours idle.
-STEP_BATCH = 4
-CPU_BATCH = 2
-# Requests that wait, before others are refused.
+# The largest batch that one request may bring.
+MAX_BATCH_SIZE = 32
+# Each further session of a graph holds its weights again: 240 MB for ResNet-152.
+MAX_GRAPH_INSTANCES = 8
+MAX_PREPROCESS_INSTANCES = 16
+POSTPROCESS_INSTANCES = 1
+# A Python backend model receives a few requests in one call at almost the cost of one. An instance
+# that received the whole queue would leave the other instances idle.
+PREPROCESS_BATCH = 4
+CPU_GRAPH_BATCH = 2
+# Requests that wait in a queue before Triton rejects further ones.
 CPU_QUEUE = 64
 GPU_QUEUE = 512
-# Decoded images that keep the graphs busy; more would only wait.
-CPU_AHEAD = 8
-GPU_AHEAD = 64
+# Decoded images per worker that keep the graph busy; more would only add waiting time.
+CPU_CREDITS = 8
+GPU_CREDITS = 64
 
 
 def cores() -> int:
@@ -31,57 +34,58 @@ def cores() -> int:
 
 @dataclass(frozen=True)
 class Tuning:
-    """For a CPU with so many cores, or for a GPU beside them; `goal` is for a CPU alone.
+    """The machine that serves the repository, and what to optimise for on it.
 
-    For throughput each core runs an image of its own, for latency all of them run the same one.
-    Beyond `waiting` requests others are refused; None chooses by the device.
+    `device` runs the graphs and is one of `DEVICES`. `goal` is one of `GOALS` and applies to a CPU:
+    for throughput each core runs its own image, for latency all cores run the same image. `queue`
+    overrides the number of requests that may wait; None selects the default of the device.
     """
 
     device: str = "cpu"
     goal: str = "throughput"
     cores: int = 2
-    waiting: int | None = None
+    queue: int | None = None
 
     @property
     def is_cpu(self) -> bool:
-        """Whether the graphs run on the CPU, too."""
+        """Whether the graphs run on the CPU."""
         return self.device == "cpu"
 
     @property
     def preprocess_instances(self) -> int:
-        """Processes that decode images, one more than there are cores.
+        """Processes that decode images: one more than there are cores.
 
-        If all of them end a batch at the same moment, Triton can miss it, and where the queue is
-        full nothing tells it for half a second.
+        When all instances finish a batch at the same moment, Triton can miss it and does not
+        schedule the next batch of a full queue for half a second.
         """
-        return min(self.cores + 1, MOST_PREPROCESS_INSTANCES)
+        return min(self.cores + 1, MAX_PREPROCESS_INSTANCES)
 
     @property
     def graph_instances(self) -> int | None:
-        """Sessions of each graph; None leaves one on each GPU."""
+        """Sessions of each graph; None selects Triton's default, one per GPU."""
         if not self.is_cpu:
             return None
-        return 1 if self.goal == "latency" else min(self.cores, MOST_GRAPH_INSTANCES)
+        return 1 if self.goal == "latency" else min(self.cores, MAX_GRAPH_INSTANCES)
 
     @property
     def graph_threads(self) -> int | None:
-        """Threads of each session, where the CPU runs it."""
+        """Threads of each session on the CPU; None on a GPU."""
         return self.cores // self.graph_instances if self.graph_instances else None
 
     @property
     def graph_batch(self) -> int | None:
-        """Images that a graph takes at a time at most; None for what the queue holds."""
-        return CPU_BATCH if self.is_cpu else None
+        """The preferred batch size of a graph; None takes everything that waits in the queue."""
+        return CPU_GRAPH_BATCH if self.is_cpu else None
 
     @property
-    def queue(self) -> int:
-        """Requests that wait to be decoded at most, or for a graph that is addressed by itself."""
-        return self.waiting or (CPU_QUEUE if self.is_cpu else GPU_QUEUE)
+    def max_queue_size(self) -> int:
+        """Requests that may wait for preprocessing, or for a graph that a client calls directly."""
+        return self.queue or (CPU_QUEUE if self.is_cpu else GPU_QUEUE)
 
     @property
-    def ahead(self) -> int:
-        """Images of each decoding process that wait for a graph, or are in it, at most."""
-        return CPU_AHEAD if self.is_cpu else GPU_AHEAD
+    def credit_limit(self) -> int:
+        """Decoded images of each preprocessing worker that may wait for a graph or be in it."""
+        return CPU_CREDITS if self.is_cpu else GPU_CREDITS
 
     def __str__(self) -> str:
         if not self.is_cpu:

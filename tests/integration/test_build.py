@@ -1,7 +1,9 @@
-"""`python -m scripts.build_repository` as its user meets it."""
+"""The command `python -m scripts.build_repository`."""
 
 import json
 import os
+import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,11 +12,43 @@ import onnx
 import pytest
 
 from scripts import build_repository
+from scripts.embedded import EmbeddedServer, Endpoints
+from scripts.repository import builder, manifest, sources
+from scripts.repository.graphs import synthetic
+from scripts.repository.graphs.prepare import Prepared, prepare
 from tests.conftest import ROOT
 from tests.files import contents
-from tests.graphs import FLEXIBLE, classifier
+from tests.graphs import FLEXIBLE, SOFTMAXED, classifier
+from tests.integration.conftest import HASTE
 
 INT8 = ("--precision", "int8", "--calibration")
+
+
+SYNTHETIC = ("--models", "mobilenetv2", "--weights", "synthetic")
+
+
+def own(file: Path, name: str, output: Path) -> list[str]:
+    return ["--onnx", str(file), "--name", name, "--output", str(output)]
+
+
+@pytest.fixture
+def graph(tmp_path: Path) -> Path:
+    file = tmp_path / "birds.onnx"
+    onnx.save(classifier(FLEXIBLE), file)
+    return file
+
+
+@pytest.fixture
+def prepared(monkeypatch: pytest.MonkeyPatch) -> list[onnx.ModelProto]:
+    """The graphs that were prepared, in order."""
+    graphs: list[onnx.ModelProto] = []
+
+    def record(model: onnx.ModelProto, *, size: int | None = None) -> Prepared:
+        graphs.append(model)
+        return prepare(model, size=size)
+
+    monkeypatch.setattr(builder, "prepare", record)
+    return graphs
 
 
 def build(output: Path, *options: str, **environment: str) -> None:
@@ -22,14 +56,97 @@ def build(output: Path, *options: str, **environment: str) -> None:
     subprocess.run([*command, *options], cwd=ROOT, env=os.environ | environment, check=True)
 
 
-def test_two_runs_write_the_same_bytes(tmp_path: Path) -> None:
+def test_builds_are_reproducible(tmp_path: Path) -> None:
     for seed in ("1", "2"):
-        options = ("--models", "mobilenetv2", "--weights", "synthetic")
-        build(tmp_path / seed, *options, PYTHONHASHSEED=seed)
+        build(tmp_path / seed, *SYNTHETIC, PYTHONHASHSEED=seed)
     assert contents(tmp_path / "1") == contents(tmp_path / "2")
 
 
-def test_the_manifest_describes_every_classifier_of_the_catalogue(repository: Path) -> None:
+def test_a_second_build_does_no_work_and_changes_nothing(
+    tmp_path: Path,
+    graph: Path,
+    prepared: list[onnx.ModelProto],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    output = tmp_path / "model_repository"
+    options = [*SYNTHETIC, *own(graph, "birds", output)]
+    assert build_repository.main(options) == 0
+    before = contents(output)
+    assert len(prepared) == 2
+    assert "up to date" not in capsys.readouterr().out
+
+    monkeypatch.setattr(synthetic, "build", None)
+    assert build_repository.main(options) == 0
+    assert len(prepared) == 2
+    assert contents(output) == before
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.endswith(", up to date") for line in lines] == [True, True, False]
+
+
+def test_force_builds_again(
+    tmp_path: Path, graph: Path, prepared: list[onnx.ModelProto], capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "model_repository"
+    for options in ([], ["--force"]):
+        assert build_repository.main([*own(graph, "birds", output), *options]) == 0
+    assert len(prepared) == 2
+    assert "up to date" not in capsys.readouterr().out
+
+
+def test_another_file_under_the_same_name_is_built(
+    tmp_path: Path, graph: Path, prepared: list[onnx.ModelProto]
+) -> None:
+    output = tmp_path / "model_repository"
+    assert build_repository.main(own(graph, "birds", output)) == 0
+    onnx.save(classifier(SOFTMAXED), graph)
+    assert build_repository.main(own(graph, "birds", output)) == 0
+    assert len(prepared) == 2
+    assert manifest.read(output)["birds"].scores == "probabilities"
+
+
+def test_other_tuning_is_built(
+    tmp_path: Path, graph: Path, prepared: list[onnx.ModelProto]
+) -> None:
+    output = tmp_path / "model_repository"
+    for cores in ("1", "2"):
+        options = own(graph, "birds", output)
+        assert build_repository.main([*options, "--cores", cores]) == 0
+    assert len(prepared) == 2
+
+
+def test_a_build_starts_from_the_readme_of_a_checkout(tmp_path: Path, graph: Path) -> None:
+    output = tmp_path / "model_repository"
+    output.mkdir()
+    readme = shutil.copy(ROOT / "model_repository" / "README.md", output)
+    before = Path(readme).read_bytes()
+    assert build_repository.main(own(graph, "birds", output)) == 0
+    assert Path(readme).read_bytes() == before
+    with EmbeddedServer(output, endpoints=Endpoints.free(), arguments=HASTE):
+        pass
+
+
+def tree() -> set[str]:
+    """The paths in the tree of model_repository/README.md, relative to the folder."""
+    text = (ROOT / "model_repository" / "README.md").read_text("utf-8")
+    found, parents = set(), [""] * 4
+    for marks, name in re.findall(r"^([│├└─ ]+── )(\S+)", text, re.MULTILINE):
+        depth = len(marks) // 4
+        parents[depth] = f"{parents[depth - 1]}/{name}"
+        found.add(parents[depth].removeprefix("/"))
+    return found
+
+
+def test_the_readme_shows_every_file_of_a_classifier(repository: Path) -> None:
+    parts = manifest.read(repository)["resnet50_v1"].parts.values()
+    paths = {
+        path.relative_to(repository) for part in parts for path in repository.glob(f"{part}/**/*")
+    }
+    written = {str(path) for path in paths if "__pycache__" not in path.parts}
+    assert tree() == {*written, *parts, "README.md", "manifest.json"}
+
+
+def test_the_manifest_has_every_classifier_of_the_catalogue(repository: Path) -> None:
     models = json.loads((repository / "manifest.json").read_text())["models"]
     zoo = {name: entry for name, entry in models.items() if "birds" not in name}
     assert len(zoo) == 11
@@ -45,7 +162,7 @@ def _zoo_file(name: str) -> str:
     return f"{family}-{version}-7.onnx" if version else f"{name}-7.onnx"
 
 
-def test_every_prepared_graph_is_free_of_what_the_zoo_fixed(repository: Path) -> None:
+def test_every_prepared_graph_has_a_variable_batch_and_size(repository: Path) -> None:
     files = list(repository.glob("*_onnx/1/model.onnx"))
     assert len(files) == 13
     for file in files:
@@ -54,38 +171,51 @@ def test_every_prepared_graph_is_free_of_what_the_zoo_fixed(repository: Path) ->
         assert [dim.dim_param for dim in image.type.tensor_type.shape.dim] == ["N", "", "H", "W"]
 
 
-def test_prune_leaves_only_what_is_named(tmp_path: Path) -> None:
-    output, file = tmp_path / "model_repository", tmp_path / "birds.onnx"
-    onnx.save(classifier(FLEXIBLE), file)
+def test_prune_keeps_own_classifiers_and_those_that_are_named(
+    tmp_path: Path, graph: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "model_repository"
+    assert build_repository.main(own(graph, "birds", output)) == 0
+    builder.add(output, sources.from_file(graph, "resnet18_v1"))
+    assert build_repository.main([*SYNTHETIC, "--output", str(output), "--prune"]) == 0
+    assert set(manifest.read(output)) == {"birds", "mobilenetv2"}
+    assert "resnet18_v1   removed\n" in capsys.readouterr().out
+    assert not list(output.glob("resnet18_v1*"))
+
+
+def test_remove_removes_only_what_is_named(tmp_path: Path, graph: Path) -> None:
+    output = tmp_path / "model_repository"
     for name in ("birds", "planes"):
-        options = ["--onnx", str(file), "--name", name, "--output", str(output), "--prune"]
-        assert build_repository.main(options) == 0
+        assert build_repository.main(own(graph, name, output)) == 0
+    assert build_repository.main(["--remove", "birds", "--output", str(output)]) == 0
     assert {path.name for path in output.iterdir() if path.is_dir()} == {
         *("planes", "planes_preprocess", "planes_pixels", "planes_postprocess", "planes_onnx")
     }
 
 
 @pytest.mark.parametrize(
-    ("options", "complaint"),
+    ("options", "message"),
     [
         (["--models", "resnet99"], "unknown model resnet99; choose from: all, resnet18_v1"),
-        (["--onnx", "birds.onnx"], "--onnx and --name go together"),
+        (["--onnx", "birds.onnx"], "--onnx and --name must be given together"),
         (["--onnx", "nowhere.onnx", "--name", "birds"], "nowhere.onnx: No such file or directory"),
-        (["--crop", "299"], "are for your own classifier; give --onnx"),
-        (["--precision", "int8"], "--precision int8 and --calibration go together"),
-        (["--calibration", "tests"], "--precision int8 and --calibration go together"),
+        (["--crop", "299"], "--mean and --std require --onnx"),
+        (["--precision", "int8"], "--precision int8 and --calibration must be given together"),
+        (["--calibration", "tests"], "--precision int8 and --calibration must be given together"),
         ([*INT8, "nowhere"], "--calibration: no folder nowhere; give one of images"),
-        ([*INT8, "tests"], "tests has no image that can be read; take 100 or more"),
+        ([*INT8, "tests"], "tests has no image that can be read; at least 100 are"),
         (["--weights", "nowhere"], "no folder nowhere; give zoo, synthetic or a folder"),
+        (["--remove", "birds"], "has no birds; it has no classifier"),
+        (["--remove", "birds", "--prune"], "--prune with --remove requires --models or --onnx"),
         (["--models", "resnet18_v1", "--weights", "."], "put the zoo's resnet18-v1-7.onnx there"),
     ],
 )
-def test_what_cannot_be_built_is_one_line(
-    options: list[str], complaint: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_errors_are_reported_in_one_line(
+    options: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert build_repository.main([*options, "--output", str(tmp_path / "output")]) == 1
-    said = capsys.readouterr().err
-    assert complaint in said
-    assert said.startswith("error: ")
-    assert said.count("\n") == 1
+    output = capsys.readouterr().err
+    assert message in output
+    assert output.startswith("error: ")
+    assert output.count("\n") == 1
     assert not (tmp_path / "output").exists()

@@ -1,4 +1,4 @@
-"""INT8 classifiers, built with the command and served, beside FP32."""
+"""INT8 classifiers, built with the command and served next to FP32."""
 
 import os
 import subprocess
@@ -17,7 +17,7 @@ from tests.files import contents
 from tests.graphs import CLASSES, convolved
 from tests.images import fill, mixed_sizes
 from tests.integration.conftest import HASTE, url
-from tests.integration.test_own_model import PHOTOS, assert_named_rightly
+from tests.integration.test_own_model import PHOTOS, assert_correct
 
 COMMAND = [sys.executable, "-m", "scripts.build_repository"]
 
@@ -56,31 +56,45 @@ def run(options: list[str], *, hash_seed: str) -> list[str]:
     return result.stdout.splitlines()
 
 
-def test_two_runs_write_the_same_bytes_and_say_what_was_measured(
+def test_builds_are_reproducible_and_report_speed_and_agreement(
     graph: Path, pictures: Path, tmp_path: Path
 ) -> None:
     for seed in ("1", "2"):
         options = [*own(graph, "birds", tmp_path / seed), *int8(pictures)]
-        said = run(options, hash_seed=seed)
-        assert len(said) == 3
-        assert "times as fast as fp32" in said[0]
-        assert "of 20 images held out" in said[0]
+        lines = run(options, hash_seed=seed)
+        assert len(lines) == 3
+        assert "times as fast as fp32" in lines[0]
+        assert "of 20 held-out images" in lines[0]
     assert contents(tmp_path / "1") == contents(tmp_path / "2")
 
 
-def test_few_images_and_broken_ones_are_a_line_each(
+def test_a_second_build_with_the_same_images_does_no_work(
+    graph: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = own(graph, "birds", tmp_path / "output")
+    assert build_repository.main([*options, *int8(pictures)]) == 0
+    before = contents(tmp_path / "output")
+    capsys.readouterr()
+    assert build_repository.main([*options, *int8(pictures)]) == 0
+    assert capsys.readouterr().out.splitlines()[0].endswith(", up to date")
+    assert contents(tmp_path / "output") == before
+    assert build_repository.main([*options, *int8(fill(tmp_path / "other", 5))]) == 0
+    assert "up to date" not in capsys.readouterr().out
+
+
+def test_few_images_and_broken_ones_are_reported_in_a_line_each(
     graph: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     folder = fill(tmp_path / "pictures", 3)
-    (folder / "broken.jpg").write_bytes(b"no image")
+    (folder / "broken.jpg").write_bytes(b"not an image")
     options = [*own(graph, "birds", tmp_path / "output"), *int8(folder)]
     assert build_repository.main(options) == 0
     out, err = capfd.readouterr()
-    assert "of 3 images that it was calibrated on" in out
+    assert "of 3 calibration images" in out
     warnings = [line for line in err.splitlines() if "not faster" not in line]
     assert len(warnings) == 2
-    assert warnings[0].startswith(f"warning: left out {folder / 'broken.jpg'}: not an image")
-    assert warnings[1] == "warning: 3 images to calibrate on; take 100 or more"
+    assert warnings[0].startswith(f"warning: skipped {folder / 'broken.jpg'}: not an image")
+    assert warnings[1] == "warning: only 3 calibration images; at least 100 are recommended"
 
 
 @pytest.fixture(scope="module")
@@ -94,7 +108,7 @@ def server(
         yield server
 
 
-def test_its_answers_are_those_of_fp32(server: EmbeddedServer, protocol: str) -> None:
+def test_its_results_match_fp32(server: EmbeddedServer, protocol: str) -> None:
     fp32, quantized = (classify(server, protocol, f"birds_{each}") for each in ("fp32", "int8"))
     for expected, actual in zip(fp32, quantized, strict=True):
         assert actual.top.class_id == expected.top.class_id
@@ -113,7 +127,7 @@ def squeezenet(
 
 
 @pytest.mark.parametrize("photo", PHOTOS)
-def test_a_real_model_names_the_photographs_rightly(
+def test_a_real_model_classifies_the_photographs_correctly(
     squeezenet: EmbeddedServer, protocol: str, shared_assets: Path, photo: str
 ) -> None:
-    assert_named_rightly(squeezenet, protocol, shared_assets / "photos" / photo)
+    assert_correct(squeezenet, protocol, shared_assets / "photos" / photo)

@@ -1,4 +1,4 @@
-"""A user's own classifier, for which SqueezeNet with its real weights stands."""
+"""A user's own classifier: SqueezeNet with its real weights."""
 
 import json
 from collections.abc import Iterator
@@ -29,19 +29,19 @@ def squeezenet(
         yield server
 
 
-def assert_named_rightly(server: EmbeddedServer, protocol: str, photo: Path) -> None:
-    """SqueezeNet's best class of a photograph is one of those that are right for it."""
-    right = json.loads(photo.with_name("labels.json").read_text())[photo.name]
+def assert_correct(server: EmbeddedServer, protocol: str, photo: Path) -> None:
+    """Assert that the top-1 class of a photograph is one of its correct classes."""
+    correct = json.loads(photo.with_name("labels.json").read_text())[photo.name]
     with Classifier(url(server, protocol), model="squeezenet") as classifier:
         top = classifier.image(photo).top
-    assert top.label.split()[0] in right
+    assert top.label.split()[0] in correct
 
 
 @pytest.mark.parametrize("photo", PHOTOS)
-def test_it_names_the_photographs_rightly(
+def test_it_classifies_the_photographs_correctly(
     squeezenet: EmbeddedServer, protocol: str, shared_assets: Path, photo: str
 ) -> None:
-    assert_named_rightly(squeezenet, protocol, shared_assets / "photos" / photo)
+    assert_correct(squeezenet, protocol, shared_assets / "photos" / photo)
 
 
 @pytest.mark.parametrize("number", range(3))

@@ -1,8 +1,10 @@
-"""Building repositories from small graphs: what is written, kept, replaced and refused."""
+"""Building repositories from small graphs: what is written, kept, replaced and rejected."""
 
 import hashlib
 import json
+import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -10,15 +12,24 @@ import pytest
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
-from scripts.repository import builder, calibration, manifest, sources
+from scripts.repository import builder, calibration, digests, manifest, sources
 from scripts.repository.ensemble import IMAGENET_LABELS
 from scripts.repository.errors import BuildError
 from scripts.repository.graphs.prepare import Prepared, read_signature
 from scripts.repository.graphs.quantize import Quantized, quantize
 from scripts.repository.tuning import Tuning
+from tests.conftest import ROOT
 from tests.files import contents
 from tests.graphs import CLASSES, FLEXIBLE, classifier, convolved
 from tests.images import fill
+
+PARTS = {
+    "ensemble": "birds",
+    "preprocess": "birds_preprocess",
+    "pixels": "birds_pixels",
+    "postprocess": "birds_postprocess",
+    "onnx": "birds_onnx",
+}
 
 
 @pytest.fixture
@@ -42,28 +53,30 @@ def config(repository: Path, part: str) -> model_config_pb2.ModelConfig:
     return text_format.Parse(text, model_config_pb2.ModelConfig())
 
 
-def test_a_classifier_is_an_ensemble_its_steps_and_its_graph(graph: Path, repository: Path) -> None:
-    builder.add(repository, sources.from_file(graph, "birds"))
-    parts = {"birds", "birds_preprocess", "birds_pixels", "birds_postprocess", "birds_onnx"}
-    assert models(repository) == parts
-    assert all((repository / part / "1").is_dir() for part in parts)
+def test_a_classifier_has_an_ensemble_its_steps_and_two_graphs(
+    graph: Path, repository: Path
+) -> None:
+    entry = builder.add(repository, sources.from_file(graph, "birds"))
+    assert entry.parts == manifest.read(repository)["birds"].parts == PARTS
+    assert models(repository) == set(PARTS.values())
+    assert all((repository / part / "1").is_dir() for part in PARTS.values())
 
 
-def test_the_same_input_gives_the_same_bytes(graph: Path, tmp_path: Path) -> None:
+def test_builds_are_reproducible(graph: Path, tmp_path: Path) -> None:
     for name in ("first", "second"):
         builder.add(tmp_path / name, sources.from_file(graph, "birds"))
     assert contents(tmp_path / "first") == contents(tmp_path / "second")
 
 
 @pytest.mark.parametrize("name", ["birds", "birds.v1.2"])
-def test_building_again_in_place_changes_nothing(graph: Path, repository: Path, name: str) -> None:
+def test_rebuilding_in_place_changes_nothing(graph: Path, repository: Path, name: str) -> None:
     builder.add(repository, sources.from_file(graph, name))
     before = contents(repository)
     builder.add(repository, sources.from_file(graph, name))
     assert contents(repository) == before
 
 
-def test_every_configuration_reads_back_as_triton_reads_it(graph: Path, repository: Path) -> None:
+def test_every_configuration_can_be_parsed(graph: Path, repository: Path) -> None:
     builder.add(repository, sources.from_file(graph, "birds"))
     for part in models(repository):
         message = config(repository, part)
@@ -75,7 +88,7 @@ def test_every_configuration_reads_back_as_triton_reads_it(graph: Path, reposito
 
 
 @pytest.mark.parametrize("part", ["birds_onnx", "birds_pixels"])
-def test_no_tuning_keeps_the_graph_off_a_gpu(graph: Path, repository: Path, part: str) -> None:
+def test_graphs_are_never_restricted_to_the_cpu(graph: Path, repository: Path, part: str) -> None:
     for tuning in (Tuning("cpu"), Tuning("gpu")):
         builder.add(repository, sources.from_file(graph, "birds"), tuning=tuning)
         assert "KIND_CPU" not in (repository / part / "config.pbtxt").read_text()
@@ -91,7 +104,7 @@ def test_no_tuning_keeps_the_graph_off_a_gpu(graph: Path, repository: Path, part
         (Tuning("cpu", "latency", cores=64), 1, "64"),
     ],
 )
-def test_the_cores_are_shared_out_among_the_sessions_of_a_graph(
+def test_cores_are_divided_among_the_sessions_of_a_graph(
     graph: Path, repository: Path, tuning: Tuning, instances: int, threads: str
 ) -> None:
     builder.add(repository, sources.from_file(graph, "birds"), tuning=tuning)
@@ -104,16 +117,16 @@ def test_the_cores_are_shared_out_among_the_sessions_of_a_graph(
 
 @pytest.mark.parametrize("device", ["cpu", "gpu"])
 @pytest.mark.parametrize(("cores", "processes"), [(1, 2), (2, 3), (64, 16)])
-def test_one_process_more_than_there_are_cores_decodes(
+def test_there_is_one_more_decoding_process_than_cores(
     graph: Path, repository: Path, device: str, cores: int, processes: int
 ) -> None:
     tuning = Tuning(device, cores=cores)
     builder.add(repository, sources.from_file(graph, "birds"), tuning=tuning)
-    decoding = config(repository, "birds_preprocess")
-    assert [group.count for group in decoding.instance_group] == [processes]
+    preprocess = config(repository, "birds_preprocess")
+    assert [group.count for group in preprocess.instance_group] == [processes]
 
 
-def test_a_gpu_takes_whole_queues(graph: Path, repository: Path) -> None:
+def test_a_gpu_batches_everything_that_waits(graph: Path, repository: Path) -> None:
     builder.add(repository, sources.from_file(graph, "birds"), tuning=Tuning("gpu", cores=12))
     written = config(repository, "birds_pixels")
     assert not written.instance_group
@@ -122,38 +135,39 @@ def test_a_gpu_takes_whole_queues(graph: Path, repository: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("tuning", "queue", "ahead"),
+    ("tuning", "max_queue_size", "credit_limit"),
     [
         (Tuning("cpu", "throughput", cores=2), 64, "8"),
         (Tuning("cpu", "latency", cores=64), 64, "8"),
-        (Tuning("cpu", waiting=16), 16, "8"),
+        (Tuning("cpu", queue=16), 16, "8"),
         (Tuning("gpu"), 512, "64"),
     ],
 )
-def test_what_clients_address_has_a_bounded_queue_and_decoding_goes_only_so_far_ahead(
-    graph: Path, repository: Path, tuning: Tuning, queue: int, ahead: str
+def test_models_that_clients_call_have_a_bounded_queue_and_workers_a_credit_limit(
+    graph: Path, repository: Path, tuning: Tuning, max_queue_size: int, credit_limit: str
 ) -> None:
     builder.add(repository, sources.from_file(graph, "birds"), tuning=tuning)
     for part in ("birds_preprocess", "birds_onnx"):
         policy = config(repository, part).dynamic_batching.default_queue_policy
-        assert policy.max_queue_size == queue
-    assert config(repository, "birds_preprocess").parameters["ahead"].string_value == ahead
+        assert policy.max_queue_size == max_queue_size
+    parameters = config(repository, "birds_preprocess").parameters
+    assert parameters["credit_limit"].string_value == credit_limit
 
 
 @pytest.mark.parametrize("part", ["birds_pixels", "birds_postprocess"])
-def test_what_is_decoded_is_never_refused(graph: Path, repository: Path, part: str) -> None:
+def test_decoded_images_are_never_rejected(graph: Path, repository: Path, part: str) -> None:
     builder.add(repository, sources.from_file(graph, "birds"))
     batching = config(repository, part).dynamic_batching
     assert not batching.default_queue_policy.max_queue_size
 
 
-def test_the_manifest_says_what_a_classifier_was_fitted_to(graph: Path, repository: Path) -> None:
+def test_the_manifest_records_the_tuning(graph: Path, repository: Path) -> None:
     tuning = Tuning("cpu", "latency", 3)
     builder.add(repository, sources.from_file(graph, "birds"), tuning=tuning)
     assert manifest.read(repository)["birds"].tuning == tuning
 
 
-def test_only_the_parts_batch(graph: Path, repository: Path) -> None:
+def test_only_parts_have_dynamic_batching(graph: Path, repository: Path) -> None:
     builder.add(repository, sources.from_file(graph, "birds"))
     batching = {
         part: config(repository, part).HasField("dynamic_batching") for part in models(repository)
@@ -162,7 +176,9 @@ def test_only_the_parts_batch(graph: Path, repository: Path) -> None:
     assert all(batching.values())
 
 
-def test_the_manifest_says_what_a_classifier_was_made_from(graph: Path, repository: Path) -> None:
+def test_the_manifest_records_what_a_classifier_was_built_from(
+    graph: Path, repository: Path
+) -> None:
     builder.add(repository, sources.from_file(graph, "birds", resize=40))
     entry = json.loads((repository / "manifest.json").read_text())["models"]["birds"]
     model = repository / "birds_onnx" / "1" / "model.onnx"
@@ -174,7 +190,7 @@ def test_the_manifest_says_what_a_classifier_was_made_from(graph: Path, reposito
     assert (repository / entry["labels"]).read_text().splitlines()[3] == "class 3"
 
 
-def test_the_crop_is_the_size_that_the_graph_fixes(graph: Path) -> None:
+def test_the_default_crop_is_the_fixed_size_of_the_graph(graph: Path) -> None:
     assert read_signature(onnx.load(graph)).height == 32
     recipe = sources.from_file(graph, "birds").recipe
     assert (recipe.resize, recipe.crop) == (37, 32)
@@ -188,36 +204,159 @@ def test_labels_come_from_a_file(graph: Path, repository: Path, tmp_path: Path) 
     assert written.splitlines()[:2] == ["bird 0", "bird 1"]
 
 
-def test_another_classifier_leaves_the_first_alone(graph: Path, repository: Path) -> None:
+def test_adding_a_classifier_leaves_others_unchanged(graph: Path, repository: Path) -> None:
     builder.add(repository, sources.from_file(graph, "birds"))
     builder.add(repository, sources.from_file(graph, "planes"))
     assert set(manifest.read(repository)) == {"birds", "planes"}
     assert {"birds", "planes", "birds_onnx", "planes_onnx"} <= models(repository)
 
 
-def test_parts_that_nothing_uses_any_more_are_removed(graph: Path, repository: Path) -> None:
+def test_removing_a_classifier_removes_the_parts_that_only_it_uses(
+    graph: Path, repository: Path
+) -> None:
     builder.add(repository, sources.from_file(graph, "birds"))
     builder.add(repository, sources.from_file(graph, "planes"))
-    assert builder.keep_only(repository, {"planes"}) == {"birds"}
-    assert models(repository) == {
-        "planes",
-        "planes_preprocess",
-        "planes_pixels",
-        "planes_onnx",
-        "planes_postprocess",
-    }
+    builder.remove(repository, ["planes"])
+    assert models(repository) == set(PARTS.values())
+    assert set(manifest.read(repository)) == {"birds"}
 
 
-def test_an_int8_classifier_is_configured_like_the_fp32_one(tmp_path: Path) -> None:
+def test_removing_an_unknown_classifier_is_rejected(graph: Path, repository: Path) -> None:
+    builder.add(repository, sources.from_file(graph, "birds"))
+    before = contents(repository)
+    with pytest.raises(BuildError, match="has no planes; it has birds"):
+        builder.remove(repository, ["birds", "planes"])
+    assert contents(repository) == before
+
+
+def test_pruning_removes_classifiers_of_the_catalogue_but_not_ones_own(
+    graph: Path, repository: Path
+) -> None:
+    for name in ("birds", "resnet18_v1", "mobilenetv2"):
+        builder.add(repository, sources.from_file(graph, name))
+    assert builder.prune(repository, {"resnet18_v1"}) == {"mobilenetv2"}
+    assert set(manifest.read(repository)) == {"birds", "resnet18_v1"}
+    assert not (repository / "mobilenetv2_onnx").exists()
+
+
+def test_a_repository_may_hold_only_its_readme(graph: Path, repository: Path) -> None:
+    repository.mkdir()
+    shutil.copy(ROOT / "model_repository" / "README.md", repository)
+    assert manifest.read(repository) == {}
+    builder.add(repository, sources.from_file(graph, "birds"))
+    assert set(manifest.read(repository)) == {"birds"}
+    assert (repository / "README.md").is_file()
+
+
+def test_a_classifier_is_current_after_it_was_built(graph: Path, repository: Path) -> None:
+    source = sources.from_file(graph, "birds")
+    assert builder.find_current(repository, source, tuning=Tuning()) is None
+    builder.add(repository, source, tuning=Tuning())
+    current = builder.find_current(repository, source, tuning=Tuning())
+    assert current == manifest.read(repository)["birds"]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"tuning": Tuning(cores=3)},
+        {"tuning": Tuning("gpu")},
+        {"resize": 40},
+        {"std": (0.5, 0.5, 0.5)},
+        {"labels": tuple("abcdefghij")},
+        {"images_sha256": "another precision"},
+    ],
+)
+def test_a_classifier_is_not_current_with_other_options(
+    graph: Path, repository: Path, changes: dict[str, Any]
+) -> None:
+    options: dict[str, Any] = {"tuning": Tuning(), "images_sha256": None}
+    builder.add(repository, sources.from_file(graph, "birds"))
+    recipe = {key: value for key, value in changes.items() if key not in options}
+    source = sources.from_file(graph, "birds", **recipe)
+    changed = {key: changes.get(key, value) for key, value in options.items()}
+    assert builder.find_current(repository, source, **changed) is None
+
+
+def test_a_classifier_is_not_current_when_its_external_weights_change(
+    tmp_path: Path, repository: Path
+) -> None:
+    file = tmp_path / "birds.onnx"
+    for scale in (1, 2):
+        model = classifier(FLEXIBLE)
+        weight = scale * onnx.numpy_helper.to_array(model.graph.initializer[0])
+        model.graph.initializer[0].CopyFrom(onnx.numpy_helper.from_array(weight, "weight"))
+        (tmp_path / "birds.data").unlink(missing_ok=True)
+        onnx.save(model, file, save_as_external_data=True, location="birds.data", size_threshold=0)
+        source = sources.from_file(file, "birds")
+        assert builder.find_current(repository, source, tuning=Tuning()) is None
+        builder.add(repository, source)
+
+
+def test_a_classifier_is_not_current_after_the_generator_changed(
+    graph: Path, repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = sources.from_file(graph, "birds")
+    builder.add(repository, source)
+    monkeypatch.setattr(digests, "generator", lambda: "another release")
+    assert builder.find_current(repository, source, tuning=Tuning()) is None
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["birds/config.pbtxt", "birds/1", "birds_onnx/1/model.onnx", "birds_preprocess/1/model.py"],
+)
+def test_a_classifier_is_not_current_when_a_file_is_missing(
+    graph: Path, repository: Path, path: str
+) -> None:
+    source = sources.from_file(graph, "birds")
+    builder.add(repository, source)
+    (repository / path).rename(repository / "moved")
+    assert builder.find_current(repository, source, tuning=Tuning()) is None
+
+
+def test_a_classifier_is_not_current_when_a_file_was_edited(graph: Path, repository: Path) -> None:
+    source = sources.from_file(graph, "birds")
+    builder.add(repository, source)
+    file = repository / "birds_pixels" / "config.pbtxt"
+    file.write_text(file.read_text().replace("count: 2", "count: 3"))
+    assert builder.find_current(repository, source, tuning=Tuning()) is None
+
+
+def test_bytecode_that_triton_leaves_behind_does_not_matter(graph: Path, repository: Path) -> None:
+    source = sources.from_file(graph, "birds")
+    builder.add(repository, source)
+    cache = repository / "birds_preprocess" / "1" / "__pycache__"
+    cache.mkdir()
+    (cache / "model.pyc").touch()
+    assert builder.find_current(repository, source, tuning=Tuning())
+
+
+@pytest.mark.parametrize(
+    ("part", "image_format"), [("birds_pixels", "FORMAT_NHWC"), ("birds_onnx", "FORMAT_NCHW")]
+)
+def test_graphs_name_their_image_format_and_their_labels(
+    graph: Path, repository: Path, part: str, image_format: str
+) -> None:
+    builder.add(repository, sources.from_file(graph, "birds"))
+    written = config(repository, part)
+    assert written.input[0].format == model_config_pb2.ModelInput.Format.Value(image_format)
+    labels = (repository / part / written.output[0].label_filename).read_text().splitlines()
+    assert labels == [f"class {number}" for number in range(CLASSES)]
+
+
+def test_an_int8_classifier_has_the_same_configuration_as_the_fp32_one(tmp_path: Path) -> None:
     file = tmp_path / "birds.onnx"
     onnx.save(convolved(), file)
     images = calibration.read(fill(tmp_path / "pictures", 2))
 
-    def quantize_it(source: sources.ClassifierSource, prepared: Prepared) -> Quantized:
+    def quantize_on_images(source: sources.ClassifierSource, prepared: Prepared) -> Quantized:
         return quantize(prepared, images, source.recipe)
 
     fp32 = builder.add(tmp_path / "fp32", sources.from_file(file, "birds"))
-    int8 = builder.add(tmp_path / "int8", sources.from_file(file, "birds"), quantize=quantize_it)
+    int8 = builder.add(
+        tmp_path / "int8", sources.from_file(file, "birds"), quantize=quantize_on_images
+    )
     before, after = contents(tmp_path / "fp32"), contents(tmp_path / "int8")
     changed = {name for name in before if before[name] != after[name]}
     assert before.keys() == after.keys()
@@ -225,73 +364,84 @@ def test_an_int8_classifier_is_configured_like_the_fp32_one(tmp_path: Path) -> N
     assert changed == {*graphs, "manifest.json"}
     assert (fp32.precision, fp32.quantization) == ("fp32", None)
     assert int8.precision == "int8"
-    assert manifest.read(tmp_path / "int8")["birds"].quantization == int8.quantization
+    written = manifest.read(tmp_path / "int8")["birds"]
+    assert written.quantization == int8.quantization
+    source, sha256 = sources.from_file(file, "birds"), images.sha256
+    current = builder.find_current(tmp_path / "int8", source, tuning=Tuning(), images_sha256=sha256)
+    assert current == written
+    assert builder.find_current(tmp_path / "int8", source, tuning=Tuning()) is None
 
 
-def test_an_older_manifest_is_read(graph: Path, repository: Path) -> None:
+def test_a_manifest_of_an_older_version_can_be_read(graph: Path, repository: Path) -> None:
     builder.add(repository, sources.from_file(graph, "birds"))
     file = repository / "manifest.json"
     written = json.loads(file.read_text())
-    for field in ("precision", "quantization", "tuning"):
-        del written["models"]["birds"][field]
+    entry = written["models"]["birds"]
+    for field in ("precision", "quantization", "inputs_sha256", "files_sha256"):
+        del entry[field]
+    entry["tuning"]["waiting"] = entry["tuning"].pop("queue")
+    entry["parts"] = [entry["parts"][role] for role in manifest.ROLES]
     file.write_text(json.dumps(written))
     entry = manifest.read(repository)["birds"]
+    assert entry.parts == PARTS
     assert (entry.precision, entry.quantization, entry.tuning) == ("fp32", None, None)
 
 
-def test_a_failed_build_leaves_the_repository_as_it_was(
+def test_a_failed_build_leaves_the_repository_unchanged(
     graph: Path, repository: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     builder.add(repository, sources.from_file(graph, "birds"))
     before = contents(repository)
 
-    def full(*_: object) -> None:
+    def fail(*_: object) -> None:
         raise OSError(28, "No space left on device", "model.onnx")
 
-    monkeypatch.setattr(builder, "_write_graph", full)
+    monkeypatch.setattr(builder, "_write_graph", fail)
     with pytest.raises(OSError, match="No space left"):
         builder.add(repository, sources.from_file(graph, "birds", resize=64))
     assert contents(repository) == before
 
 
-def test_what_is_no_model_repository_is_left_alone(graph: Path, tmp_path: Path) -> None:
+def test_a_folder_that_is_not_a_model_repository_is_rejected(graph: Path, tmp_path: Path) -> None:
     for place in (tmp_path, graph):
         with pytest.raises(BuildError, match=r"it has no manifest\.json"):
             builder.add(place, sources.from_file(graph, "birds"))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["birds.onnx"]
 
 
-def test_a_name_that_is_another_classifiers_part_is_refused(graph: Path, repository: Path) -> None:
+def test_the_name_of_another_classifiers_part_is_rejected(graph: Path, repository: Path) -> None:
     builder.add(repository, sources.from_file(graph, "birds"))
     with pytest.raises(BuildError, match="birds_onnx belongs to birds"):
         builder.add(repository, sources.from_file(graph, "birds_onnx"))
 
 
 @pytest.mark.parametrize("name", ["", "a b", "../up", ".hidden", "ü", "a/b"])
-def test_a_name_that_no_url_could_hold_is_refused(name: str) -> None:
-    with pytest.raises(BuildError, match="is no model name"):
+def test_an_invalid_name_is_rejected(name: str) -> None:
+    with pytest.raises(BuildError, match="invalid model name"):
         builder.check_name(name)
 
 
 @pytest.mark.parametrize("name", ["resnet50_v1", "imagenet_postprocess"])
-def test_the_projects_own_names_are_refused(name: str) -> None:
-    with pytest.raises(BuildError, match="choose another with --name"):
+def test_a_reserved_name_is_rejected(name: str) -> None:
+    with pytest.raises(BuildError, match="is reserved; choose another with --name"):
         builder.check_name(name)
 
 
-def test_too_few_labels_are_refused(graph: Path, repository: Path) -> None:
+def test_too_few_labels_are_rejected(graph: Path, repository: Path) -> None:
     with pytest.raises(BuildError, match="birds: the graph has 10 classes and the labels file 2"):
         builder.add(repository, sources.from_file(graph, "birds", labels=("crow", "owl")))
 
 
-def test_a_crop_other_than_the_declared_size_is_taken_where_the_graph_allows_it(
+def test_a_crop_other_than_the_declared_size_is_accepted_if_the_graph_supports_it(
     graph: Path, repository: Path
 ) -> None:
     entry = builder.add(repository, sources.from_file(graph, "birds", crop=64))
     assert (entry.recipe["resize"], entry.recipe["crop"]) == (73, 64)
 
 
-def test_a_crop_that_the_graph_does_not_take_is_refused(tmp_path: Path, repository: Path) -> None:
+def test_a_crop_that_the_graph_does_not_support_is_rejected(
+    tmp_path: Path, repository: Path
+) -> None:
     dense = np.ones((3 * 32 * 32, CLASSES), np.float32)
     body = "flat = Flatten(image) scores = MatMul(flat, dense)"
     file = tmp_path / "fixed.onnx"
@@ -301,20 +451,20 @@ def test_a_crop_that_the_graph_does_not_take_is_refused(tmp_path: Path, reposito
 
 
 @pytest.mark.parametrize("numbers", [{"crop": 0}, {"resize": 0}, {"resize": 31}])
-def test_a_recipe_that_cannot_work_is_refused(graph: Path, numbers: dict[str, int]) -> None:
+def test_an_invalid_recipe_is_rejected(graph: Path, numbers: dict[str, int]) -> None:
     with pytest.raises(BuildError, match=r"birds\.onnx: a crop of"):
         sources.from_file(graph, "birds", **numbers)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("content", [b"", b"no protobuf at all", b"\x08\x07"])
-def test_a_file_that_is_no_onnx_is_refused(tmp_path: Path, content: bytes) -> None:
+@pytest.mark.parametrize("content", [b"", b"not a protobuf", b"\x08\x07"])
+def test_a_file_that_is_not_onnx_is_rejected(tmp_path: Path, content: bytes) -> None:
     file = tmp_path / "model.onnx"
     file.write_bytes(content)
     with pytest.raises(BuildError, match="is not an ONNX file"):
         sources.from_file(file, "birds")
 
 
-def test_external_data_comes_along(tmp_path: Path, repository: Path) -> None:
+def test_external_data_is_included(tmp_path: Path, repository: Path) -> None:
     file = tmp_path / "external" / "birds.onnx"
     file.parent.mkdir()
     model = classifier(FLEXIBLE)
@@ -325,7 +475,7 @@ def test_external_data_comes_along(tmp_path: Path, repository: Path) -> None:
     assert prepared.graph.initializer[0].raw_data == weight
 
 
-def test_missing_external_data_is_one_clear_line(tmp_path: Path) -> None:
+def test_missing_external_data_is_reported_in_one_line(tmp_path: Path) -> None:
     file = tmp_path / "birds.onnx"
     model = classifier(FLEXIBLE)
     onnx.save(model, file, save_as_external_data=True, location="birds.data", size_threshold=0)
@@ -335,10 +485,10 @@ def test_missing_external_data_is_one_clear_line(tmp_path: Path) -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_the_project_carries_imagenets_class_names() -> None:
+def test_the_labels_of_imagenet_are_included() -> None:
     assert len(set(IMAGENET_LABELS)) == 1000
     assert IMAGENET_LABELS[285] == "n02124075 Egyptian cat"
 
 
-def test_the_class_names_are_those_of_the_synset_file(shared_assets: Path) -> None:
+def test_the_labels_match_the_synset_file(shared_assets: Path) -> None:
     assert (shared_assets / "synset.txt").read_text().splitlines() == list(IMAGENET_LABELS)

@@ -1,4 +1,4 @@
-"""Folders of calibration images: what is taken, held out, left out and refused."""
+"""Folders of calibration images: which files are used, held out, skipped and rejected."""
 
 import hashlib
 from pathlib import Path
@@ -13,7 +13,7 @@ from scripts.repository.steps.preprocess.recipe import Recipe
 from tests.images import BROKEN, encode, fill, noise
 
 
-def test_images_in_folders_below_are_found_in_the_order_of_their_paths(tmp_path: Path) -> None:
+def test_subfolders_are_searched_and_images_are_sorted_by_path(tmp_path: Path) -> None:
     fill(tmp_path / "b", 1)
     fill(tmp_path / "a" / "deep", 1)
     (tmp_path / "c.JPG").write_bytes(encode(noise(40, 40, seed=9), "JPEG"))
@@ -22,7 +22,7 @@ def test_images_in_folders_below_are_found_in_the_order_of_their_paths(tmp_path:
     assert found == ["a/deep/000.png", "b/000.png", "c.JPG"]
 
 
-def test_other_files_are_passed_over_in_silence(tmp_path: Path) -> None:
+def test_files_that_are_not_images_are_ignored(tmp_path: Path) -> None:
     fill(tmp_path, 2)
     (tmp_path / "labels.json").write_text("{}")
     (tmp_path / "album.png").mkdir()
@@ -31,14 +31,14 @@ def test_other_files_are_passed_over_in_silence(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", BROKEN.values(), ids=BROKEN)
-def test_a_broken_image_is_left_out_and_told_of_in_one_line(tmp_path: Path, content: bytes) -> None:
+def test_a_broken_image_is_skipped_with_a_one_line_reason(tmp_path: Path, content: bytes) -> None:
     fill(tmp_path, 2)
     (tmp_path / "broken.jpg").write_bytes(content)
     images = calibration.read(tmp_path)
     assert len(images.calibrate) == 2
-    (complaint,) = images.unreadable
-    assert complaint.startswith(f"{tmp_path / 'broken.jpg'}: ")
-    assert "\n" not in complaint
+    (reason,) = images.unreadable
+    assert reason.startswith(f"{tmp_path / 'broken.jpg'}: ")
+    assert "\n" not in reason
 
 
 def test_every_fifth_of_a_hundred_images_is_held_out(tmp_path: Path) -> None:
@@ -49,22 +49,24 @@ def test_every_fifth_of_a_hundred_images_is_held_out(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("count", [1, 99])
-def test_fewer_images_are_all_calibrated_and_compared_on(tmp_path: Path, count: int) -> None:
+def test_fewer_images_are_used_for_both_calibration_and_comparison(
+    tmp_path: Path, count: int
+) -> None:
     images = calibration.read(fill(tmp_path, count))
     assert not images.held_out
     assert images.calibrate == images.compare
     assert len(images.calibrate) == count
 
 
-def test_of_very_many_images_evenly_spaced_ones_are_taken(
+def test_evenly_spaced_images_are_used_if_there_are_very_many(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(calibration, "MOST", 4)
+    monkeypatch.setattr(calibration, "MAX_IMAGES", 4)
     images = calibration.read(fill(tmp_path, 9))
     assert [file.stem for file in images.calibrate] == ["000", "003", "006"]
 
 
-def test_the_sha256_is_over_the_images_that_are_calibrated_on(tmp_path: Path) -> None:
+def test_the_sha256_covers_the_calibration_images(tmp_path: Path) -> None:
     images = calibration.read(fill(tmp_path / "pictures", 3))
     digests = [hashlib.sha256(file.read_bytes()).digest() for file in images.calibrate]
     assert images.sha256 == hashlib.sha256(b"".join(digests)).hexdigest()
@@ -72,25 +74,27 @@ def test_the_sha256_is_over_the_images_that_are_calibrated_on(tmp_path: Path) ->
     assert calibration.read(tmp_path / "elsewhere").sha256 == images.sha256
 
 
-@pytest.mark.parametrize("content", [None, b"this is no image"])
-def test_a_folder_without_a_readable_image_is_refused_with_what_to_do(
+@pytest.mark.parametrize("content", [None, b"this is not an image"])
+def test_a_folder_without_a_readable_image_is_rejected(
     tmp_path: Path, content: bytes | None
 ) -> None:
     if content:
         (tmp_path / "broken.png").write_bytes(content)
-    with pytest.raises(BuildError, match=r"no image that can be read; take 100 or more") as caught:
+    with pytest.raises(
+        BuildError, match="no image that can be read; at least 100 are recommended"
+    ) as caught:
         calibration.read(tmp_path)
     assert "\n" not in str(caught.value)
 
 
-def test_progress_counts_to_the_last_image(tmp_path: Path) -> None:
+def test_progress_is_reported_for_each_image(tmp_path: Path) -> None:
     reports: list[tuple[int, int]] = []
     fill(tmp_path, 3)
     calibration.read(tmp_path, progress=lambda done, total: reports.append((done, total)))
     assert reports == [(1, 3), (2, 3), (3, 3)]
 
 
-def test_an_image_becomes_what_the_preprocessing_step_makes_of_it(tmp_path: Path) -> None:
+def test_calibration_uses_the_pixels_of_the_preprocessing_step(tmp_path: Path) -> None:
     recipe = Recipe(resize=37, crop=32)
     images = calibration.read(fill(tmp_path, 1))
     (tensor,) = calibration.pixels(images.calibrate, recipe)

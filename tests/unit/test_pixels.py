@@ -1,4 +1,4 @@
-"""Graphs that take bytes: the normalisation in front of them is the zoo's."""
+"""Graphs with uint8 input, which include the zoo's normalisation."""
 
 import numpy as np
 import onnx
@@ -22,7 +22,7 @@ def run(model: onnx.ModelProto, values: np.ndarray) -> reference.Array:  # type:
     return scores
 
 
-def test_pixels_give_what_their_normalised_tensors_give() -> None:
+def test_pixels_and_normalised_tensors_have_the_same_scores() -> None:
     prepared = prepare(classifier(FLEXIBLE), size=32)
     pixels = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), dtype=np.uint8)
     tensors = np.stack([reference.normalized(each.astype(np.int64)) for each in pixels])
@@ -30,7 +30,7 @@ def test_pixels_give_what_their_normalised_tensors_give() -> None:
     np.testing.assert_allclose(run(with_pixels(prepared, RECIPE), pixels), expected, atol=1e-5)
 
 
-def test_the_input_is_one_tensor_of_bytes_in_batches_of_any_size() -> None:
+def test_the_input_is_uint8_with_a_variable_batch() -> None:
     model = with_pixels(prepare(classifier(FLEXIBLE), size=32), RECIPE)
     onnx.checker.check_model(model, full_check=True)
     (image,) = model.graph.input
@@ -39,14 +39,14 @@ def test_the_input_is_one_tensor_of_bytes_in_batches_of_any_size() -> None:
     assert [dim.dim_param or dim.dim_value for dim in tensor.shape.dim] == ["N", 32, 32, 3]
 
 
-def test_the_graph_for_tensors_stays_as_it_was() -> None:
+def test_the_original_graph_is_not_modified() -> None:
     prepared = prepare(classifier(FLEXIBLE), size=32)
     before = prepared.model.SerializeToString(deterministic=True)
     with_pixels(prepared, RECIPE)
     assert prepared.model.SerializeToString(deterministic=True) == before
 
 
-def test_a_graph_that_uses_the_name_for_something_else_is_refused() -> None:
+def test_a_graph_that_already_has_a_tensor_called_pixels_is_rejected() -> None:
     model = classifier(FLEXIBLE)
     name = model.graph.input[0].name
     model.graph.input[0].name = "PIXELS"

@@ -1,4 +1,4 @@
-"""Preparing graphs: what changes, what stays, and what is refused."""
+"""Preparing graphs: what changes, what stays, and what is rejected."""
 
 import numpy as np
 import onnx
@@ -24,7 +24,7 @@ def pictures(count: int, height: int = 32, width: int = 32) -> Array:
 
 
 @pytest.mark.parametrize("dims", [(1, -1), (1, 3), (-1, 3), (0, -1), (0, 3)])
-def test_a_fixed_batch_becomes_symbolic_also_in_reshape_constants(dims: tuple[int, ...]) -> None:
+def test_a_fixed_batch_becomes_variable_in_reshape_constants(dims: tuple[int, ...]) -> None:
     original = classifier(RESHAPED, initializers=shape(*dims))
     prepared = prepare(original).model
     images = pictures(5)
@@ -33,7 +33,7 @@ def test_a_fixed_batch_becomes_symbolic_also_in_reshape_constants(dims: tuple[in
     assert prepared.graph.input[0].type.tensor_type.shape.dim[0].dim_param == "N"
 
 
-def test_a_fixed_batch_of_four_becomes_symbolic() -> None:
+def test_a_fixed_batch_of_four_becomes_variable() -> None:
     original = classifier(
         RESHAPED, image="float[4,3,32,32]", scores="float[4,10]", initializers=shape(4, -1)
     )
@@ -41,7 +41,7 @@ def test_a_fixed_batch_of_four_becomes_symbolic() -> None:
 
 
 @pytest.mark.parametrize("dims", [(1, -1), (1, 3)])
-def test_a_batch_that_is_only_declared_symbolic_becomes_so(dims: tuple[int, ...]) -> None:
+def test_a_batch_that_is_only_declared_symbolic_becomes_variable(dims: tuple[int, ...]) -> None:
     original = classifier(
         RESHAPED, image="float[N,3,32,32]", scores="float[N,10]", initializers=shape(*dims)
     )
@@ -66,13 +66,13 @@ def test_heads_that_are_folded_into_the_batch_stay_with_their_image() -> None:
     np.testing.assert_allclose(together, np.concatenate(one_by_one), atol=1e-6)
 
 
-def test_a_shape_from_a_constant_node_is_freed_too() -> None:
+def test_a_shape_from_a_constant_node_becomes_variable() -> None:
     body = RESHAPED.replace("features =", "shape = Constant<value_ints = [1, -1]>() features =")
     body = body.replace("value_ints = [1, -1]", "value = int64[2] {1, -1}")
     assert run(prepare(classifier(body)).model, pictures(3)).shape == (3, graphs.CLASSES)
 
 
-def test_a_reshape_whose_zero_was_literal_is_freed_too() -> None:
+def test_a_reshape_with_allowzero_becomes_variable() -> None:
     body = RESHAPED.replace("Reshape(", "Reshape<allowzero = 1>(")
     prepared = prepare(classifier(body, opset=14, initializers=shape(1, -1)))
     assert run(prepared.model, pictures(3)).shape == (3, graphs.CLASSES)
@@ -97,8 +97,8 @@ TOKEN = {"token": np.ones((1, 2), np.float32), "dense": np.ones((5, 10), np.floa
         ),
     ],
 )
-def test_a_constant_that_is_joined_to_each_image_is_repeated(body: str) -> None:
-    # As a vision transformer's class token is.
+def test_a_constant_that_is_concatenated_to_each_image_is_repeated(body: str) -> None:
+    # Such as the class token of a vision transformer.
     original = classifier(body, initializers=TOKEN | shape(1, 2))
     images = pictures(4)
     one_by_one = [run(original, image[None]) for image in images]
@@ -106,17 +106,17 @@ def test_a_constant_that_is_joined_to_each_image_is_repeated(body: str) -> None:
     np.testing.assert_allclose(together, np.concatenate(one_by_one), atol=1e-6)
 
 
-def test_a_batch_that_cannot_be_freed_is_refused_with_what_to_do_and_no_other_noise(
+def test_a_batch_that_cannot_become_variable_is_rejected_without_other_output(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     body = FLEXIBLE.replace("scores =", "each =") + "scores = Slice(each, zero, one, zero)"
     numbers = {"zero": np.array([0]), "one": np.array([1])}
-    with pytest.raises(BuildError, match="from an example of two images or more"):
+    with pytest.raises(BuildError, match="and an example of at least two images"):
         prepare(classifier(body, initializers=numbers))
     assert capfd.readouterr().err == ""
 
 
-def test_a_constant_that_others_use_too_stays_as_it_is_for_them() -> None:
+def test_a_constant_that_other_nodes_use_is_kept_for_them() -> None:
     body = RESHAPED.replace("scores = MatMul(features", "zeros = ConstantOfShape(shape) ")
     body = body.replace(", weight)", "sum = Add(features, zeros) scores = MatMul(sum, weight)")
     prepared = prepare(classifier(body, initializers=shape(1, 3)))
@@ -124,14 +124,14 @@ def test_a_constant_that_others_use_too_stays_as_it_is_for_them() -> None:
     assert numpy_helper.to_array(kept["shape"]).tolist() == [1, 3]
 
 
-def test_height_and_width_become_symbolic_where_the_graph_allows_it() -> None:
+def test_height_and_width_become_variable_if_the_graph_supports_it() -> None:
     prepared = prepare(classifier(FLEXIBLE))
     assert (prepared.signature.height, prepared.signature.width) == (None, None)
     assert run(prepared.model, pictures(2, 50, 70)).shape == (2, graphs.CLASSES)
 
 
 @pytest.mark.parametrize("size", ["32,32", "H,W"])
-def test_height_and_width_stay_where_the_graph_needs_them(size: str) -> None:
+def test_height_and_width_stay_fixed_if_the_graph_needs_them(size: str) -> None:
     body = "flat = Flatten(image) scores = MatMul(flat, dense)"
     dense = np.random.default_rng(0).standard_normal((3 * 32 * 32, 10)).astype(np.float32)
     original = classifier(body, image=f"float[1,3,{size}]", initializers={"dense": dense})
@@ -140,7 +140,7 @@ def test_height_and_width_stay_where_the_graph_needs_them(size: str) -> None:
     assert run(prepared.model, pictures(3)).shape == (3, graphs.CLASSES)
 
 
-def test_no_initializer_is_left_among_the_inputs() -> None:
+def test_initializers_are_removed_from_the_inputs() -> None:
     original = classifier(FLEXIBLE, ir_version=3, opset=7)
     weight = onnx.helper.make_tensor_value_info("weight", onnx.TensorProto.FLOAT, [3, 10])
     original.graph.input.append(weight)
@@ -148,7 +148,7 @@ def test_no_initializer_is_left_among_the_inputs() -> None:
 
 
 @pytest.mark.parametrize(("opset", "ir_version"), [(7, 3), (13, 8), (21, 10), (22, 10), (23, 11)])
-def test_opset_and_ir_version_are_ones_that_every_triton_loads(opset: int, ir_version: int) -> None:
+def test_opset_and_ir_version_are_converted_to_supported_ones(opset: int, ir_version: int) -> None:
     original = classifier(FLEXIBLE, opset=opset, ir_version=ir_version)
     prepared = prepare(original)
     assert OPSETS[0] <= prepared.opset <= OPSETS[1]
@@ -158,12 +158,12 @@ def test_opset_and_ir_version_are_ones_that_every_triton_loads(opset: int, ir_ve
     )
 
 
-def test_tensor_names_stay() -> None:
+def test_tensor_names_are_kept() -> None:
     signature = prepare(classifier(FLEXIBLE)).signature
     assert (signature.input, signature.output) == ("image", "scores")
 
 
-def test_the_original_stays_as_it_is() -> None:
+def test_the_original_graph_is_not_modified() -> None:
     original = classifier(RESHAPED, initializers=shape(1, -1))
     before = original.SerializeToString(deterministic=True)
     prepare(original)
@@ -178,25 +178,23 @@ def test_the_original_stays_as_it_is() -> None:
         ("softmax = Softmax(logits) scores = Identity(softmax)", "probabilities"),
     ],
 )
-def test_a_graph_that_ends_in_a_softmax_is_known_to_give_probabilities(
-    last: str, scores: str
-) -> None:
+def test_a_graph_that_ends_in_a_softmax_outputs_probabilities(last: str, scores: str) -> None:
     body = FLEXIBLE.replace("scores =", "logits =") + last
     assert prepare(classifier(body)).scores == scores
 
 
-def test_a_difference_to_the_original_is_refused() -> None:
-    # The mean over the batch ties the images together: no batch but the original one is right.
+def test_scores_that_differ_from_the_original_are_rejected() -> None:
+    # The mean over the batch makes the scores depend on the batch size.
     body = FLEXIBLE.replace("scores =", "each =")
     body += "mean = ReduceMean<axes = [0]>(each) scores = Sub(each, mean)"
     with pytest.raises(
-        BuildError, match=r"differs from the original by .*; export it with a dynamic"
+        BuildError, match=r"differ from the original by .*; export it with a dynamic"
     ):
         prepare(classifier(body))
 
 
 @pytest.mark.parametrize(
-    ("change", "complaint"),
+    ("change", "reason"),
     [
         ({"image": "float[1,32,32,3]"}, "channels first"),
         ({"image": "float[1,3,32]"}, r"FLOAT \[N, 3, height, width\]"),
@@ -204,19 +202,21 @@ def test_a_difference_to_the_original_is_refused() -> None:
         ({"scores": "float[1,10,1,1]"}, r"FLOAT \[N, classes\]"),
     ],
 )
-def test_what_is_no_image_classifier_is_refused(change: dict[str, str], complaint: str) -> None:
-    with pytest.raises(BuildError, match=complaint):
+def test_a_graph_that_is_not_an_image_classifier_is_rejected(
+    change: dict[str, str], reason: str
+) -> None:
+    with pytest.raises(BuildError, match=reason):
         prepare(classifier(FLEXIBLE, **change))  # type: ignore[arg-type]
 
 
-def test_two_outputs_are_refused() -> None:
+def test_two_outputs_are_rejected() -> None:
     original = classifier(FLEXIBLE)
     original.graph.output.append(onnx.helper.make_tensor_value_info("features", 1, [1, 3]))
     with pytest.raises(BuildError, match=r"2 outputs \(scores, features\)"):
         prepare(original)
 
 
-def test_a_graph_that_onnxruntime_does_not_load_is_refused_in_one_line() -> None:
-    with pytest.raises(BuildError, match="onnxruntime does not load it") as caught:
+def test_a_graph_that_onnxruntime_cannot_load_is_rejected_in_one_line() -> None:
+    with pytest.raises(BuildError, match="onnxruntime cannot load the graph") as caught:
         prepare(classifier("scores = NoSuchOperator(image)"))
     assert "\n" not in str(caught.value)

@@ -1,4 +1,4 @@
-"""Quantising graphs: what becomes INT8, what stays, what it agrees on, and what is refused."""
+"""Quantising graphs: what becomes INT8, what stays FP32, how well they agree, what is rejected."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -10,12 +10,12 @@ import pytest
 from onnx import ModelProto, TensorProto, numpy_helper
 from PIL import Image
 
-from scripts.measuring.graphs import speedup
 from scripts.repository import calibration
 from scripts.repository.calibration import Images
 from scripts.repository.errors import BuildError
 from scripts.repository.graphs.prepare import IR_VERSIONS, OPSETS, Prepared, prepare, read_signature
 from scripts.repository.graphs.quantize import quantize
+from scripts.repository.graphs.speed import speedup
 from scripts.repository.steps.preprocess.recipe import Recipe
 from tests.graphs import CLASSES, CONVOLVED, FILTERS, FLEXIBLE, Array, classifier, convolved
 from tests.images import fill
@@ -32,7 +32,7 @@ AVERAGED = """
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory: pytest.TempPathFactory) -> Images:
-    return calibration.read(fill(tmp_path_factory.mktemp("pictures"), calibration.ENOUGH))
+    return calibration.read(fill(tmp_path_factory.mktemp("pictures"), calibration.RECOMMENDED))
 
 
 @pytest.fixture(scope="module")
@@ -64,17 +64,17 @@ def operators(model: ModelProto) -> list[str]:
 
 
 def weight_types(model: ModelProto) -> set[int]:
-    """The types of what was the filters, under whatever name."""
+    """The types of the convolution's filters, which quantisation renames."""
     shape = [FILTERS, 3, 3, 3]
     return {each.data_type for each in model.graph.initializer if list(each.dims) == shape}
 
 
-def test_what_it_takes_and_gives_stays(fp32: Prepared, int8: Prepared) -> None:
+def test_signature_and_scores_are_kept(fp32: Prepared, int8: Prepared) -> None:
     assert int8.signature == fp32.signature == read_signature(int8.model)
     assert (int8.classes, int8.scores) == (fp32.classes, fp32.scores)
 
 
-def test_it_takes_any_number_of_images_of_any_size(int8: Prepared) -> None:
+def test_batch_and_image_size_are_variable(int8: Prepared) -> None:
     pixels = np.random.default_rng(0).standard_normal((5, 3, 40, 50)).astype(np.float32)
     together = run(int8.model, pixels)
     np.testing.assert_allclose(
@@ -82,18 +82,18 @@ def test_it_takes_any_number_of_images_of_any_size(int8: Prepared) -> None:
     )
 
 
-def test_the_weights_are_signed_bytes_with_a_scale_for_each_channel(int8: Prepared) -> None:
+def test_weights_are_int8_with_one_scale_per_channel(int8: Prepared) -> None:
     assert weight_types(int8.model) == {TensorProto.INT8}
     scales = [list(each.dims) for each in int8.model.graph.initializer if "scale" in each.name]
     assert [FILTERS] in scales
 
 
-def test_batch_normalisation_is_folded_first(int8: Prepared) -> None:
+def test_batch_normalisation_is_folded_into_convolutions(int8: Prepared) -> None:
     assert "QuantizeLinear" in operators(int8.model)
     assert "BatchNormalization" not in operators(int8.model)
 
 
-def test_batch_normalisation_that_cannot_be_folded_keeps_its_numbers(images: Images) -> None:
+def test_batch_normalisation_that_cannot_be_folded_stays_fp32(images: Images) -> None:
     body = "centred = BatchNormalization(image, three, three, three, three)"
     body += CONVOLVED.replace("(image,", "(centred,")
     original = convolved(body)
@@ -104,14 +104,14 @@ def test_batch_normalisation_that_cannot_be_folded_keeps_its_numbers(images: Ima
     np.testing.assert_array_equal(numpy_helper.to_array(kept), numbers)
 
 
-def test_the_layer_of_the_scores_stays_fp32(int8: Prepared) -> None:
+def test_the_last_layer_stays_fp32(int8: Prepared) -> None:
     last = int8.model.graph.node[-1]
     assert (last.op_type, list(last.output)) == ("MatMul", ["scores"])
     types = {each.name: each.data_type for each in int8.model.graph.initializer}
     assert types[last.input[1]] == TensorProto.FLOAT
 
 
-def test_scores_that_are_averaged_over_the_image_come_from_an_int8_layer(images: Images) -> None:
+def test_the_last_layer_is_int8_if_its_scores_are_averaged(images: Images) -> None:
     model = quantize(prepare(averaged()), images, RECIPE).prepared.model
     types = {each.data_type for each in model.graph.initializer if len(each.dims) == 4}
     assert types == {TensorProto.INT8}
@@ -119,7 +119,7 @@ def test_scores_that_are_averaged_over_the_image_come_from_an_int8_layer(images:
 
 
 @pytest.mark.parametrize(("opset", "ir_version"), [(7, 3), (13, 8), (21, 10)])
-def test_it_is_standard_onnx_that_every_triton_loads(
+def test_the_result_is_standard_onnx_in_supported_versions(
     images: Images, opset: int, ir_version: int
 ) -> None:
     original = prepare(convolved(opset=opset, ir_version=ir_version))
@@ -130,7 +130,7 @@ def test_it_is_standard_onnx_that_every_triton_loads(
     assert quantized.model.ir_version <= IR_VERSIONS[1]
 
 
-def test_the_scores_are_close_to_those_of_fp32(
+def test_int8_scores_are_close_to_fp32_scores(
     fp32: Prepared, int8: Prepared, images: Images
 ) -> None:
     pixels = np.concatenate(list(calibration.pixels(images.compare, RECIPE)))
@@ -138,35 +138,33 @@ def test_the_scores_are_close_to_those_of_fp32(
     assert np.abs(run(int8.model, pixels) - expected).max() < 0.05 * np.abs(expected).max()
 
 
-def test_the_same_images_give_the_same_bytes(
-    fp32: Prepared, int8: Prepared, images: Images
-) -> None:
+def test_quantisation_is_reproducible(fp32: Prepared, int8: Prepared, images: Images) -> None:
     again = quantize(fp32, images, RECIPE).prepared.model
     assert again.SerializeToString(deterministic=True) == int8.model.SerializeToString(
         deterministic=True
     )
 
 
-def test_the_original_stays_as_it_is(images: Images) -> None:
+def test_the_original_graph_is_not_modified(images: Images) -> None:
     original = prepare(convolved(opset=7, ir_version=3))
     before = original.model.SerializeToString(deterministic=True)
     quantize(original, images, RECIPE)
     assert original.model.SerializeToString(deterministic=True) == before
 
 
-def test_the_agreement_is_counted_on_the_images_held_out(fp32: Prepared, images: Images) -> None:
+def test_agreement_is_counted_on_held_out_images(fp32: Prepared, images: Images) -> None:
     quantized = quantize(fp32, images, RECIPE)
     pixels = np.concatenate(list(calibration.pixels(images.compare, RECIPE)))
     expected = run(fp32.model, pixels).argmax(axis=1)
     actual = run(quantized.prepared.model, pixels).argmax(axis=1)
-    made = quantized.quantization
-    assert (made.images, made.compared, made.held_out) == (80, 20, True)
-    assert made.agreeing == (expected == actual).sum()
-    assert made.images_sha256 == images.sha256
+    result = quantized.quantization
+    assert (result.images, result.compared, result.held_out) == (80, 20, True)
+    assert result.agreeing == (expected == actual).sum()
+    assert result.images_sha256 == images.sha256
 
 
-def test_a_disagreement_counts(fp32: Prepared, images: Images, tmp_path: Path) -> None:
-    # Calibrated on grey alone, it has no numbers for colours.
+def test_disagreements_are_counted(fp32: Prepared, images: Images, tmp_path: Path) -> None:
+    # Calibrated on grey only, the graph cannot represent colours.
     colours = [tmp_path / f"{name}.png" for name in ("grey", "red", "lime", "blue", "yellow")]
     for file in colours:
         Image.new("RGB", (40, 40), file.stem).save(file)
@@ -179,7 +177,7 @@ def test_a_disagreement_counts(fp32: Prepared, images: Images, tmp_path: Path) -
     assert quantized.quantization.agreeing == (expected == actual).sum() < len(colours)
 
 
-def test_progress_counts_the_images_of_both_passes(fp32: Prepared, images: Images) -> None:
+def test_progress_covers_calibration_and_comparison(fp32: Prepared, images: Images) -> None:
     reports: list[tuple[int, int]] = []
     quantize(fp32, images, RECIPE, progress=lambda done, total: reports.append((done, total)))
     assert reports == [(done, 100) for done in range(1, 101)]
@@ -189,21 +187,32 @@ POOLED = "pooled = GlobalMaxPool(image) scores = Flatten(pooled)"
 
 
 @pytest.mark.parametrize("model", [classifier(FLEXIBLE), classifier(POOLED, scores="float[1,3]")])
-def test_a_graph_with_nothing_to_quantise_is_refused(model: ModelProto, images: Images) -> None:
+def test_a_graph_with_nothing_to_quantise_is_rejected(model: ModelProto, images: Images) -> None:
     with pytest.raises(BuildError, match="nothing to quantise"):
         quantize(prepare(model), images, RECIPE)
 
 
-def test_what_onnxruntime_says_of_a_graph_it_cannot_quantise_is_one_line(
+def test_a_failure_of_the_quantiser_is_reported_in_one_line(
     fp32: Prepared, images: Images, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(*_: object, **__: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise ValueError("a reason\nand a page more")
 
-    monkeypatch.setattr("scripts.repository.graphs.quantize.quantize_static", refuse)
-    with pytest.raises(BuildError, match=r"does not quantise it: a reason$"):
+    monkeypatch.setattr("scripts.repository.graphs.quantize.quantize_static", fail)
+    with pytest.raises(BuildError, match=r"onnxruntime cannot quantise the graph: a reason$"):
         quantize(fp32, images, RECIPE)
 
 
-def test_the_speed_of_two_graphs_is_measured(fp32: Prepared, int8: Prepared) -> None:
+def test_the_speed_of_two_graphs_is_compared(fp32: Prepared, int8: Prepared) -> None:
     assert speedup(fp32.model, int8.model, 32) > 0
+
+
+def test_a_graph_with_more_work_is_measured_as_slower(fp32: Prepared) -> None:
+    repeated = convolved(
+        CONVOLVED.replace(
+            "active = Relu(normal)", "padded = Tile(normal, tiles) active = Relu(padded)"
+        )
+    )
+    tiles = numpy_helper.from_array(np.array([1, 1, 16, 16]), "tiles")
+    repeated.graph.initializer.append(tiles)
+    assert speedup(repeated, fp32.model, 32) > 1

@@ -1,4 +1,4 @@
-"""Synthetic zoo files: the structure of the real ones, and logits that depend on the image."""
+"""Synthetic zoo files: the real structure, and logits that depend on the image."""
 
 import functools
 import math
@@ -18,7 +18,7 @@ from tests import reference
 
 Array = NDArray[np.float32]
 
-# As Gluon publishes them, running statistics included.
+# Published by Gluon, including running statistics.
 PARAMETERS = {
     "resnet18_v1": 11_699_112,
     "resnet34_v1": 21_814_696,
@@ -32,8 +32,8 @@ PARAMETERS = {
     "resnet152_v2": 60_329_140,
     "mobilenetv2": 3_539_136,
 }
-# Billions of multiply-adds for an image: table 1 of He et al. 2015, section 6.1 of Sandler et al.
-# 2018. Gluon's v2 bottlenecks stride in the second convolution, which costs 0.2 to 0.3 more.
+# Billions of multiply-adds per image: table 1 of He et al. 2015, section 6.1 of Sandler et al.
+# 2018. Gluon's v2 bottlenecks have their stride in the second convolution, which adds 0.2 to 0.3.
 MULTIPLY_ADDS = {
     "resnet18_v1": 1.8,
     "resnet34_v1": 3.6,
@@ -53,7 +53,7 @@ RUN = ["resnet18_v1", "resnet50_v1", "resnet152_v1", "resnet18_v2", "resnet152_v
 
 @pytest.fixture(scope="module", autouse=True)
 def _forget_models() -> Iterator[None]:
-    """All eleven take a gigabyte."""
+    """Free the memory: all eleven models take a gigabyte."""
     yield
     for cached in (serialized, skeleton, logits):
         cached.cache_clear()
@@ -76,7 +76,7 @@ def skeleton(name: str) -> onnx.ModelProto:
 
 @functools.cache
 def logits(name: str) -> Array:
-    """The logits of `images()`, one row an image."""
+    """The logits of `images()`, one row per image."""
     session = session_of(name)
     return np.concatenate([session.run(None, {"data": image[None]})[0] for image in images()])
 
@@ -106,7 +106,7 @@ def images() -> Array:
 
 
 def clouds(generator: np.random.Generator, count: int) -> NDArray[np.float64]:
-    """Noise whose amplitude falls with frequency, as that of photographs does."""
+    """Noise whose amplitude falls with frequency, like that of photographs."""
     frequencies = np.fft.fftfreq(224)
     falloff = 1 / np.maximum(np.hypot(frequencies[:, None], frequencies[None]), 1 / 224)
     spectrum = np.fft.fft2(generator.standard_normal((count, 3, 224, 224))) * falloff
@@ -132,7 +132,7 @@ def test_it_has_the_published_number_of_parameters(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", CATALOG)
-def test_its_file_is_as_large_as_the_zoos(name: str) -> None:
+def test_its_file_has_the_size_of_the_zoos(name: str) -> None:
     assert len(serialized(name)) == pytest.approx(CATALOG[name].size, rel=0.01)
 
 
@@ -151,7 +151,7 @@ def test_every_initializer_is_a_graph_input_of_the_same_shape(name: str) -> None
 
 
 @pytest.mark.parametrize("name", RESNETS)
-def test_a_resnet_takes_any_batch_and_gives_the_catalogued_output(name: str) -> None:
+def test_a_resnet_has_a_variable_batch_and_the_output_of_the_catalogue(name: str) -> None:
     graph = skeleton(name).graph
     assert graph.input[0].name == "data"
     assert shape_of(graph.input[0]) == ["N", 3, 224, 224]
@@ -160,7 +160,7 @@ def test_a_resnet_takes_any_batch_and_gives_the_catalogued_output(name: str) -> 
 
 
 def multiply_adds(model: onnx.ModelProto) -> float:
-    """Count those of the convolutions and the last layer, in billions."""
+    """Count the multiply-adds of convolutions and the last layer, in billions."""
     graph = onnx.shape_inference.infer_shapes(model).graph
     sizes = {value.name: shape_of(value)[2:] for value in graph.value_info}
     weights = {tensor.name: list(tensor.dims) for tensor in graph.initializer}
@@ -173,11 +173,11 @@ def multiply_adds(model: onnx.ModelProto) -> float:
 
 
 @pytest.mark.parametrize("name", CATALOG)
-def test_it_computes_as_much_as_the_papers_say(name: str) -> None:
+def test_it_has_the_published_number_of_multiply_adds(name: str) -> None:
     assert multiply_adds(skeleton(name)) == pytest.approx(MULTIPLY_ADDS[name], rel=0.05)
 
 
-def test_mobilenet_is_fixed_to_a_batch_of_one() -> None:
+def test_mobilenet_has_a_fixed_batch_of_one() -> None:
     graph = skeleton("mobilenetv2").graph
     assert shape_of(graph.input[0]) == [1, 3, 224, 224]
     assert [value.name for value in graph.output] == ["mobilenetv20_output_flatten0_reshape0"]
@@ -203,24 +203,24 @@ def test_resnet_v2_begins_with_a_normalisation_of_the_three_colours(name: str) -
     assert [shapes[parameter] for parameter in first.input[1:]] == [[3]] * 4
 
 
-def test_resnet_v2_flattens_by_a_reshape_to_a_constant() -> None:
+def test_resnet_v2_flattens_with_a_reshape_to_a_constant() -> None:
     model = skeleton("resnet18_v2")
     reshape, gemm = model.graph.node[-2:]
     assert reshape.output[0] == "resnetv22_flatten0_reshape0"
-    # The number in the published file's name for it.
+    # The number is that of the published file.
     assert reshape.input[1] == "reshape_attr_tensor164"
     assert constant(model, reshape.input[1]) == [0, -1]
     assert gemm.op_type == "Gemm"
 
 
-def test_resnet_v1_flattens_by_a_flatten() -> None:
+def test_resnet_v1_flattens_with_a_flatten() -> None:
     flatten, gemm = skeleton("resnet50_v1").graph.node[-2:]
-    # The number in the published file's name for it.
+    # The number is that of the published file.
     assert (flatten.op_type, flatten.name) == ("Flatten", "flatten_473")
     assert list(gemm.input[1:]) == ["resnetv17_dense0_weight", "resnetv17_dense0_bias"]
 
 
-def test_resnet50_v1_strides_in_the_first_convolution_of_a_stage() -> None:
+def test_resnet50_v1_has_its_stride_in_the_first_convolution_of_a_stage() -> None:
     nodes = {node.name: node for node in skeleton("resnet50_v1").graph.node}
     conv = nodes["resnetv17_stage2_conv0_fwd"]
     attributes = {a.name: list(a.ints) for a in conv.attribute}
@@ -237,7 +237,7 @@ def test_resnet50_v1_strides_in_the_first_convolution_of_a_stage() -> None:
         ("mobilenetv2", ["mobilenetv20_features_linearbottleneck16_batchnorm2_running_mean"]),
     ],
 )
-def test_tensors_are_named_as_in_gluon(name: str, tensors: list[str]) -> None:
+def test_tensors_have_the_names_of_gluon(name: str, tensors: list[str]) -> None:
     assert set(tensors) <= {tensor.name for tensor in skeleton(name).graph.initializer}
 
 
@@ -246,13 +246,13 @@ def test_onnx_accepts_it(name: str) -> None:
     onnx.checker.check_model(onnx.load_from_string(serialized(name)), full_check=True)
 
 
-def test_the_same_model_is_the_same_bytes_again() -> None:
+def test_generation_is_reproducible() -> None:
     again = synthetic.build(CATALOG["mobilenetv2"]).SerializeToString()
     assert again == serialized("mobilenetv2")
 
 
 @pytest.mark.parametrize("name", RUN)
-def test_logits_are_finite_and_spread_enough_for_a_softmax(name: str) -> None:
+def test_logits_are_finite_and_have_the_spread_of_a_trained_model(name: str) -> None:
     assert np.isfinite(logits(name)).all()
     assert 1.5 < np.median(logits(name).std(axis=1)) < 4.5
     fifth = [np.sort(softmax(row))[-5] for row in logits(name)]
@@ -275,7 +275,7 @@ def test_rounding_errors_do_not_grow(name: str) -> None:
         np.testing.assert_allclose(softmax(values), softmax(expected), atol=3e-5)
 
 
-def test_a_batch_gives_what_its_images_give_alone() -> None:
+def test_a_batch_has_the_same_scores_as_its_single_images() -> None:
     (values,) = session_of("resnet18_v2").run(None, {"data": images()[:4]})
     for row, expected in zip(values, logits("resnet18_v2")[:4], strict=True):
         np.testing.assert_allclose(softmax(row), softmax(expected), atol=1e-5)

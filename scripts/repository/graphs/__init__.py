@@ -1,1 +1,1 @@
-"""Changes ONNX graphs: batch size, opset, pixel input, INT8; and makes synthetic ones."""
+"""Operations on ONNX graphs: prepare, pixel input, INT8, speed; and synthetic graphs."""

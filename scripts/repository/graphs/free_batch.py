@@ -1,4 +1,4 @@
-"""Lets a graph that was made for a fixed number of images take any number."""
+"""Makes the fixed batch size of a graph variable."""
 
 from collections.abc import Iterator
 
@@ -13,13 +13,12 @@ Shape = npt.NDArray[np.int64]
 def free_batch(model: ModelProto, batch: int | None) -> None:
     """Make the first dimension of input and output symbolic, in place.
 
-    `batch` is the number of images that constants in the graph stand for, or None where they stand
-    for any. Whether the result is right is for the caller to try: a graph can hold its batch in
-    more ways than these.
+    `batch` is the batch size for which the graph was exported, or None if it is variable already.
+    The caller must verify the result, because a graph can fix its batch size in other ways, too.
     """
     for value in (*model.graph.input, *model.graph.output):
         value.type.tensor_type.shape.dim[0].dim_param = "N"
-    # Inferred shapes still hold the old batch; onnxruntime infers them anew.
+    # Inferred shapes contain the old batch size; onnxruntime infers them again.
     del model.graph.value_info[:]
     if batch:
         _free_reshapes(model, batch)
@@ -28,15 +27,15 @@ def free_batch(model: ModelProto, batch: int | None) -> None:
 
 
 def _free_reshapes(model: ModelProto, batch: int) -> None:
-    """Let Reshape nodes with a constant shape follow the batch."""
+    """Make the constant shapes of Reshape nodes independent of the batch size."""
     shapes = _constant_shapes(model)
     for index, node in enumerate(model.graph.node):
         if node.op_type != "Reshape" or len(node.input) == 1 or node.input[1] not in shapes:
             continue
-        # Its own copy: another node may use the same constant for something else.
+        # A copy, because another node may use the same constant for something else.
         shape = _batched_shape(shapes[node.input[1]], batch)
         node.input[1] = _add_constant(model, f"{node.input[1]}_batched_{index}", shape)
-        _let_zero_mean_unchanged(node)
+        _drop_allowzero(node)
     _drop_unused_initializers(model)
 
 
@@ -57,15 +56,15 @@ def _batched_shape(shape: Shape, batch: int) -> Shape:
     if not shape.size or shape[0] < 1:
         return batched
     if -1 not in shape:
-        # Right also where heads or groups are folded into the batch.
+        # Also correct if heads or groups are folded into the batch dimension.
         batched[0] = -1
     elif shape[0] == batch:
-        batched[0] = 0  # as it came in
+        batched[0] = 0  # keeps the input's size
     return batched
 
 
-def _let_zero_mean_unchanged(node: NodeProto) -> None:
-    # Exporters set `allowzero` for good measure; with it a 0 would mean an empty dimension.
+def _drop_allowzero(node: NodeProto) -> None:
+    # Some exporters always set `allowzero`; with it, 0 is an empty dimension.
     kept = [attribute for attribute in node.attribute if attribute.name != "allowzero"]
     del node.attribute[:]
     node.attribute.extend(kept)
@@ -79,17 +78,17 @@ def _drop_unused_initializers(model: ModelProto) -> None:
 
 
 def _free_concats(model: ModelProto) -> None:
-    """Repeat constants that are joined to each image, as a vision transformer's class token is."""
+    """Repeat constants that are concatenated to each image, such as the class token of a ViT."""
     constants = _constants(model)
     ranks = _ranks(model)
     nodes: list[NodeProto] = []
     for node in model.graph.node:
-        moving = [name for name in node.input if name not in constants]
-        if node.op_type == "Concat" and moving and _axis(node) != 0:
+        variable = [name for name in node.input if name not in constants]
+        if node.op_type == "Concat" and variable and _axis(node) != 0:
             for position, name in enumerate(node.input):
                 if name in constants and ranks.get(name, 0) > 1:
                     expanded = f"{node.output[0]}_input_{position}_batched"
-                    nodes += _repeat(model, name, ranks[name], moving[0], expanded)
+                    nodes += _repeat(model, name, ranks[name], variable[0], expanded)
                     node.input[position] = expanded
         nodes.append(node)
     del model.graph.node[:]
@@ -97,7 +96,7 @@ def _free_concats(model: ModelProto) -> None:
 
 
 def _constants(model: ModelProto) -> set[str]:
-    """Name the tensors that no image changes."""
+    """Name the tensors that do not depend on the input."""
     constants = {tensor.name for tensor in model.graph.initializer}
     for node in model.graph.node:
         if constants.issuperset(filter(None, node.input)):
@@ -119,7 +118,7 @@ def _axis(node: NodeProto) -> int:
 def _repeat(
     model: ModelProto, constant: str, rank: int, images: str, output: str
 ) -> Iterator[NodeProto]:
-    """Expand `constant` from [1, ...] to [N, ...], N being that of `images`."""
+    """Expand `constant` from [1, ...] to [N, ...], with the batch size N of `images`."""
     first = _add_constant(model, f"{output}_first", np.array([0]))
     ones = _add_constant(model, f"{output}_ones", np.ones(rank - 1, np.int64))
     shape, count, target = (f"{output}_{part}" for part in ("shape", "count", "target"))

@@ -1,4 +1,4 @@
-"""Puts the normalisation in front of a classifier's graph, so that it takes bytes."""
+"""Adds the normalisation to a classifier's graph, so that its input is uint8 pixels."""
 
 import numpy as np
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
@@ -11,10 +11,10 @@ INPUT = "PIXELS"
 
 
 def with_pixels(prepared: Prepared, recipe: Recipe) -> ModelProto:
-    """Copy a graph that takes FP32 [N, 3, H, W], and let it take PIXELS UINT8 [N, crop, crop, 3].
+    """Copy a graph with the input PIXELS, UINT8 [N, crop, crop, 3], instead of FP32 [N, 3, H, W].
 
     Raises:
-        BuildError: it uses the name for something else.
+        BuildError: a tensor of the graph is already called PIXELS.
     """
     model = ModelProto()
     model.CopyFrom(prepared.model)
@@ -32,7 +32,7 @@ def with_pixels(prepared: Prepared, recipe: Recipe) -> ModelProto:
 
 
 def _normalization(output: str) -> list[NodeProto]:
-    """Compute `(pixel / 255 - mean) / std`, channels first; bytes are the fastest to transpose."""
+    """Compute `(pixel / 255 - mean) / std`, channels first; transposing uint8 is the cheapest."""
     names = [INPUT, *(f"{INPUT}/{step}" for step in ("transposed", "float", "scaled")), output]
     return [
         helper.make_node("Transpose", [names[0]], [names[1]], perm=[0, 3, 1, 2]),

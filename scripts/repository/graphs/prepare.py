@@ -1,4 +1,4 @@
-"""Any classifier's ONNX graph to one that Triton can serve in batches."""
+"""Converts a classifier's ONNX graph to one that Triton can serve in batches."""
 
 import logging
 from dataclasses import dataclass, replace
@@ -16,22 +16,22 @@ logger = logging.getLogger(__name__)
 
 Array = npt.NDArray[np.float32]
 
-# What every onnxruntime from 1.19 (Triton 24.10) on loads. IR 4 is the first in which an
-# initializer need not be a graph input.
+# Supported by onnxruntime 1.19 (Triton 24.10) and later. IR 4 is the first version in which
+# initializers do not have to be graph inputs.
 IR_VERSIONS = (4, 10)
 OPSETS = (7, 21)
 
 TOLERANCE = 1e-4
 DEFAULT_SIZE = 224
-# What onnxruntime has to say comes as an exception; it would log the attempts that fail, too.
+# onnxruntime raises errors as exceptions; it would also log those of attempts that may fail.
 LOG_NOTHING = 4
 
 
 @dataclass(frozen=True)
 class Signature:
-    """What a classifier takes and gives: FP32 [N, 3, height, width] in, FP32 [N, classes] out.
+    """Input FP32 [batch, 3, height, width] and output FP32 [batch, classes] of a classifier.
 
-    `batch`, `height` and `width` are None where they are symbolic.
+    `batch`, `height` and `width` are None if they are symbolic.
     """
 
     input: str
@@ -43,7 +43,7 @@ class Signature:
 
 @dataclass(frozen=True)
 class Prepared:
-    """A servable graph; `scores` tells what it gives out: `logits` or `probabilities`."""
+    """A servable graph. `scores` is the kind of its output, `logits` or `probabilities`."""
 
     model: ModelProto
     signature: Signature
@@ -57,14 +57,14 @@ class Prepared:
 
 
 def prepare(model: ModelProto, *, size: int | None = None) -> Prepared:
-    """Free a classifier's batch, and its height and width where the graph allows it.
+    """Make the batch size variable, and height and width too if the graph supports it.
 
-    No initializer is left among the inputs, opset and IR are ones that onnxruntime 1.19 and later
-    load, and the tensors keep their names. `size` is the height and width to try a graph with
-    that does not fix its own.
+    Initializers are removed from the inputs, opset and IR are converted to versions that
+    onnxruntime 1.19 and later support, and tensors keep their names. `size` is the height and width
+    at which a graph without a fixed size is tested.
 
     Raises:
-        BuildError: the graph is no image classifier, or does not compute the same afterwards.
+        BuildError: the graph is not an image classifier, or its scores change by more than 1e-4.
     """
     signature = read_signature(model)
     height, width = (side or size or DEFAULT_SIZE for side in (signature.height, signature.width))
@@ -91,7 +91,7 @@ def prepare(model: ModelProto, *, size: int | None = None) -> Prepared:
 def _run_original(
     model: ModelProto, signature: Signature, images: Array
 ) -> tuple[Signature, Array]:
-    """Run the graph at the batch it declares, or at one where only that works."""
+    """Run the graph at its declared batch size, or one image at a time if only that works."""
     try:
         scores = Runner(model, signature).run(images)
         if len(scores) == len(images):
@@ -99,29 +99,30 @@ def _run_original(
     except BuildError:
         if signature.batch:
             raise
-    alone = replace(signature, batch=1)
-    return alone, Runner(model, alone).run(images)
+    single = replace(signature, batch=1)
+    return single, Runner(model, single).run(images)
 
 
 def read_signature(model: ModelProto) -> Signature:
     """Find a classifier's input and output.
 
     Raises:
-        BuildError: it has not one FP32 input [N, 3, H, W] and one FP32 output [N, classes].
+        BuildError: there is not exactly one FP32 input [N, 3, H, W] and one FP32 output
+            [N, classes].
     """
     image = _only(_inputs(model), "input", rank=4)
     scores = _only(list(model.graph.output), "output", rank=2)
     batch, channels, height, width = _dims(image)
     if channels != 3:  # noqa: PLR2004
         raise BuildError(
-            f"input {image.name} is {_shape(image)}; an image classifier here takes "
-            "[N, 3, height, width], channels first"
+            f"input {image.name} is {_shape(image)}; it must be [N, 3, height, width], "
+            "channels first"
         )
     return Signature(image.name, scores.name, batch, height, width)
 
 
 def _inputs(model: ModelProto) -> list[onnx.ValueInfoProto]:
-    """Find what is really given to the graph: before IR 4 its weights are inputs, too."""
+    """List the inputs without the weights, which are also inputs before IR 4."""
     initializers = {tensor.name for tensor in model.graph.initializer}
     return [value for value in model.graph.input if value.name not in initializers]
 
@@ -129,11 +130,11 @@ def _inputs(model: ModelProto) -> list[onnx.ValueInfoProto]:
 def _only(values: list[onnx.ValueInfoProto], kind: str, *, rank: int) -> onnx.ValueInfoProto:
     if len(values) != 1:
         names = ", ".join(value.name for value in values)
-        raise BuildError(f"the graph has {len(values)} {kind}s ({names}); a classifier has one")
+        raise BuildError(f"the graph has {len(values)} {kind}s ({names}); it must have one")
     value = values[0]
     if value.type.tensor_type.elem_type != TensorProto.FLOAT or len(_dims(value)) != rank:
         shape = "[N, 3, height, width]" if kind == "input" else "[N, classes]"
-        raise BuildError(f"{kind} {value.name} is {_shape(value)}; it should be FLOAT {shape}")
+        raise BuildError(f"{kind} {value.name} is {_shape(value)}; it must be FLOAT {shape}")
     return value
 
 
@@ -152,10 +153,10 @@ def _opset(model: ModelProto) -> int:
 
 
 def with_opset(model: ModelProto, lowest: int, highest: int) -> ModelProto:
-    """Copy a graph, converted where its opset is lower or higher.
+    """Copy a graph, converted to the nearest opset from `lowest` to `highest`.
 
     Raises:
-        BuildError: it cannot be converted.
+        BuildError: the graph cannot be converted.
     """
     opset = min(max(_opset(model), lowest), highest)
     if opset == _opset(model):
@@ -166,8 +167,8 @@ def with_opset(model: ModelProto, lowest: int, highest: int) -> ModelProto:
         return version_converter.convert_version(model, opset)
     except RuntimeError as error:
         raise BuildError(
-            f"opset {_opset(model)} cannot be converted to {opset}, which Triton's "
-            f"onnxruntime loads; export the model with opset {lowest} to {highest}"
+            f"opset {_opset(model)} cannot be converted to {opset}, which Triton supports; "
+            f"export the model with opset {lowest} to {highest}"
         ) from error
 
 
@@ -179,7 +180,7 @@ def _with_servable_versions(model: ModelProto) -> ModelProto:
 
 
 def _drop_initializers_from_inputs(model: ModelProto) -> None:
-    # As inputs they could be overridden, so onnxruntime would not fold BatchNorm into them.
+    # Inputs can be overridden, so onnxruntime would not fold BatchNorm into them.
     inputs = _inputs(model)
     del model.graph.input[:]
     model.graph.input.extend(inputs)
@@ -196,7 +197,7 @@ def _with_free_size(model: ModelProto) -> ModelProto:
 def _takes_any_size(
     model: ModelProto, signature: Signature, images: Array, expected: Array
 ) -> bool:
-    """Try the images at their own size and larger, as a wide and as a high picture."""
+    """Test the images at their own size, and larger wide and tall images."""
     _, _, height, width = images.shape
     try:
         runner = Runner(model, signature)
@@ -206,7 +207,7 @@ def _takes_any_size(
             if runner.run(larger).shape != expected.shape:
                 return False
     except BuildError as error:
-        logger.info("height and width stay fixed: %s", error)
+        logger.info("height and width remain fixed: %s", error)
         return False
     return True
 
@@ -216,8 +217,8 @@ def _check_batches(model: ModelProto, signature: Signature, images: Array, expec
         _check_same(expected, Runner(model, signature).run(images))
     except BuildError as error:
         raise BuildError(
-            f"the graph holds its batch size where it cannot be freed ({error}); export it with a "
-            "dynamic batch axis, from an example of two images or more"
+            f"cannot make the batch size of the graph variable ({error}); export it with a "
+            "dynamic batch axis and an example of at least two images"
         ) from error
 
 
@@ -231,10 +232,10 @@ def _random_images(count: int, height: int, width: int) -> Array:
 
 
 class Runner:
-    """A graph in onnxruntime, run on any number of images in batches of the size it takes.
+    """Runs a graph in onnxruntime on any number of images, in batches of its declared size.
 
     Raises:
-        BuildError: onnxruntime does not load it, or does not run it.
+        BuildError: onnxruntime cannot load or run the graph.
     """
 
     def __init__(self, model: ModelProto, signature: Signature) -> None:
@@ -246,10 +247,10 @@ class Runner:
                 model.SerializeToString(), options, providers=["CPUExecutionProvider"]
             )
         except Exception as error:
-            raise BuildError(f"onnxruntime does not load it: {first_line(error)}") from error
+            raise BuildError(f"onnxruntime cannot load the graph: {first_line(error)}") from error
 
     def run(self, images: Array) -> Array:
-        """Give the scores FP32 [N, classes] of images FP32 [N, 3, height, width]."""
+        """Compute the scores, FP32 [N, classes], of images, FP32 [N, 3, height, width]."""
         batch = self._signature.batch or len(images)
         starts = range(0, len(images), batch)
         return np.concatenate([self._run_batch(images[at : at + batch]) for at in starts])
@@ -259,18 +260,18 @@ class Runner:
             feeds = {self._signature.input: images}
             scores: Array = self._session.run([self._signature.output], feeds)[0]
         except Exception as error:
-            raise BuildError(f"onnxruntime does not run it: {first_line(error)}") from error
+            raise BuildError(f"onnxruntime cannot run the graph: {first_line(error)}") from error
         return scores
 
 
 def first_line(error: Exception) -> str:
-    """Shorten what onnxruntime says, which can be a page."""
+    """Shorten an error message of onnxruntime, which can be a page long."""
     return str(error).strip().splitlines()[0]
 
 
 def _check_same(expected: Array, actual: Array) -> None:
     if expected.shape != actual.shape:
-        raise BuildError(f"it gives {list(actual.shape)}, not {list(expected.shape)}")
+        raise BuildError(f"its output is {list(actual.shape)} instead of {list(expected.shape)}")
     difference = np.abs(expected - actual).max() / max(1, np.abs(expected).max())
     if not difference <= TOLERANCE:
-        raise BuildError(f"it differs from the original by {difference:.1e}")
+        raise BuildError(f"its scores differ from the original by {difference:.1e}")

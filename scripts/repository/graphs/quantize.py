@@ -1,8 +1,8 @@
-"""FP32 classifiers to INT8 ones, for CPUs with VNNI instructions.
+"""Converts FP32 classifiers to INT8, for CPUs with VNNI instructions.
 
-Weights and activations become eight bits wide, images and scores stay FP32, so that what is served
-is configured alike. The graph holds standard operators alone (QuantizeLinear and DequantizeLinear
-around each layer), and onnxruntime fuses them when it loads it.
+Weights and activations become eight bits wide. The input and the scores stay FP32, so the model's
+configuration is the same. The graph uses only standard operators (QuantizeLinear and
+DequantizeLinear around each layer), which onnxruntime fuses when it loads the graph.
 """
 
 import tempfile
@@ -32,19 +32,19 @@ from scripts.repository.graphs.prepare import (
 from scripts.repository.manifest import Quantization
 from scripts.repository.steps.preprocess.recipe import Recipe
 
-# The first opset whose QuantizeLinear takes a scale for each channel, and its release's IR.
+# The first opset with per-channel scales in QuantizeLinear, and the IR of the same ONNX release.
 OPSET = 13
 IR_VERSION = 7
 WEIGHTED = {"Conv", "Gemm", "MatMul"}
-# Ahead of these a layer is large, and its rounding errors average out.
+# A layer in front of these has many outputs, whose rounding errors average out.
 POOLING = {"AveragePool", "GlobalAveragePool", "ReduceMean"}
-# What tells onnxruntime's quantiser that BatchNorm is folded; it warns otherwise.
+# Tells onnxruntime's quantiser that BatchNorm is folded; otherwise it warns.
 FOLDED = {"onnx.quant.pre_process": "onnxruntime.quant"}
 
 
 @dataclass(frozen=True)
 class Quantized:
-    """An INT8 graph, and what it was made from and gave."""
+    """An INT8 graph, and the record of its calibration and comparison."""
 
     prepared: Prepared
     quantization: Quantization
@@ -53,14 +53,14 @@ class Quantized:
 def quantize(
     prepared: Prepared, images: Images, recipe: Recipe, *, progress: Progress | None = None
 ) -> Quantized:
-    """Calibrate a classifier on images, quantise it, and compare the two.
+    """Calibrate a classifier on images, quantise it, and compare both graphs.
 
-    `progress` is called with the number of images run and of all to run. One image is held at a
-    time.
+    `progress` is called with the number of images processed so far and their total. Images are
+    loaded one at a time.
 
     Raises:
         BuildError: the graph cannot be quantised.
-        OSError: an image can no longer be read.
+        OSError: an image cannot be read any more.
     """
     count = _Count(len(images.calibrate) + len(images.compare), progress)
     folded = _folded(with_opset(prepared.model, OPSET, OPSETS[1]))
@@ -81,7 +81,7 @@ def quantize(
 
 
 class _Count:
-    """Counts images over several passes."""
+    """Reports progress over several passes."""
 
     def __init__(self, total: int, progress: Progress | None) -> None:
         self._done, self._total, self._progress = 0, total, progress
@@ -95,7 +95,7 @@ class _Count:
 
 
 class _Reader:
-    """Hands out what to calibrate on, as onnxruntime asks for it."""
+    """Provides calibration images through the interface that onnxruntime expects."""
 
     def __init__(self, name: str, tensors: Iterator[npt.NDArray[np.float32]]) -> None:
         self._name, self._tensors = name, tensors
@@ -106,10 +106,10 @@ class _Reader:
 
 
 def _folded(model: ModelProto) -> ModelProto:
-    """Fold BatchNorm into the convolutions: by itself it would stay FP32 between INT8 layers."""
+    """Fold BatchNorm into the convolutions; otherwise it stays FP32 between INT8 layers."""
     options = onnxruntime.SessionOptions()
     options.log_severity_level = LOG_NOTHING
-    # What lies above is for the machine at hand, with onnxruntime's own operators.
+    # Higher levels optimise for this machine, with onnxruntime's own operators.
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "folded.onnx")
@@ -119,16 +119,16 @@ def _folded(model: ModelProto) -> ModelProto:
                 model.SerializeToString(), options, providers=["CPUExecutionProvider"]
             )
         except Exception as error:
-            raise BuildError(f"onnxruntime does not fold it: {first_line(error)}") from error
+            raise BuildError(f"onnxruntime cannot fold the graph: {first_line(error)}") from error
         folded = onnx.load(file)
     for number, node in enumerate(folded.graph.node):
-        node.name = f"node_{number}"  # unique, to tell by name what is not to be quantised
+        node.name = f"node_{number}"  # `nodes_to_exclude` needs unique names
     onnx.helper.set_model_props(folded, FOLDED)
     return folded
 
 
 def _quantized(model: ModelProto, reader: _Reader) -> ModelProto:
-    kept = [*_tail(model), *_normalizations(model)]
+    excluded = [*_tail(model), *_normalizations(model)]
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "quantized.onnx")
         try:
@@ -141,41 +141,45 @@ def _quantized(model: ModelProto, reader: _Reader) -> ModelProto:
                 # VNNI multiplies unsigned by signed bytes.
                 activation_type=QuantType.QUInt8,
                 weight_type=QuantType.QInt8,
-                # Keeps two numbers of each tensor; the others keep all activations.
+                # Keeps two numbers per tensor; the other methods keep all activations in memory.
                 calibrate_method=CalibrationMethod.MinMax,
-                nodes_to_exclude=kept,
+                nodes_to_exclude=excluded,
             )
         except (BuildError, OSError):
             raise
-        except Exception as error:  # of any kind: the quantiser checks little by itself
-            raise BuildError(f"onnxruntime does not quantise it: {first_line(error)}") from error
+        except Exception as error:  # the quantiser raises many types
+            raise BuildError(
+                f"onnxruntime cannot quantise the graph: {first_line(error)}"
+            ) from error
         return onnx.load(file)
 
 
 def _tail(model: ModelProto) -> list[str]:
-    """Name the nodes at the end that stay FP32, since eight bits would round scores to ties."""
+    """Name the last nodes, which stay FP32 because eight bits would round scores to ties."""
     nodes = list(model.graph.node)
     layers = [at for at, node in enumerate(nodes) if node.op_type in WEIGHTED]
     is_averaged = any(node.op_type in POOLING for node in nodes[layers[-1] :]) if layers else False
     if len(layers) < (1 if is_averaged else 2):
-        raise BuildError("it has nothing to quantise ahead of its scores; build it as fp32")
+        raise BuildError(
+            "the graph has nothing to quantise before its last layer; use --precision fp32"
+        )
     return [node.name for node in nodes[layers[-1] + is_averaged :]]
 
 
 def _normalizations(model: ModelProto) -> list[str]:
-    """Name those that no convolution took up; one scale for all channels would ruin them."""
+    """Name the nodes that were not folded; one scale for all channels is too coarse for them."""
     return [node.name for node in model.graph.node if node.op_type == "BatchNormalization"]
 
 
 def _servable(model: ModelProto, prepared: Prepared) -> ModelProto:
-    """Keep what is standard ONNX and what the FP32 graph says of itself.
+    """Restore the opset imports and metadata of the FP32 graph.
 
     Raises:
-        BuildError: the graph needs more than it did, or takes or gives something else.
+        BuildError: quantisation added foreign operators or changed the signature.
     """
     known = {opset.domain for opset in prepared.model.opset_import} | {"", "ai.onnx"}
     if foreign := {node.domain for node in model.graph.node} - known:
-        raise BuildError(f"quantised, it needs operators of {', '.join(sorted(foreign))}")
+        raise BuildError(f"the quantised graph needs operators of {', '.join(sorted(foreign))}")
     needed = [opset for opset in model.opset_import if opset.domain in known]
     del model.opset_import[:]
     model.opset_import.extend(needed)
@@ -184,13 +188,13 @@ def _servable(model: ModelProto, prepared: Prepared) -> ModelProto:
     del model.graph.value_info[:]
     model.ir_version = max(prepared.model.ir_version, IR_VERSION)
     if read_signature(model) != prepared.signature:
-        raise BuildError("quantised, it takes or gives something else")
+        raise BuildError("the quantised graph has another signature")
     return model
 
 
 def _agreeing(
     prepared: Prepared, model: ModelProto, tensors: Iterator[npt.NDArray[np.float32]]
 ) -> int:
-    """Count the images to which both graphs give the same class the highest score."""
+    """Count the images for which both graphs have the same top-1 class."""
     fp32, int8 = (Runner(graph, prepared.signature) for graph in (prepared.model, model))
     return sum(int(fp32.run(each).argmax() == int8.run(each).argmax()) for each in tensors)

@@ -1,12 +1,12 @@
-"""Stand-ins for the ONNX Model Zoo's classifiers, for machines without a network.
+"""Synthetic versions of the ONNX Model Zoo's classifiers, for machines without a network.
 
-Each one has the structure, the names and the size of the zoo's file, which MXNet exported from the
-Gluon model zoo, and seeded random weights in place of the trained ones.
+Each has the structure, the names and the size of the zoo's file, which MXNet exported from the
+Gluon model zoo, with seeded random weights instead of the trained ones.
 
-The weights let the image decide the logits. In a plain random network the mean that every ReLU adds
-soon outweighs the image, and all images get the same answer. Here a filter behind a ReLU sums to
-zero, so that the mean which all its inputs share drops out, and the residual branches are so weak
-that a stage of 36 neither explodes nor turns chaotic.
+The weights are chosen so that the logits depend on the image. In a plain random network the mean
+that each ReLU adds soon dominates, and all images get the same class. Here each filter behind a
+ReLU sums to zero, which cancels the mean of its inputs, and residual branches are scaled down so
+that a stage of 36 blocks neither explodes nor amplifies rounding errors.
 """
 
 import math
@@ -34,8 +34,8 @@ OPSET = 7
 # The defaults of Gluon's BatchNorm.
 BATCH_NORM = {"epsilon": 1e-5, "momentum": 0.9}
 
-# From the Gluon model zoo's `resnet.py`: the blocks of each stage by depth, the stages' strides,
-# and their channels, of which a bottleneck has four times as many outside.
+# From the Gluon model zoo's `resnet.py`: blocks per stage by depth, and strides and channels of the
+# stages. The output of a bottleneck has four times as many channels.
 RESNET_BLOCKS = {
     18: (2, 2, 2, 2),
     34: (3, 4, 6, 3),
@@ -49,8 +49,8 @@ RESNET_STEM = 64
 RESNET_POOL = {"kernel_shape": [3, 3], "strides": [2, 2], "pads": [1, 1, 1, 1]}
 SHALLOWEST_BOTTLENECK = 50
 
-# From its `mobilenet.py`, for MobileNetV2 at width 1.0, by rows of equal blocks: output channels,
-# expansion, the stride of the first block, and the number of blocks.
+# From its `mobilenet.py`, for MobileNetV2 at width 1.0, per row of equal blocks: output channels,
+# expansion, stride of the first block, and number of blocks.
 MOBILENET_CHANNELS = (16, 24, 32, 64, 96, 160, 320)
 MOBILENET_EXPANSIONS = (1, 6, 6, 6, 6, 6, 6)
 MOBILENET_STRIDES = (1, 2, 2, 2, 1, 2, 1)
@@ -58,14 +58,14 @@ MOBILENET_BLOCKS = (1, 2, 3, 4, 3, 3, 1)
 MOBILENET_STEM = 32
 MOBILENET_HEAD = 1280
 
-# What a ReLU leaves of the variance of a unit Gaussian.
+# The variance of a ReLU's output for a unit Gaussian input.
 RELU_VARIANCE = (1 - 1 / math.pi) / 2
-# What all the residual branches of a stage add to its unit variance. Measured: less, and images
-# look more alike; more, and rounding errors grow from layer to layer.
+# The variance that all residual branches of a stage together add to its unit variance. Measured:
+# with less, the logits of different images are more alike; with more, rounding errors grow.
 RESIDUAL_VARIANCE = 0.4
-# The spread of the stem's shifts, which give a top-5 to an image of the mean colour: all zeros.
+# The standard deviation of the stem's shifts; without them an all-zero image has equal logits.
 SHIFT_STD = 0.5
-LOGIT_STD = 4.0  # before the pooling, which leaves about half of it
+LOGIT_STD = 4.0  # before pooling, which halves it
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ class _Edge:
 
 @dataclass(frozen=True)
 class _Block:
-    """A residual block: its scope, its channels inside and out, its stride, its branch's gain."""
+    """A residual block; `inner` and `channels` are those inside and at the output."""
 
     scope: str
     inner: int
@@ -89,7 +89,7 @@ class _Block:
 
 
 class _Graph:
-    """An ONNX graph in the making, whose names count up as Gluon's and the exporter's do."""
+    """Builds an ONNX graph, with names numbered like those of Gluon and of its exporter."""
 
     def __init__(self, scope: str, seed: int) -> None:
         self.proto, self.scope = onnx.GraphProto(name="mxnet_converted_model"), scope
@@ -99,25 +99,26 @@ class _Graph:
     def conv(
         self, x: _Edge, out: int, size: int, stride: int = 1, *, gain: float = 1, bias: bool = False
     ) -> _Edge:
-        """A convolution that turns unit variance, ahead of a ReLU if any, into `gain` squared."""
+        """A convolution; unit variance, before any ReLU, becomes `gain` squared."""
         arrays = {"weight": self._filters((out, x.channels, size, size), x, gain)}
         if bias:
             arrays["bias"] = np.zeros(out, np.float32)
         return self._convolve(x, self._count("conv"), stride, **arrays)
 
     def depthwise(self, x: _Edge, stride: int) -> _Edge:
-        """A 3 x 3 convolution of each channel by itself: a blur with a random part."""
-        # Behind a ReLU, a filter of negative sum ends a channel, one of sum zero a smooth image.
+        """A 3 x 3 depthwise convolution: a blur plus a random part."""
+        # Behind a ReLU, a filter with a negative sum zeroes its channel, and one with sum zero
+        # zeroes smooth images.
         weights = (1 + self._filters((x.channels, 1, 3, 3), x)) / np.float32(9)
         return self._convolve(x, self._count("conv"), stride, weight=weights)
 
     def predict(self, x: _Edge) -> _Edge:
-        """MobileNet's layer of the logits, a 1 x 1 convolution."""
+        """MobileNet's last layer, a 1 x 1 convolution."""
         weights = self._filters((CLASSES, x.channels, 1, 1), x, LOGIT_STD)
         return self._convolve(x, f"{self.scope}pred", 1, weight=weights)
 
     def dense(self, x: _Edge, *, flatten: bool) -> _Edge:
-        """A ResNet's layer of the logits, with the flattening that its input may need."""
+        """A ResNet's last layer, optionally with a Flatten in front."""
         name = self._count("dense")
         weights = self._filters((CLASSES, x.channels), x, LOGIT_STD)
         parameters = self._parameters(name, weight=weights, bias=np.zeros(CLASSES, np.float32))
@@ -125,7 +126,7 @@ class _Graph:
         return _Edge(self._node("Gemm", f"{name}_fwd", [flat, *parameters], transB=1), CLASSES)
 
     def batch_norm(self, x: _Edge, shift_std: float = 0.0, variance: float = 1.0) -> _Edge:
-        """A batch normalisation of values of this variance and mean zero."""
+        """A batch normalisation for inputs of mean zero and this variance."""
         name = self._count("batchnorm")
         ones, zeros = np.ones(x.channels, np.float32), np.zeros(x.channels, np.float32)
         shift = self._rng.normal(0.0, shift_std, x.channels).astype(np.float32)
@@ -136,12 +137,12 @@ class _Graph:
         return _Edge(output, x.channels)
 
     def relu(self, x: _Edge) -> _Edge:
-        """A ReLU that Gluon made as a layer."""
+        """A ReLU that Gluon defines as a layer."""
         name = self._node("Relu", f"{self._count('relu')}_fwd", [x.name])
         return _Edge(name, x.channels, rectified=True)
 
     def activation(self, x: _Edge) -> _Edge:
-        """A ReLU that Gluon made in a residual block's code."""
+        """A ReLU that Gluon defines as an activation in a residual block."""
         name = self._node("Relu", self._count("activation"), [x.name])
         return _Edge(name, x.channels, rectified=True)
 
@@ -163,7 +164,7 @@ class _Graph:
 
     @property
     def _index(self) -> int:
-        """The number that the exporter gave its next node: MXNet counts variables as nodes."""
+        """The number that the exporter gives the next node; MXNet counts variables as nodes."""
         return len(self.proto.input) + len(self.proto.node)
 
     def _convolve(self, x: _Edge, name: str, stride: int, **arrays: Weights) -> _Edge:
@@ -175,7 +176,7 @@ class _Graph:
         return _Edge(output, channels)
 
     def _filters(self, shape: tuple[int, ...], x: _Edge, gain: float = 1.0) -> Weights:
-        """Random filters of this gain for `x`, without a mean if `x` has one."""
+        """Random filters for `x` with this gain; they sum to zero if `x` comes from a ReLU."""
         variance = RELU_VARIANCE if x.rectified else 1.0
         weights = self._rng.standard_normal(shape, dtype=np.float32)
         weights *= np.float32(gain / math.sqrt(variance * math.prod(shape[1:])))
@@ -193,7 +194,7 @@ class _Graph:
         return [self._parameter(f"{layer}_{kind}", array) for kind, array in arrays.items()]
 
     def _parameter(self, name: str, array: Weights | NDArray[np.int64]) -> str:
-        """An initializer that is an input too, as IR 3 demands."""
+        """An initializer that is also an input, as IR 3 requires."""
         kind = helper.np_dtype_to_tensor_dtype(array.dtype)
         tensor = self.proto.initializer.add(name=name, data_type=kind, dims=array.shape)
         tensor.raw_data = array.tobytes()
@@ -212,13 +213,13 @@ _Residual = Callable[[_Graph, _Edge, _Block], _Edge]
 
 
 def build(model: ZooModel) -> onnx.ModelProto:
-    """The stand-in for a classifier of the catalogue, the same bytes each time.
+    """Build the synthetic version of a classifier of the catalogue, reproducibly.
 
-    Its input `data` is float32 (N, 3, 224, 224), and its output, `model.output`, the float32
-    logits (N, 1000). N is 1 for `mobilenetv2` and free for the others.
+    The input `data` is FP32 [N, 3, 224, 224], and the output, `model.output`, the logits, FP32
+    [N, 1000]. N is 1 for `mobilenetv2` and variable for the others.
 
     Raises:
-        KeyError: the name is that of a ResNet of a depth which Gluon does not have.
+        KeyError: Gluon has no ResNet of this depth.
     """
     graph = _Graph(model.output.split("_")[0] + "_", seed=zlib.crc32(model.name.encode()))
     batch: int | str = 1 if model.family == "mobilenet" else "N"
@@ -263,7 +264,7 @@ def _resnet_v1(graph: _Graph, x: _Edge, blocks: _Blocks) -> _Edge:
 
 
 def _residual_v1(graph: _Graph, x: _Edge, block: _Block) -> _Edge:
-    """A sum, then a ReLU."""
+    """A residual block that ends in a sum and a ReLU."""
     body = _basic_v1 if block.inner == block.channels else _bottleneck_v1
     branch, shortcut = body(graph, x, block), x
     if x.channels != block.channels:
@@ -277,7 +278,7 @@ def _basic_v1(graph: _Graph, x: _Edge, block: _Block) -> _Edge:
 
 
 def _bottleneck_v1(graph: _Graph, x: _Edge, block: _Block) -> _Edge:
-    """Gluon's has its stride in the first convolution, not in the second."""
+    """A bottleneck; Gluon's stride is in the first convolution, not in the second."""
     x = graph.relu(graph.batch_norm(graph.conv(x, block.inner, 1, block.stride, bias=True)))
     x = graph.relu(graph.batch_norm(graph.conv(x, block.inner, 3)))
     return graph.batch_norm(graph.conv(x, block.channels, 1, gain=block.gain, bias=True))
@@ -293,7 +294,7 @@ def _resnet_v2(graph: _Graph, x: _Edge, blocks: _Blocks) -> _Edge:
 
 
 def _residual_v2(graph: _Graph, x: _Edge, block: _Block) -> _Edge:
-    """A batch normalisation and a ReLU, then a sum."""
+    """A residual block that starts with a batch normalisation and a ReLU."""
     inner = graph.activation(graph.batch_norm(x))
     body = _basic_v2 if block.inner == block.channels else _bottleneck_v2
     branch, shortcut = body(graph, inner, block), x

@@ -1,4 +1,4 @@
-"""Gives back the credits of the decoding step, whose `credits.py` says what they are for."""
+"""Returns credits to the preprocessing workers; their `credits.py` describes the flow control."""
 
 import mmap
 import time
@@ -8,42 +8,42 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-SHEET = "/memfd:decoding-credits"
+COUNTERS = "/memfd:decoding-credits"
 
 
-class Credits:
-    """The way to the sheets of all decoding processes."""
+class CreditReturns:
+    """The shared counters of all preprocessing workers."""
 
     def __init__(self) -> None:
-        self.sheets: dict[tuple[int, int], memoryview] = {}
+        self.counters: dict[tuple[int, int], memoryview] = {}
 
-    def give_back(self, arrived: npt.NDArray[np.int64]) -> None:
-        """Tell the decoding processes that these, INT64 [N, 4], have arrived.
+    def give_back(self, returned: npt.NDArray[np.int64]) -> None:
+        """Record in the workers' counters that credits, INT64 [N, 4], have returned.
 
-        Each has its own credits noted, and all of them are told when any arrived. A client that
-        addresses the step by itself may send anything: what is no credit, or was given back
-        before, changes nothing.
+        Each worker sees its own credits, and all workers see the time of the last return. Clients
+        can call the step directly and send any numbers: a credit that was never issued, or was
+        returned before, changes nothing.
         """
-        for process, file, place, issued in arrived.tolist():
+        for process, file, slot, issued in returned.tolist():
             with suppress(OSError, IndexError):
-                sheet = self._sheet(process, file)
-                if place > 0 and 0 < issued == sheet[place]:
-                    self._note(sheet, place)
+                counters = self._counters(process, file)
+                if slot > 0 and 0 < issued == counters[slot]:
+                    self._record(counters, slot)
 
-    def _note(self, sheet: memoryview, place: int) -> None:
+    def _record(self, counters: memoryview, slot: int) -> None:
         now = time.monotonic_ns()
-        sheet[place] = -now
-        for each in self.sheets.values():
+        counters[slot] = -now
+        for each in self.counters.values():
             each[0] = now
 
-    def _sheet(self, process: int, file: int) -> memoryview:
-        if (process, file) not in self.sheets:
-            self.sheets[process, file] = _open(Path(f"/proc/{process}/fd/{file}"))
-        return self.sheets[process, file]
+    def _counters(self, process: int, file: int) -> memoryview:
+        if (process, file) not in self.counters:
+            self.counters[process, file] = _open(Path(f"/proc/{process}/fd/{file}"))
+        return self.counters[process, file]
 
 
 def _open(path: Path) -> memoryview:
-    if not str(path.readlink()).startswith(SHEET):
+    if not str(path.readlink()).startswith(COUNTERS):
         raise FileNotFoundError(path)
     with path.open("r+b") as file:
         return memoryview(mmap.mmap(file.fileno(), 0)).cast("q")

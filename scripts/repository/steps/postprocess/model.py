@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import triton_python_backend_utils as pb_utils
 
-from .credits import Credits
+from .credits import CreditReturns
 from .ranking import best, softmax, top_k_of
 
 
@@ -26,7 +26,7 @@ class TritonPythonModel:
         """Read the labels."""
         parameters = json.loads(args["model_config"])["parameters"]
         self.are_logits = parameters["scores"]["string_value"] == "logits"
-        self.credits = Credits()
+        self.credits = CreditReturns()
         file = Path(args["model_repository"], parameters["labels"]["string_value"])
         self.labels = np.array(file.read_bytes().splitlines(), dtype=np.object_)
 

@@ -1,14 +1,14 @@
-"""Keeps decoding from running ahead of the graph.
+"""Credit-based flow control: limits how many decoded images wait for the graph.
 
-Decoding is the cheaper of the two, so that under overload images would be decoded to wait for the
-graph, without end. A credit goes with each image past the graph to the postprocessing step, whose
-`credits.py` gives it back; while too many are away the decoding process waits, its queue fills, and
-Triton refuses what is more. Networks call it credit-based flow control.
+Decoding is cheaper than inference, so under overload decoded images would pile up in front of the
+graph without bound. Each decoded image therefore carries a credit through the graph to the
+postprocessing step, whose `credits.py` returns it. A worker that has reached its limit of
+outstanding credits stops decoding; then its queue fills up, and Triton rejects further requests.
 
-A credit is INT64 [4]: a process, its file that holds the sheet, a place on the sheet, and when it
-was issued. The sheet is shared memory, INT64 [places]: when each credit was issued or, negative,
-when it arrived. Its place 0 says when any process's credit arrived last. All times are those of the
-system's monotonic clock in ns.
+A credit is INT64 [4]: the id of the process, the file descriptor of its counters, a slot in the
+counters, and the time of issue. The counters are shared memory, INT64 [slots]. A slot holds the
+time at which its credit was issued or, negated, returned; slot 0 holds the time of the last return
+to any process. All times are nanoseconds of the system's monotonic clock.
 """
 
 import mmap
@@ -19,89 +19,92 @@ from collections import deque
 import numpy as np
 import numpy.typing as npt
 
-SHEET = "decoding-credits"
-PLACES = 256
-LOOK_AGAIN_S = 0.005
-LAST_FLIGHTS = 64
-MOST_FLIGHT_NS = 5_000_000_000
-# A request that fails or is cancelled on its way loses its credit, and nobody says so. One is given
-# up when it is away for so many times the longest of the last flights, or was so at the last
-# arrival. Where none arrives the graph may be busy with cancelled images, of which no more must be
-# added than it takes away: as many credits are given up as would have arrived, or fewer.
-GIVEN_UP_AFTER = 1.5
-# No sooner than this, though, while nothing arrives: as load rises the known flights are shorter
-# than those to come. It is the least of TCP's retransmission timer (RFC 6298), for the same reason.
-LEAST_PATIENCE_NS = 1_000_000_000
-# When one issued since the last arrival of any is given up, the graph has nothing to do, and what
-# waits to be decoded was cancelled. So many times `ahead` is let through to come to what was not.
-SPARE = 4
+COUNTERS = "decoding-credits"
+SLOTS = 256
+POLL_SECONDS = 0.005
+ROUND_TRIPS = 64
+MAX_ROUND_TRIP_NS = 5_000_000_000
+# A request that fails or is cancelled inside the ensemble loses its credit, and nothing reports it.
+# A credit expires once its age, now or at the last return, exceeds this multiple of the longest
+# recent round trip. If nothing returns, the graph may be busy with cancelled images; the factor
+# ensures that no more credits expire than would have returned, so that its queue does not grow.
+EXPIRY_FACTOR = 1.5
+# The shortest expiry while nothing returns: when load rises, recent round trips are shorter than
+# the next ones. The value is the minimum of TCP's retransmission timeout (RFC 6298, 2.4), which
+# faces the same problem.
+MIN_EXPIRY_NS = 1_000_000_000
+# When a credit expires that was issued after the last return to any process, the graph is idle and
+# the requests at the head of the queue were cancelled. This many times the limit may then be
+# decoded without waiting, to get past them.
+PROBE_FACTOR = 4
 
 
-class Credits:
-    """Those of this process; `ahead` images of it may be on their way at a time."""
+class CreditLimit:
+    """Issues the credits of this process, and waits while `limit` of them are outstanding."""
 
-    def __init__(self, ahead: int) -> None:
-        self.ahead = ahead
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
         self.process = os.getpid()
-        self.file = os.memfd_create(SHEET)
-        os.write(self.file, bytes(8 * PLACES))
-        self.sheet = memoryview(mmap.mmap(self.file, 0)).cast("q")
-        self.place = 0
-        self.on_their_way: dict[int, int] = {}  # place to when it was issued
-        self.flights = deque([0], maxlen=LAST_FLIGHTS)
-        self.last_arrival = 0
-        self.heard = 0  # what place 0 said when `spare` was last filled
-        self.spare = SPARE * ahead
+        self.file = os.memfd_create(COUNTERS)
+        os.write(self.file, bytes(8 * SLOTS))
+        self.counters = memoryview(mmap.mmap(self.file, 0)).cast("q")
+        self.slot = 0
+        self.issued: dict[int, int] = {}  # slot to time of issue
+        self.round_trips = deque([0], maxlen=ROUND_TRIPS)
+        self.last_return = 0
+        self.probes_renewed_at = 0  # slot 0 when `probes` was last reset
+        self.probes = PROBE_FACTOR * limit
 
     def issue(self, count: int) -> npt.NDArray[np.int64]:
-        """Write credits, INT64 [count, 4], for images that were decoded."""
+        """Issue credits, INT64 [count, 4], for images that were decoded."""
         now = time.monotonic_ns()
-        granted = []
+        issued = []
         for _ in range(count):
-            self.place = self.place % (PLACES - 1) + 1
-            self.sheet[self.place] = now
-            self.on_their_way[self.place] = now
-            granted.append((self.process, self.file, self.place, now))
-        return np.array(granted, np.int64)
+            self.slot = self.slot % (SLOTS - 1) + 1
+            self.counters[self.slot] = now
+            self.issued[self.slot] = now
+            issued.append((self.process, self.file, self.slot, now))
+        return np.array(issued, np.int64)
 
     def wait(self, count: int) -> None:
-        """Return when few enough are away to decode the images of `count` requests."""
+        """Block until the images of `count` requests may be decoded."""
         while (
-            len(self.on_their_way) >= self.ahead
-            and self.away() >= self.ahead
-            and not self._spend(count)
+            len(self.issued) >= self.limit
+            and self.outstanding() >= self.limit
+            and not self._may_probe(count)
         ):
-            time.sleep(LOOK_AGAIN_S)
+            time.sleep(POLL_SECONDS)
 
-    def away(self) -> int:
-        """Count the credits that are on their way and not given up."""
-        self._take_back()
-        lost = self._lost_until()
-        return sum(issued > lost for issued in self.on_their_way.values())
+    def outstanding(self) -> int:
+        """Count the credits that have neither returned nor expired."""
+        self._collect_returns()
+        expired = self._expired_until()
+        return sum(issued > expired for issued in self.issued.values())
 
-    def _lost_until(self) -> float:
-        """Tell up to when the credits were issued that are given up."""
-        patience = GIVEN_UP_AFTER * min(max(self.flights), MOST_FLIGHT_NS)
+    def _expired_until(self) -> float:
+        """Return the time of issue, in ns, up to which credits have expired."""
+        expiry = EXPIRY_FACTOR * min(max(self.round_trips), MAX_ROUND_TRIP_NS)
         return max(
-            self.last_arrival - patience,
-            time.monotonic_ns() - max(patience, LEAST_PATIENCE_NS),
+            self.last_return - expiry,
+            time.monotonic_ns() - max(expiry, MIN_EXPIRY_NS),
         )
 
-    def _spend(self, count: int) -> bool:
-        """Let some more through, where the graph has nothing to do, until the spare is used up."""
-        if self.sheet[0] > self.heard:
-            self.heard, self.spare = self.sheet[0], SPARE * self.ahead
-        if self.spare <= 0:
+    def _may_probe(self, count: int) -> bool:
+        """Use up probes for `count` requests if the graph is idle and probes are left."""
+        if self.counters[0] > self.probes_renewed_at:
+            self.probes_renewed_at, self.probes = self.counters[0], PROBE_FACTOR * self.limit
+        if self.probes <= 0:
             return False
-        lost = self._lost_until()
-        is_idle = any(self.heard < issued <= lost for issued in self.on_their_way.values())
+        expired = self._expired_until()
+        last_return = self.probes_renewed_at
+        is_idle = any(last_return < issued <= expired for issued in self.issued.values())
         if is_idle:
-            self.spare -= count
+            self.probes -= count
         return is_idle
 
-    def _take_back(self) -> None:
-        for place, issued in list(self.on_their_way.items()):
-            if (arrived := -self.sheet[place]) > 0:
-                del self.on_their_way[place]
-                self.flights.append(arrived - issued)
-                self.last_arrival = max(self.last_arrival, arrived)
+    def _collect_returns(self) -> None:
+        for slot, issued in list(self.issued.items()):
+            if (returned := -self.counters[slot]) > 0:
+                del self.issued[slot]
+                self.round_trips.append(returned - issued)
+                self.last_return = max(self.last_return, returned)

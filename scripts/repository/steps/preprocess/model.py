@@ -7,8 +7,8 @@ copied to it.
 An ensemble sends ENSEMBLE_IMAGE instead of IMAGE and gets one CREDIT for each image, INT64 [N, 4],
 which it passes to the postprocessing step.
 
-Parameters in config.pbtxt: `recipe`, the preprocessing variant as JSON; `ahead`, the credit limit,
-which is how many decoded images of ensembles each process may have waiting for the graph or in it.
+Parameters in config.pbtxt: `recipe`, the preprocessing variant as JSON; `credit_limit`,
+how many decoded images of ensembles each process may have waiting for the graph or being in it.
 """
 
 import json
@@ -18,7 +18,7 @@ import numpy as np
 import triton_python_backend_utils as pb_utils
 
 from .base64_text import file_content
-from .credits import Credits
+from .credits import CreditLimit
 from .imaging import ImageError, load
 from .recipe import Recipe
 
@@ -30,7 +30,7 @@ class TritonPythonModel:
         """Read the recipe and the credit limit."""
         parameters = json.loads(args["model_config"])["parameters"]
         self.recipe = Recipe.from_json(parameters["recipe"]["string_value"])
-        self.credits = Credits(int(parameters["ahead"]["string_value"]))
+        self.credits = CreditLimit(int(parameters["credit_limit"]["string_value"]))
 
     def execute(self, requests: list[Any]) -> list[Any]:
         """Process each request separately, so that an invalid image fails only its own request."""
