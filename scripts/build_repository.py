@@ -17,7 +17,7 @@ from scripts.repository.graphs.prepare import Prepared
 from scripts.repository.graphs.quantize import Quantized, quantize
 from scripts.repository.graphs.speed import speedup
 from scripts.repository.manifest import Entry, Quantization
-from scripts.repository.sources import Source
+from scripts.repository.sources import ClassifierSource
 from scripts.repository.steps.preprocess.recipe import IMAGENET_MEAN, IMAGENET_STD
 from scripts.repository.tuning import Tuning
 
@@ -79,7 +79,13 @@ def parser() -> argparse.ArgumentParser:
         metavar="NAME",
         help="remove these classifiers; builds only what --models or --onnx names",
     )
-    target = parser.add_argument_group("target machine")
+    _add_target(parser.add_argument_group("target machine"))
+    _add_quantisation(parser.add_argument_group("quantisation, for CPUs with VNNI"))
+    _add_own(parser.add_argument_group("your own classifier"))
+    return parser
+
+
+def _add_target(target: argparse._ArgumentGroup) -> None:
     target.add_argument(
         "--device",
         choices=tuning.DEVICES,
@@ -106,7 +112,9 @@ def parser() -> argparse.ArgumentParser:
         help="waiting requests beyond which Triton rejects further ones; choose fewer if clients "
         f"time out within seconds (default: {tuning.CPU_QUEUE}, on a GPU {tuning.GPU_QUEUE})",
     )
-    int8 = parser.add_argument_group("quantisation, for CPUs with VNNI")
+
+
+def _add_quantisation(int8: argparse._ArgumentGroup) -> None:
     int8.add_argument(
         "--precision",
         choices=("fp32", "int8"),
@@ -120,7 +128,9 @@ def parser() -> argparse.ArgumentParser:
         help=f"folder, searched recursively, of at least {calibration.RECOMMENDED} images like "
         "those to classify",
     )
-    own = parser.add_argument_group("your own classifier")
+
+
+def _add_own(own: argparse._ArgumentGroup) -> None:
     own.add_argument("--onnx", type=Path, metavar="FILE", help="FP32 [N, 3, H, W] to [N, classes]")
     own.add_argument("--name", help="model name for clients")
     own.add_argument(
@@ -143,7 +153,6 @@ def parser() -> argparse.ArgumentParser:
             metavar=("R", "G", "B"),
             help=f"of pixel values in 0..1 (default: {' '.join(map(str, default))})",
         )
-    return parser
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -193,7 +202,7 @@ def _check(options: argparse.Namespace) -> list[ZooModel]:
 
 
 def _build_one(
-    source: Source,
+    source: ClassifierSource,
     options: argparse.Namespace,
     target: Tuning,
     images: Images | None,
@@ -201,24 +210,20 @@ def _build_one(
 ) -> None:
     """Build a classifier unless it is up to date, and print a line that describes it."""
     task = progress.add_task(f"{source.name}: preparing", total=None)
-    entry = (
-        None
-        if options.force
-        else builder.find_current(
-            options.output, source, tuning=target, images_sha256=images.sha256 if images else None
-        )
-    )
-    state = ", up to date" if entry else ""
-    if entry is None:
+    sha256 = images.sha256 if images else None
+    entry = builder.find_current(options.output, source, tuning=target, images_sha256=sha256)
+    state = ", up to date"
+    if entry is None or options.force:
         quantizer = _quantizer(images, progress) if images else None
         entry = builder.add(options.output, source, tuning=target, quantize=quantizer)
+        state = ""
     progress.remove_task(task)
     progress.console.print(f"{_summary(source.name, entry)}{state}")
 
 
 def _sources(
     options: argparse.Namespace, chosen: list[ZooModel], progress: Progress
-) -> Iterator[Source]:
+) -> Iterator[ClassifierSource]:
     for model in chosen:
         if options.weights == "synthetic":
             yield sources.from_seed(model)
@@ -238,7 +243,7 @@ def _sources(
         )
 
 
-def _download(model: ZooModel, progress: Progress) -> Source:
+def _download(model: ZooModel, progress: Progress) -> ClassifierSource:
     megabytes = f"{model.size / 1e6:.0f} MB"
     task = progress.add_task(
         f"{model.name}: downloading {megabytes}", total=model.size, visible=False
@@ -261,7 +266,7 @@ def _read_images(folder: Path, progress: Progress) -> Images:
 
 
 def _quantizer(images: Images, progress: Progress) -> builder.Quantize:
-    def run(source: Source, prepared: Prepared) -> Quantized:
+    def run(source: ClassifierSource, prepared: Prepared) -> Quantized:
         report = _report(progress, f"{source.name}: calibrating and comparing")
         quantized = quantize(prepared, images, source.recipe, progress=report)
         ratio = speedup(prepared.model, quantized.prepared.model, source.recipe.crop)

@@ -20,7 +20,7 @@ MEANINGLESS = "SYNTHETIC WEIGHTS: the predictions below mean nothing."
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Show the whole way from a zoo file to a label; it leaves nothing behind but the download."""
+    """Run every step from a zoo file to a label; only the download remains afterwards."""
     cli.parser(
         "scripts.demo",
         f"Build a repository with {MODEL}, serve it with the Triton that pip installs, classify a "
@@ -31,7 +31,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def demo() -> int:
-    """Build, serve, classify, stop."""
+    """Build a repository, serve it, classify a photograph and stop."""
     console = Console(highlight=False)
     with tempfile.TemporaryDirectory(prefix="triton-demo-") as folder:
         repository = Path(folder, "model_repository")
@@ -46,8 +46,8 @@ def _build(console: Console, repository: Path) -> int:
         return 0
     console.print(
         Panel(
-            f"[bold]{MEANINGLESS}[/bold]\nThe real ones could not be had, for the reason above. "
-            "All else is real.",
+            f"[bold]{MEANINGLESS}[/bold]\n"
+            "The real weights are not available, for the reason above. Everything else is real.",
             border_style="yellow",
         )
     )

@@ -1,11 +1,11 @@
-"""`python -m scripts.serve`: the Triton that pip installs, on a model repository."""
+"""`python -m scripts.serve`: serve a model repository with the Triton that pip installs."""
 
 import argparse
 import sys
 from pathlib import Path
 
 from scripts import cli
-from scripts.embedded import EmbeddedServer, Endpoints
+from scripts.embedded import EmbeddedServer, Endpoints, supervise
 
 EXAMPLES = """\
   python -m scripts.serve
@@ -19,7 +19,8 @@ def parser() -> argparse.ArgumentParser:
     """Describe the command line."""
     parser = cli.parser(
         "scripts.serve",
-        "Serve a model repository with the Triton that pip installs, until Ctrl-C.",
+        "Serve a model repository with the Triton that pip installs, until Ctrl-C. A server that "
+        "crashes is restarted on the same ports.",
         examples=EXAMPLES,
     )
     parser.add_argument(
@@ -30,13 +31,14 @@ def parser() -> argparse.ArgumentParser:
         help="default: %(default)s",
     )
     parser.add_argument(
-        "--models", nargs="+", default=[], metavar="NAME", help="load only these (default: all)"
+        "--models", nargs="+", default=[], metavar="NAME", help="models to load (default: all)"
     )
     endpoints = Endpoints()
     parser.add_argument(
         "--address",
         default=endpoints.address,
-        help="where to listen; 0.0.0.0 for every network (default: %(default)s, this machine only)",
+        help="address to listen on; 0.0.0.0 for all networks (default: %(default)s, this machine "
+        "only)",
     )
     for protocol, port in endpoints.ports.items():
         parser.add_argument(
@@ -47,22 +49,22 @@ def parser() -> argparse.ArgumentParser:
             help="default: %(default)s",
         )
     parser.add_argument(
-        "--log", type=Path, metavar="FILE", help="where Triton's log goes (a temporary file)"
+        "--log", type=Path, metavar="FILE", help="Triton's log (default: a temporary file)"
     )
     parser.add_argument(
-        "arguments", nargs="*", metavar="-- ARGUMENTS", help="passed on to tritonserver"
+        "arguments", nargs="*", metavar="-- ARGUMENTS", help="further options for tritonserver"
     )
     return parser
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Serve until told to stop."""
+    """Parse the options and serve."""
     options = parser().parse_args(arguments)
     return cli.run(lambda: serve(options))
 
 
 def serve(options: argparse.Namespace) -> int:
-    """Start the server, say where it listens, and wait."""
+    """Start the server, print where it listens, and restart it after a crash, until Ctrl-C."""
     endpoints = Endpoints(
         options.address, options.http_port, options.grpc_port, options.metrics_port
     )
@@ -76,20 +78,24 @@ def serve(options: argparse.Namespace) -> int:
     print(f"starting Triton on {options.model_repository} ...", flush=True)
     try:
         with server:
-            print(_where(server), flush=True)
-            server.wait()
+            print(_addresses(server), flush=True)
+            supervise(server, report=_report)
     except KeyboardInterrupt:
         print("stopped")
     return 0
 
 
-def _where(server: EmbeddedServer) -> str:
+def _addresses(server: EmbeddedServer) -> str:
     at = server.endpoints
     return (
         f"ready: gRPC {at.host}:{at.grpc}, HTTP http://{at.host}:{at.http}, "
         f"metrics http://{at.host}:{at.metrics}/metrics\n"
-        f"log: {server.log}; Ctrl-C stops it"
+        f"log: {server.log}; press Ctrl-C to stop"
     )
+
+
+def _report(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What a folder holds, for comparing it with another."""
+"""The contents of a folder, for comparisons."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Small classifiers for the tests, in ONNX's text form."""
+"""Small classifiers for the tests, in ONNX's text format."""
 
 from typing import Any
 
@@ -21,10 +21,7 @@ def classifier(
     ir_version: int = 8,
     initializers: dict[str, Array] | None = None,
 ) -> onnx.ModelProto:
-    """Parse a graph from `image` to `scores`; `features` is the image's channels, averaged.
-
-    `weight` [3, CLASSES] is there to multiply them by.
-    """
+    """Parse a graph from `image` to `scores`, with the initializer `weight` [3, CLASSES]."""
     text = f"""
         <ir_version: {ir_version}, opset_import: ["" : {opset}]>
         classifier ({image} image) => ({scores} scores) {{ {body} }}
@@ -60,7 +57,7 @@ CONVOLVED = """
 
 
 def convolved(body: str = CONVOLVED, **settings: Any) -> onnx.ModelProto:
-    """A classifier with a layer that is worth quantising ahead of the one of the scores."""
+    """A classifier with a convolution, which can be quantised, before its last layer."""
     rng = np.random.default_rng(3)
     arrays = {
         "filters": rng.standard_normal((FILTERS, 3, 3, 3)),

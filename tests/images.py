@@ -1,4 +1,4 @@
-"""Pictures for the tests: the sample photograph in every size and format, and broken ones."""
+"""Images for the tests: the sample photograph in all sizes and formats, and broken files."""
 
 import io
 from pathlib import Path
@@ -12,7 +12,7 @@ from client import SAMPLE
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF")
 BROKEN = {
     "nothing": b"",
-    "text": b"this is no image",
+    "text": b"this is not an image",
     "half a JPEG": SAMPLE.read_bytes()[:9000],
     "a PNG's head": b"\x89PNG\r\n\x1a\n" + bytes(40),
     "an SVG": b"<svg xmlns='http://www.w3.org/2000/svg'/>",
@@ -30,13 +30,13 @@ def encode(image: Image.Image, file_format: str = "PNG", **options: Any) -> byte
 
 
 def noise(width: int, height: int, seed: int) -> Image.Image:
-    """A smooth coloured pattern, another one for each seed."""
+    """A smooth coloured pattern that depends on the seed."""
     pixels = np.random.default_rng(seed).integers(0, 256, (4, 5, 3), dtype=np.uint8)
     return Image.fromarray(pixels).resize((width, height), Image.Resampling.BICUBIC)
 
 
 def mixed_sizes() -> list[bytes]:
-    """Four different pictures, wide, high, small and large, in different formats."""
+    """Four different images: wide, tall, small and large, each in another format."""
     return [
         encode(photo(451, 300), "JPEG"),
         encode(noise(240, 420, seed=1), "PNG"),
@@ -46,7 +46,7 @@ def mixed_sizes() -> list[bytes]:
 
 
 def fill(folder: Path, count: int) -> Path:
-    """Make a folder of so many small pictures."""
+    """Write `count` small images into a folder."""
     folder.mkdir(parents=True, exist_ok=True)
     for number in range(count):
         noise(48, 40, seed=number).save(folder / f"{number:03}.png")

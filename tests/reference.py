@@ -1,6 +1,7 @@
-"""What the server should answer, worked out with plain Pillow, NumPy and onnxruntime.
+"""The expected predictions, computed with Pillow, NumPy and onnxruntime only.
 
-Written after the zoo's imagenet_preprocess.py and from nothing of this project.
+The arithmetic follows the ONNX Model Zoo's imagenet_preprocess.py. It is independent of the code
+that is tested.
 """
 
 import io
@@ -19,7 +20,7 @@ Array = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Best:
-    """The best classes and their probabilities, best first."""
+    """The top-k classes and their probabilities, best first."""
 
     classes: list[int]
     probabilities: list[float]
@@ -37,7 +38,7 @@ def levels(data: bytes, resize: int = 256, crop: int = 224) -> npt.NDArray[np.in
 
 
 def normalized(window: npt.NDArray[np.int64]) -> Array:
-    """Make grey levels [crop, crop, 3] the FP32 [3, crop, crop] that the zoo's graphs take."""
+    """Normalise grey levels [crop, crop, 3] to FP32 [3, crop, crop], as the zoo's graphs need."""
     tensor: Array = ((window / 255 - MEAN) / STD).transpose(2, 0, 1).astype(np.float32)
     return tensor
 
@@ -48,7 +49,7 @@ def pixels(data: bytes, resize: int = 256, crop: int = 224) -> Array:
 
 
 def logits(session: onnxruntime.InferenceSession, images: list[Array]) -> Array:
-    """Run images one by one, as a graph with a fixed batch of one takes them."""
+    """Run images one by one, since a graph may have a fixed batch size of one."""
     name = session.get_inputs()[0].name
     return np.concatenate([session.run(None, {name: image[None]})[0] for image in images])
 

@@ -1,6 +1,7 @@
-"""The Triton Inference Server that pip installs, started and stopped from Python."""
+"""The Triton Inference Server that pip installs, run from Python."""
 
 from scripts.embedded.installation import ServerError
 from scripts.embedded.server import EmbeddedServer, Endpoints
+from scripts.embedded.supervisor import supervise
 
-__all__ = ["EmbeddedServer", "Endpoints", "ServerError"]
+__all__ = ["EmbeddedServer", "Endpoints", "ServerError", "supervise"]

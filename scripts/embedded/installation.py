@@ -1,4 +1,4 @@
-"""Finds the Triton that pip installs and puts its parts where Triton looks for them."""
+"""Finds the Triton that pip installs and puts its parts where Triton expects them."""
 
 import importlib.util
 import os
@@ -12,8 +12,9 @@ from pathlib import Path
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 OWN_BACKENDS = Path(__file__).parent / "backends"
 
-# glibc gives each image's buffers back to the kernel and takes them again, which costs hundreds of
-# page faults an image; here it keeps them, in large pages. docs/performance.md has what it gives.
+# By default glibc returns each image's buffers to the kernel and requests them again, which costs
+# hundreds of page faults an image. With these settings it keeps them, in huge pages;
+# docs/performance.md has measurements.
 GLIBC_TUNABLES = ":".join(
     (
         "glibc.malloc.trim_threshold=536870912",
@@ -25,15 +26,18 @@ GLIBC_TUNABLES = ":".join(
 
 
 class ServerError(Exception):
-    """The server cannot run; the message is one line that says what to do next."""
+    """The server cannot run. The message is one line that says what to do next."""
 
 
 @dataclass(frozen=True)
 class Installation:
-    """Where the parts of the embedded Triton are.
+    """The paths of the embedded Triton's parts.
 
-    `triton` is the wheel's server folder, `libraries` are the shared libraries beside it, `stub`
-    runs Python backend models on this very Python, whose shared library lies in `libpython`.
+    Attributes:
+        triton: the wheel's folder with the server.
+        libraries: the folder with the wheel's shared libraries.
+        stub: the executable that runs Python backend models on this version of Python.
+        libpython: the folder with the shared library of the running Python.
     """
 
     triton: Path
@@ -43,7 +47,7 @@ class Installation:
 
     @property
     def executable(self) -> Path:
-        """The server itself."""
+        """The server's executable."""
         return self.triton / "bin" / "tritonserver"
 
     @property
@@ -52,22 +56,22 @@ class Installation:
         return self.triton / "caches"
 
     def copy_backends(self, folder: Path) -> None:
-        """Make `folder` a backend directory that holds `python` and `onnxruntime`.
+        """Create `folder` as a backend directory with `python` and `onnxruntime`.
 
-        Copies, since Triton takes no backend that a symbolic link leads to.
+        The backends are copied, since Triton does not follow symbolic links to them.
         """
         shutil.copytree(OWN_BACKENDS, folder)
         shutil.copytree(self.triton / "backends" / "python", folder / "python")
         shutil.copy(self.stub, folder / "python")
 
     def environment(self) -> dict[str, str]:
-        """Give this process's environment, changed so that the stub runs on this Python."""
+        """Return this process's environment, changed so that the stub runs on this Python."""
         libraries = [str(self.libraries), str(self.libpython)]
         return {"GLIBC_TUNABLES": GLIBC_TUNABLES, **os.environ} | {
             "LD_LIBRARY_PATH": prepend(libraries, "LD_LIBRARY_PATH"),
-            # The stub takes the packages of the first `python3` on the path.
+            # The stub uses the packages of the first `python3` on the path.
             "PATH": prepend([str(Path(sys.executable).parent)], "PATH"),
-            # A model repository stays as it was built, also where it is writable.
+            # Python must not write into a model repository.
             "PYTHONDONTWRITEBYTECODE": "1",
         }
 
@@ -76,7 +80,7 @@ def find() -> Installation:
     """Find the parts for the running Python.
 
     Raises:
-        ServerError: something is missing or does not fit.
+        ServerError: a part is missing or not compatible.
     """
     spec = importlib.util.find_spec("pytriton")
     if spec is None or not spec.submodule_search_locations:
@@ -87,7 +91,7 @@ def find() -> Installation:
     if not stub.exists():
         raise ServerError(f"this Triton has no stub for Python {PYTHON}; use Python 3.10 to 3.12")
     if int(version("numpy").partition(".")[0]) > 1:
-        raise ServerError("Triton's stub misreads arrays of NumPy 2; run: pip install 'numpy<2'")
+        raise ServerError("this Triton needs NumPy 1; run: pip install 'numpy<2'")
     return Installation(
         triton=triton,
         libraries=package.parent / "nvidia_pytriton.libs",
@@ -98,17 +102,17 @@ def find() -> Installation:
 
 def _libpython_folder() -> Path:
     name = f"libpython{PYTHON}.so.1.0"
-    # LIBDIR is where Python was built to be; a Python that was moved has it below its prefix.
+    # LIBDIR was set when Python was built; a relocated Python has the library below its prefix.
     folders = [Path(sysconfig.get_config_var("LIBDIR") or ""), Path(sys.base_prefix, "lib")]
     for folder in folders:
         if (folder / name).exists():
             return folder
     raise ServerError(
-        f"this Python comes without {name}, which Triton needs; on Debian and Ubuntu run: "
+        f"this Python has no {name}, which Triton needs; on Debian and Ubuntu run: "
         f"apt-get install libpython{PYTHON}"
     )
 
 
 def prepend(entries: list[str], variable: str) -> str:
-    """Put entries before those that a path-like environment variable has."""
+    """Return the value of a path-like environment variable with `entries` at its start."""
     return os.pathsep.join([*entries, *filter(None, [os.environ.get(variable)])])

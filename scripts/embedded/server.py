@@ -1,4 +1,4 @@
-"""Starts the embedded Triton, waits until it is ready and stops it."""
+"""Starts the embedded Triton, waits until it is ready, restarts it and stops it."""
 
 import logging
 import os
@@ -22,15 +22,16 @@ from scripts.embedded.installation import Installation, ServerError, find
 logger = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.1
-READY_SECONDS = 5  # for one answer to whether it is ready
-STOP_SECONDS = 35  # tritonserver itself gives requests in flight 30 seconds
+READY_SECONDS = 5  # timeout of one readiness request
+STOP_SECONDS = 35  # tritonserver waits up to 30 seconds for requests in flight
 
 BACKENDS = ("python", "onnxruntime")
-# The option for what the names of a backend's shared memory begin with.
-SHARED_MEMORY = "shm-region-prefix-name"
+# The backend option that sets the prefix of its shared memory names, and where Linux shows them.
+PREFIX_OPTION = "shm-region-prefix-name"
+SHARED_MEMORY = Path("/dev/shm")  # noqa: S108
 
-# What tritonserver's log says of why it does not start, the most telling line first. A Python
-# traceback follows the reason after an escaped newline.
+# Lines of tritonserver's log that explain a failed start, the most specific first. In the log a
+# Python traceback follows the reason after an escaped newline.
 REASONS = [
     re.compile(before + r'(?P<why>[^"\\\n]+)', re.MULTILINE)
     for before in (
@@ -45,7 +46,7 @@ REASONS = [
 
 @dataclass(frozen=True)
 class Endpoints:
-    """Where a server listens; the three ports are Triton's own unless told."""
+    """The address and the three ports of a server; the defaults are Triton's."""
 
     address: str = "127.0.0.1"
     http: int = 8000
@@ -63,7 +64,7 @@ class Endpoints:
 
     @property
     def ports(self) -> dict[str, int]:
-        """The port of each protocol, under the name that Triton's options use."""
+        """The port of each protocol, keyed by the protocol's name in Triton's options."""
         return {"http": self.http, "grpc": self.grpc, "metrics": self.metrics}
 
     @property
@@ -72,9 +73,9 @@ class Endpoints:
         return "127.0.0.1" if self.address == "0.0.0.0" else self.address  # noqa: S104
 
     def are_ready(self) -> bool:
-        """Ask whether the server and all its models are ready."""
+        """Return whether the server and all its models are ready."""
         with requests.Session() as session, suppress(requests.RequestException):
-            session.trust_env = False  # a proxy of the environment does not lead to this machine
+            session.trust_env = False  # never send a local request through a proxy
             url = f"http://{self.host}:{self.http}/v2/health/ready"
             return session.get(url, timeout=READY_SECONDS).ok
         return False
@@ -83,7 +84,7 @@ class Endpoints:
         """Try to listen on each port.
 
         Raises:
-            ServerError: a port is taken, or the address is not this machine's.
+            ServerError: a port is in use, or the address does not belong to this machine.
         """
         for protocol, port in self.ports.items():
             with socket.socket() as probe:
@@ -98,16 +99,21 @@ class Endpoints:
 
 
 class EmbeddedServer:
-    """A Triton on a model repository, running for the length of a `with` block.
+    """A Triton that serves a model repository for the duration of a `with` block.
 
         with EmbeddedServer(Path("model_repository"), endpoints=Endpoints.free()) as server:
             print(server.endpoints.grpc)
 
-    `models` loads only these and what they need, `arguments` go to tritonserver as they are, and
-    `log` is the file that takes what it prints (a temporary one unless given).
+    Args:
+        repository: the model repository.
+        models: the models to load, with the models that they need; all by default.
+        endpoints: where to listen; Triton's default ports by default.
+        arguments: further options for tritonserver.
+        log: the file that receives tritonserver's output; a temporary file by default.
+        ready_seconds: how long to wait for readiness.
 
     Raises:
-        ServerError: it cannot start, or the repository does not load.
+        ServerError: the server cannot start, or a model does not load.
     """
 
     def __init__(
@@ -127,6 +133,10 @@ class EmbeddedServer:
         self.ready_seconds = ready_seconds
         self.log = log
         self._resources = ExitStack()
+        self._command: list[str] = []
+        self._environment: dict[str, str] = {}
+        self._prefix = ""  # of the names of the server's shared memory
+        self._log_start = 0  # where the running process's part of the log starts
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> "EmbeddedServer":
@@ -144,50 +154,85 @@ class EmbeddedServer:
         """Start the server and wait until it is ready."""
         if not any(self.repository.glob("*/config.pbtxt")):
             raise ServerError(
-                f"{self.repository} holds no model; make one: python -m scripts.build_repository"
+                f"{self.repository} contains no model; "
+                "build one: python -m scripts.build_repository"
             )
         installation = find()
         self.endpoints.check_free()
         folder = Path(self._resources.enter_context(tempfile.TemporaryDirectory(prefix="triton-")))
         installation.copy_backends(folder / "backends")
-        self._resources.callback(_remove_shared_memory, folder.name)
         self.log = self.log or folder / "tritonserver.log"
-        command = [str(installation.executable), *self._options(installation, folder)]
-        logger.info("starting %s", " ".join(command))
-        with self.log.open("ab") as log, _signals_held_back():
+        self._prefix = folder.name
+        self._command = [str(installation.executable), *self._options(installation, folder)]
+        self._environment = installation.environment()
+        self._launch()
+
+    def wait(self) -> str:
+        """Wait until the server ends by itself.
+
+        Returns:
+            How it ended, for example `signal SIGFPE` or `exit code 1`.
+
+        Raises:
+            ServerError: the server is not started.
+        """
+        if self._process is None:
+            raise ServerError("the server is not started")
+        return _ending(self._process.wait())
+
+    def restart(self) -> None:
+        """Start the server again on the same ports after it ended by itself.
+
+        What the ended process left behind is removed first: child processes and shared memory.
+
+        Raises:
+            ServerError: it does not become ready. `wait` then returns how it ended.
+        """
+        self._clean_up()
+        self._launch()
+
+    def stop(self) -> None:
+        """Stop the server and its child processes; requests in flight are completed first."""
+        try:
+            if self._process and self._process.poll() is None:
+                self._process.terminate()
+                self._process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            logger.warning("tritonserver did not end within %d s and is killed", STOP_SECONDS)
+        finally:
+            # Also when a second Ctrl-C interrupts the wait.
+            self._clean_up()
+            self._resources.close()
+
+    def _launch(self) -> None:
+        assert self.log is not None  # noqa: S101 - set by `start`
+        logger.info("starting %s", " ".join(self._command))
+        with self.log.open("ab") as log, _signals_deferred():
+            self._log_start = log.tell() if log.seekable() else 0
             self._process = subprocess.Popen(
-                command,
-                env=installation.environment(),
+                self._command,
+                env=self._environment,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                # Its own process group: a Ctrl-C reaches this process only, which then stops the
-                # server in order, and whatever the server leaves behind can be found.
+                # With a process group of its own, Ctrl-C reaches only this process, which then
+                # stops the server in order, and orphaned child processes can be found.
                 start_new_session=True,
             )
         self._wait_until_ready(self._process)
 
-    def wait(self) -> None:
-        """Wait for the server to end by itself, which it does not do while all is well.
-
-        Raises:
-            ServerError: it did.
-        """
+    def _clean_up(self) -> None:
+        """Kill the rest of the process group and remove its shared memory."""
         if self._process:
-            exit_code = self._process.wait()
-            raise ServerError(f"tritonserver ended by itself, with code {exit_code}")
-
-    def stop(self) -> None:
-        """End the server and its children; requests in flight are answered first."""
-        process, self._process = self._process, None
-        try:
-            if process:
-                _end(process)
-        finally:
-            self._resources.close()
+            with suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+            for region in SHARED_MEMORY.glob(f"{self._prefix}*"):
+                region.unlink(missing_ok=True)
+            self._process = None
 
     def _plain_path(self, folder: Path) -> Path:
-        """Lead around spaces and the like, since the Python backend hands the path to a shell."""
+        """Avoid spaces and quotes in the path, since the Python backend passes it to a shell."""
         if shlex.quote(str(self.repository)) == str(self.repository):
             return self.repository
         link = folder / "model_repository"
@@ -200,9 +245,9 @@ class EmbeddedServer:
             f"--backend-directory={folder / 'backends'}",
             f"--cache-directory={installation.caches}",
             "--disable-auto-complete-config",
-            *(f"--backend-config={name},{SHARED_MEMORY}={folder.name}" for name in BACKENDS),
+            *(f"--backend-config={name},{PREFIX_OPTION}={folder.name}" for name in BACKENDS),
         ]
-        # Triton's HTTP server takes a name, and then listens nowhere.
+        # Given a host name, Triton's HTTP server starts without listening anywhere.
         address = socket.gethostbyname(self.endpoints.address)
         for protocol, port in self.endpoints.ports.items():
             options += [f"--{protocol}-address={address}", f"--{protocol}-port={port}"]
@@ -217,53 +262,44 @@ class EmbeddedServer:
             if self.endpoints.are_ready():
                 return
             if time.monotonic() > deadline:
+                process.kill()
                 raise ServerError(f"not ready after {self.ready_seconds:.0f} s; see {self.log}")
             time.sleep(POLL_SECONDS)
         raise ServerError(f"cannot serve {self.repository}: {self._why(process.returncode)}")
 
     def _why(self, exit_code: int) -> str:
-        log = self.log.read_text(errors="replace") if self.log and self.log.is_file() else ""
+        log = b""
+        if self.log and self.log.is_file():
+            log = self.log.read_bytes()[self._log_start :]
         for reason in REASONS:
-            if found := reason.search(log):
+            if found := reason.search(log.decode(errors="replace")):
                 return found["why"]
-        return f"tritonserver ended with code {exit_code}"
+        return f"tritonserver ended with {_ending(exit_code)}"
+
+
+def _ending(exit_code: int) -> str:
+    """Describe the exit code of `Popen`, which is the negative number of a signal."""
+    return (
+        f"signal {signal.Signals(-exit_code).name}" if exit_code < 0 else f"exit code {exit_code}"
+    )
 
 
 @contextmanager
-def _signals_held_back() -> Iterator[None]:
-    """Let no handler interrupt the block: a process begun and not yet known could not be ended."""
+def _signals_deferred() -> Iterator[None]:
+    """Deliver signals only after the block, so that a process just started is not lost."""
     if threading.current_thread() is not threading.main_thread():
-        yield  # handlers run in the main thread only
+        yield  # signal handlers run in the main thread only
         return
-    held_back: list[int] = []
+    deferred: list[int] = []
     handlers = {
-        number: signal.signal(number, lambda number, _: held_back.append(number))
+        number: signal.signal(number, lambda number, _: deferred.append(number))
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-        if callable(signal.getsignal(number))
+        if callable(signal.getsignal(number))  # an ignored signal stays ignored
     }
     try:
         yield
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)
-        for received in held_back:
+        for received in deferred:
             signal.raise_signal(received)
-
-
-def _remove_shared_memory(prefix: str) -> None:
-    """Remove what a server that was killed, or did not load, leaves behind."""
-    for region in Path("/dev/shm").glob(f"{prefix}*"):  # noqa: S108 - where Linux shows it
-        region.unlink(missing_ok=True)
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    try:
-        process.terminate()
-        process.wait(STOP_SECONDS)
-    except subprocess.TimeoutExpired:
-        logger.warning("tritonserver did not end within %d s and is killed", STOP_SECONDS)
-    finally:
-        # Also when a second Ctrl-C interrupts the wait.
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()

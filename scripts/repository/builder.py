@@ -28,10 +28,10 @@ from scripts.repository.graphs.pixels import with_pixels
 from scripts.repository.graphs.prepare import Prepared, prepare
 from scripts.repository.graphs.quantize import Quantized
 from scripts.repository.manifest import Entry
-from scripts.repository.sources import Source
+from scripts.repository.sources import ClassifierSource
 from scripts.repository.tuning import Tuning
 
-Quantize = Callable[[Source, Prepared], Quantized]
+Quantize = Callable[[ClassifierSource, Prepared], Quantized]
 
 STEPS = Path(__file__).parent / "steps"
 STAGING = ".staging"
@@ -63,7 +63,7 @@ def check_name(name: str) -> None:
 
 def add(
     repository: Path,
-    source: Source,
+    source: ClassifierSource,
     *,
     tuning: Tuning | None = None,
     quantize: Quantize | None = None,
@@ -119,7 +119,7 @@ def add(
 
 
 def find_current(
-    repository: Path, source: Source, *, tuning: Tuning, images_sha256: str | None = None
+    repository: Path, source: ClassifierSource, *, tuning: Tuning, images_sha256: str | None = None
 ) -> Entry | None:
     """Find the entry of a classifier if building it again would write the same files.
 
@@ -161,7 +161,7 @@ def remove(repository: Path, names: Collection[str]) -> None:
         _record(repository, kept, before=entries)
 
 
-def _inputs_sha256(source: Source, tuning: Tuning, images_sha256: str | None) -> str:
+def _inputs_sha256(source: ClassifierSource, tuning: Tuning, images_sha256: str | None) -> str:
     # For a classifier of the catalogue, its origin and the generator determine the graph.
     graph = None if source.name in CATALOG else _serialize(source.load().model)
     inputs = {
@@ -180,13 +180,13 @@ def _files_sha256(repository: Path, parts: dict[str, str]) -> str:
     return digests.of_folders(repository / part for part in sorted(parts.values()))
 
 
-def _check_crop(source: Source, prepared: Prepared) -> None:
+def _check_crop(source: ClassifierSource, prepared: Prepared) -> None:
     size = prepared.signature.height
     if size not in {None, source.recipe.crop}:
         raise BuildError(f"the graph takes {size} x {size}, not a crop of {source.recipe.crop}")
 
 
-def _labels(source: Source, prepared: Prepared) -> tuple[str, ...]:
+def _labels(source: ClassifierSource, prepared: Prepared) -> tuple[str, ...]:
     if source.labels is None:
         is_imagenet = prepared.classes == len(IMAGENET_LABELS)
         return IMAGENET_LABELS if is_imagenet else _numbered(prepared.classes)

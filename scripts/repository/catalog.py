@@ -9,13 +9,6 @@ from scripts.repository.steps.preprocess.recipe import Recipe
 RESNET = Recipe(resize=256, crop=224)
 MOBILENET = Recipe(resize=224, crop=224)
 
-# Where the zoo's files live since its LFS downloads ended in July 2025, the first one first.
-MIRRORS = (
-    "https://huggingface.co/onnxmodelzoo/{file}/resolve/main/{file}.onnx",
-    "https://huggingface.co/onnxmodelzoo/legacy_models/resolve/main/"
-    "validated/vision/classification/{family}/model/{file}.onnx",
-)
-
 
 @dataclass(frozen=True)
 class ZooModel:
@@ -38,11 +31,6 @@ class ZooModel:
     def family(self) -> str:
         """The zoo's folder: `resnet` or `mobilenet`."""
         return "mobilenet" if self.name.startswith("mobilenet") else "resnet"
-
-    @property
-    def urls(self) -> tuple[str, ...]:
-        """Where the file can be downloaded, the preferred place first."""
-        return tuple(url.format(file=self.zoo_file, family=self.family) for url in MIRRORS)
 
 
 CATALOG: dict[str, ZooModel] = {

@@ -1,76 +1,88 @@
-"""Downloads the zoo's files into a cache, resuming what broke off and verifying what came."""
+"""Downloads the zoo's files from the Hugging Face Hub and verifies them."""
 
 import hashlib
 import logging
-import time
 from collections.abc import Callable
 from pathlib import Path
-from urllib.parse import urlsplit
 
-import platformdirs
-import requests
-from filelock import FileLock
+from huggingface_hub import (
+    constants,
+    get_hf_file_metadata,
+    hf_hub_download,
+    hf_hub_url,
+    try_to_load_from_cache,
+)
+from huggingface_hub.errors import (  # type: ignore[attr-defined] # of HTTPError
+    HfHubHTTPError,
+    HTTPError,
+    OfflineModeIsEnabled,
+)
 
 from scripts.repository.catalog import ZooModel
 from scripts.repository.errors import BuildError
 
-logger = logging.getLogger(__name__)
-
 Progress = Callable[[int, int], None]
 
 CHUNK = 1 << 16
-CONNECT_SECONDS, READ_SECONDS = 10, 60
-# A connection that breaks is taken up again this often without a single new byte.
-FRUITLESS_RETRIES = 3
-PAUSE_SECONDS = 1.0
+ADVICE = (
+    "Use a proxy (HTTPS_PROXY), a mirror (HF_ENDPOINT), a folder with the zoo's files "
+    "(--weights DIR) or random weights (--weights synthetic)"
+)
+
+constants.HF_HUB_DISABLE_TELEMETRY = True
+# Xet transfers use other hosts than HF_ENDPOINT, which proxies and mirrors do not know.
+constants.HF_HUB_DISABLE_XET = True
+logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # hide hints and retries
 
 
-class _MirrorError(Exception):
-    """This mirror does not have the file, or not the right one."""
+def fetch(model: ZooModel, *, progress: Progress | None = None) -> Path:
+    """Return a zoo file from the Hub's cache, and download it first if it is not there.
 
+    The library's environment variables apply: HF_HOME or HF_HUB_CACHE for the cache's folder,
+    HF_ENDPOINT for a mirror, HF_HUB_OFFLINE to use only the cache. An interrupted connection is
+    resumed. A file with a wrong sha256 is removed.
 
-def cache_folder() -> Path:
-    """Where downloads are kept: below `XDG_CACHE_HOME`, or `~/.cache`."""
-    return platformdirs.user_cache_path("triton-imagenet")
-
-
-def fetch(model: ZooModel, *, cache: Path | None = None, progress: Progress | None = None) -> Path:
-    """Get a zoo file, from the cache or else from the first mirror that has it.
-
-    `progress` is called with the bytes at hand and the bytes in all. A download whose connection
-    broke stays in the cache as `.part` and is taken up again there by the next call; after any
-    other failure nothing of it stays.
+    Args:
+        model: the zoo model.
+        progress: called with the number of bytes downloaded and their total.
 
     Raises:
-        BuildError: no mirror gave the right file.
-        OSError: it cannot be written.
+        BuildError: the file cannot be downloaded or stored, or its sha256 is wrong.
     """
-    folder = cache or cache_folder()
-    folder.mkdir(parents=True, exist_ok=True)
-    target = folder / f"{model.zoo_file}.onnx"
-    with FileLock(target.with_suffix(".lock")):
-        if target.exists() and sha256_of(target) == model.sha256:
-            return target
-        _download(model, target, progress or _silent)
-    return target
+    repository, name = f"onnxmodelzoo/{model.zoo_file}", f"{model.zoo_file}.onnx"
+    cached = try_to_load_from_cache(repository, name)
+    if isinstance(cached, str) and _is_intact(Path(cached), model):
+        return Path(cached)
+    try:
+        # Fails at once without a connection, which the download itself retries for 23 s.
+        get_hf_file_metadata(hf_hub_url(repository, name))
+        file = Path(hf_hub_download(repository, name, tqdm_class=_progress_bar(progress)))
+    except (HTTPError, OSError) as error:
+        raise BuildError(f"{model.name}: cannot download {name}: {_reason(error)}") from error
+    if not _is_intact(file, model):
+        raise BuildError(
+            f"{model.name}: cannot download {name}: {constants.ENDPOINT} sent a file with a wrong "
+            f"sha256. {ADVICE}"
+        )
+    return file
 
 
 def verified(model: ZooModel, folder: Path) -> Path:
-    """Find a zoo file that the user brought.
+    """Return a zoo file from a folder that the user provides.
 
     Raises:
-        BuildError: it is not there, or is another file.
+        BuildError: the file is missing, or its sha256 is wrong.
     """
     file = folder / f"{model.zoo_file}.onnx"
     if not file.is_file():
-        raise BuildError(f"{model.name}: no {file}; put the zoo's {file.name} there")
+        raise BuildError(f"{model.name}: {file} not found; put the zoo's {file.name} there")
     if sha256_of(file) != model.sha256:
-        raise BuildError(f"{model.name}: {file} is not the zoo's file: its sha256 is another")
+        raise BuildError(f"{model.name}: {file} is not the zoo's file: its sha256 is wrong")
     return file
 
 
 def sha256_of(file: Path) -> str:
-    """Hash a file's content."""
+    """Return the sha256 of a file's content, in hexadecimal."""
     digest = hashlib.sha256()
     with file.open("rb") as content:
         while chunk := content.read(CHUNK):
@@ -78,76 +90,47 @@ def sha256_of(file: Path) -> str:
     return digest.hexdigest()
 
 
-def _silent(_done: int, _total: int) -> None:
-    """Report no progress."""
+def _is_intact(file: Path, model: ZooModel) -> bool:
+    """Verify a file of the cache, and remove it from there if its sha256 is wrong."""
+    if sha256_of(file) == model.sha256:
+        return True
+    file.resolve().unlink()  # the cache's entry is a symbolic link
+    file.unlink(missing_ok=True)
+    return False
 
 
-def _download(model: ZooModel, target: Path, progress: Progress) -> None:
-    part = target.with_suffix(".part")
-    reasons = []
-    for url in model.urls:
-        try:
-            _download_from(url, model, part, progress)
-        except _MirrorError as reason:
-            reasons.append(f"{urlsplit(url).netloc}: {reason}")
-        except OSError as error:
-            part.unlink(missing_ok=True)
-            raise BuildError(
-                f"{model.name}: cannot write {part}: {error.strerror}; "
-                f"free {model.size} bytes or set XDG_CACHE_HOME to another disk"
-            ) from error
-        else:
-            part.replace(target)
-            return
-    said = "; ".join(dict.fromkeys(reasons))
-    raise BuildError(
-        f"{model.name}: cannot download {target.name}: {said}. Without a network take "
-        "--weights synthetic, or a folder with the zoo's files"
-    )
+def _reason(error: Exception) -> str:
+    if isinstance(error, OfflineModeIsEnabled):
+        return (
+            "HF_HUB_OFFLINE is set and the file is not in the cache; unset it, or use "
+            "--weights DIR or --weights synthetic"
+        )
+    if isinstance(error, HfHubHTTPError):
+        response = error.response
+        return f"{response.url} answered {response.status_code} {response.reason_phrase}. {ADVICE}"
+    if isinstance(error, OSError) and error.errno:
+        return f"{error.strerror}; free disk space or set HF_HOME to another folder"
+    message = (str(error) or type(error).__name__).splitlines()[0]
+    return f"the connection to {constants.ENDPOINT} failed: {message}. {ADVICE}"
 
 
-def _download_from(url: str, model: ZooModel, part: Path, progress: Progress) -> None:
-    fruitless = 0
-    while (have := _size(part)) < model.size:
-        try:
-            _append(url, model, part, progress)
-        except requests.RequestException as error:
-            fruitless = fruitless + 1 if _size(part) == have else 0
-            if not _size(part) or fruitless == FRUITLESS_RETRIES:
-                raise _MirrorError(_describe(error, part)) from error
-            logger.info("%s: %s, taking it up again", url, error)
-            time.sleep(PAUSE_SECONDS)
-    if sha256_of(part) != model.sha256:
-        part.unlink()
-        raise _MirrorError("sent another file, its sha256 is wrong")
+def _progress_bar(progress: Progress | None) -> type[object]:
+    """Make a class with the part of tqdm's interface that the library uses."""
 
+    class Bar:
+        def __init__(self, *, total: int, initial: int = 0, **_: object) -> None:
+            self.total = total
+            self.done = initial
 
-def _append(url: str, model: ZooModel, part: Path, progress: Progress) -> None:
-    """Ask for what is missing of a file and write it to the end of `part`."""
-    have = _size(part)
-    headers = {"Range": f"bytes={have}-"} if have else {}
-    timeout = (CONNECT_SECONDS, READ_SECONDS)
-    with requests.get(url, headers=headers, stream=True, timeout=timeout) as response:
-        if not response.ok:
-            raise _MirrorError(f"answered {response.status_code} {response.reason}")
-        is_rest = response.status_code == requests.codes.partial_content
-        with part.open("ab" if is_rest else "wb") as file:
-            for chunk in response.iter_content(CHUNK):
-                file.write(chunk)
-                progress(file.tell(), model.size)
-            received = file.tell()
-    if received < model.size:
-        part.unlink()
-        raise _MirrorError(f"sent another file, of {received} bytes")
+        def __enter__(self) -> "Bar":
+            return self
 
+        def __exit__(self, *_: object) -> None:
+            pass
 
-def _size(file: Path) -> int:
-    return file.stat().st_size if file.exists() else 0
+        def update(self, count: int) -> None:
+            self.done += count
+            if progress:
+                progress(self.done, self.total)
 
-
-def _describe(error: requests.RequestException, part: Path) -> str:
-    if kept := _size(part):
-        return f"the connection broke, run again to go on after {kept} bytes"
-    if isinstance(error, requests.exceptions.SSLError):
-        return "its certificate is not trusted"
-    return "no answer in time" if isinstance(error, requests.Timeout) else "no connection"
+    return Bar

@@ -1,4 +1,4 @@
-"""Where classifiers come from: the zoo, a seed, or a user's own file."""
+"""Sources of classifiers: the zoo, a random seed, or a user's own file."""
 
 import hashlib
 from collections.abc import Callable
@@ -15,23 +15,28 @@ from scripts.repository.graphs import synthetic
 from scripts.repository.graphs.prepare import DEFAULT_SIZE, Signature, read_signature
 from scripts.repository.steps.preprocess.recipe import IMAGENET_MEAN, IMAGENET_STD, RGB, Recipe
 
-# The usual margin around the crop, that of ImageNet's 224 in 256.
+# The usual ratio for ImageNet: resize to 256, crop 224.
 RESIZE_OVER_CROP = 256 / 224
 
 
 @dataclass(frozen=True)
 class Graph:
-    """A classifier's graph as it came, and the sha256 of its file."""
+    """A classifier's original graph, and the sha256 of its file."""
 
     model: onnx.ModelProto
     sha256: str
 
 
 @dataclass(frozen=True)
-class Source:
+class ClassifierSource:
     """A classifier before it is prepared.
 
-    `origin` is what the manifest says of it; `labels` is None where the number of classes decides.
+    Attributes:
+        name: the classifier's name in the model repository.
+        origin: its description in the manifest.
+        load: reads or makes the graph, and may raise BuildError.
+        recipe: how images are preprocessed for it.
+        labels: one label for each class; None for the default of the number of classes.
     """
 
     name: str
@@ -43,24 +48,27 @@ class Source:
 
 def from_zoo(
     model: ZooModel, *, folder: Path | None = None, progress: Progress | None = None
-) -> Source:
-    """Take a zoo file, out of `folder` or else from the network."""
+) -> ClassifierSource:
+    """Use a zoo file from `folder`, or download it.
+
+    `progress` is called with the number of bytes downloaded and their total.
+    """
 
     def load() -> Graph:
         return read(verified(model, folder) if folder else fetch(model, progress=progress))
 
-    return Source(model.name, f"zoo {model.zoo_file}.onnx", load, model.recipe)
+    return ClassifierSource(model.name, f"zoo {model.zoo_file}.onnx", load, model.recipe)
 
 
-def from_seed(model: ZooModel) -> Source:
-    """Make a graph of the zoo file's structure with seeded weights."""
+def from_seed(model: ZooModel) -> ClassifierSource:
+    """Make a graph with the zoo file's structure and random weights from a fixed seed."""
 
     def load() -> Graph:
         graph = synthetic.build(model)
         data = graph.SerializeToString(deterministic=True)
         return Graph(graph, hashlib.sha256(data).hexdigest())
 
-    return Source(model.name, f"synthetic {model.zoo_file}.onnx", load, model.recipe)
+    return ClassifierSource(model.name, f"synthetic {model.zoo_file}.onnx", load, model.recipe)
 
 
 def from_file(
@@ -72,11 +80,13 @@ def from_file(
     crop: int | None = None,
     mean: RGB = IMAGENET_MEAN,
     std: RGB = IMAGENET_STD,
-) -> Source:
-    """Take a user's own classifier; what is not said of its recipe follows from its input size.
+) -> ClassifierSource:
+    """Use a user's own classifier.
+
+    By default `crop` is the graph's input size and `resize` is `crop` * 256 / 224, both in pixels.
 
     Raises:
-        BuildError: the file is no classifier of square images, or the recipe cannot work.
+        BuildError: the file is not a classifier of square images, or the recipe is invalid.
     """
     graph = read(file)
     try:
@@ -86,14 +96,14 @@ def from_file(
         recipe = Recipe(resize, crop, mean, std)
     except (BuildError, ValueError) as error:
         raise BuildError(f"{file}: {error}") from error
-    return Source(name, f"file {file.name}", lambda: graph, recipe, labels)
+    return ClassifierSource(name, f"file {file.name}", lambda: graph, recipe, labels)
 
 
 def read(file: Path) -> Graph:
     """Read an ONNX file, with its external data if it has any.
 
     Raises:
-        BuildError: it is no ONNX file.
+        BuildError: the file is not an ONNX model.
     """
     data = file.read_bytes()
     try:
@@ -102,7 +112,7 @@ def read(file: Path) -> Graph:
     except (DecodeError, onnx.checker.ValidationError) as error:
         raise BuildError(f"{file} is not an ONNX file: {error}") from error
     if not model.graph.node:
-        raise BuildError(f"{file} is not an ONNX file: it holds no graph")
+        raise BuildError(f"{file} is not an ONNX file: it contains no graph")
     return Graph(model, hashlib.sha256(data).hexdigest())
 
 
@@ -110,7 +120,7 @@ def read_labels(file: Path) -> tuple[str, ...]:
     """Read one label a line.
 
     Raises:
-        BuildError: it is no text, or has an empty line.
+        BuildError: the file is not UTF-8 text, or has an empty line.
     """
     try:
         labels = tuple(file.read_text("utf-8-sig").splitlines())

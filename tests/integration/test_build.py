@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -123,6 +124,26 @@ def test_a_build_starts_from_the_readme_of_a_checkout(tmp_path: Path, graph: Pat
     assert Path(readme).read_bytes() == before
     with EmbeddedServer(output, endpoints=Endpoints.free(), arguments=HASTE):
         pass
+
+
+def tree() -> set[str]:
+    """The paths in the tree of model_repository/README.md, relative to the folder."""
+    text = (ROOT / "model_repository" / "README.md").read_text("utf-8")
+    found, parents = set(), [""] * 4
+    for marks, name in re.findall(r"^([│├└─ ]+── )(\S+)", text, re.MULTILINE):
+        depth = len(marks) // 4
+        parents[depth] = f"{parents[depth - 1]}/{name}"
+        found.add(parents[depth].removeprefix("/"))
+    return found
+
+
+def test_the_readme_shows_every_file_of_a_classifier(repository: Path) -> None:
+    parts = manifest.read(repository)["resnet50_v1"].parts.values()
+    paths = {
+        path.relative_to(repository) for part in parts for path in repository.glob(f"{part}/**/*")
+    }
+    written = {str(path) for path in paths if "__pycache__" not in path.parts}
+    assert tree() == {*written, *parts, "README.md", "manifest.json"}
 
 
 def test_the_manifest_has_every_classifier_of_the_catalogue(repository: Path) -> None:

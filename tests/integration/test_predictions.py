@@ -1,4 +1,4 @@
-"""The served top-5 is what plain Pillow and onnxruntime give for the original graph."""
+"""The served top-5 equals that of Pillow and onnxruntime with the original graph."""
 
 import functools
 
@@ -18,10 +18,10 @@ from tests.reference import Best
 
 @functools.lru_cache(maxsize=1)
 def expected(name: str) -> list[Best]:
-    """The reference's top-5 of each test picture, from the graph as it was before preparation."""
+    """Compute the reference's top-5 of each test picture, with the graph before preparation."""
     model = CATALOG[name]
     session = onnxruntime.InferenceSession(synthetic.build(model).SerializeToString())
-    # What the step makes of a picture is compared with the zoo's code in the unit tests.
+    # The unit tests compare the preprocessing step with the zoo's code.
     pictures = [np.asarray(load(data, model.recipe), np.int64) for data in images.mixed_sizes()]
     pixels = [reference.normalized(picture) for picture in pictures]
     return [reference.best(row) for row in reference.logits(session, pixels)]
@@ -38,7 +38,7 @@ def assert_same(results: list[Classification], expected: list[Best]) -> None:
 @pytest.mark.parametrize("batched", [False, True], ids=["batch of 1", "mixed batch"])
 @pytest.mark.parametrize("over", PROTOCOLS)
 @pytest.mark.parametrize("name", CATALOG)
-def test_the_served_top_5_equals_the_reference(
+def test_served_top_5_equals_the_reference(
     server: EmbeddedServer, name: str, over: str, batched: bool
 ) -> None:
     pictures = images.mixed_sizes()
@@ -50,5 +50,5 @@ def test_the_served_top_5_equals_the_reference(
     assert_same(results, expected(name))
 
 
-def test_the_test_pictures_are_told_apart() -> None:
+def test_reference_distinguishes_the_test_pictures() -> None:
     assert len({tuple(best.classes) for best in expected("resnet18_v1")}) > 1

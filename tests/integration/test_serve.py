@@ -1,4 +1,4 @@
-"""`python -m scripts.serve` as its user meets it: a process with ports, signals and exit codes."""
+"""`python -m scripts.serve` as a process: ports, signals, restarts and exit codes."""
 
 import re
 import shutil
@@ -9,14 +9,21 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from http.client import HTTPException
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import psutil
 import pytest
 import requests
+import tritonclient.grpc
+import tritonclient.http
+from tritonclient.utils import InferenceServerException
 
 from client import SAMPLE, Classifier, ModelNotFound
 from scripts.embedded import EmbeddedServer, Endpoints, ServerError
+from scripts.embedded.supervisor import MAX_RESTARTS
 from tests.conftest import ROOT
 from tests.integration.conftest import alive, url
 
@@ -25,7 +32,7 @@ from tests.integration.conftest import alive, url
 def serve(
     repository: Path, *arguments: str, prefix: Sequence[str] = ()
 ) -> Iterator["subprocess.Popen[str]"]:
-    """Run the command; whatever a test leaves running is ended."""
+    """Run the command, and end it after the test."""
     command = [sys.executable, "-m", "scripts.serve", f"--model-repository={repository}"]
     process = subprocess.Popen(
         [*prefix, *command, *arguments],
@@ -47,16 +54,16 @@ def ports(endpoints: Endpoints) -> list[str]:
 
 def wait_until_ready(process: "subprocess.Popen[str]") -> str:
     assert process.stdout
-    printed = ""
-    while "Ctrl-C" not in printed:
+    output = ""
+    while "Ctrl-C" not in output:
         line = process.stdout.readline()
-        assert line, printed
-        printed += line
-    return printed
+        assert line, output
+        output += line
+    return output
 
 
 def children(process: "subprocess.Popen[str]") -> list[psutil.Process]:
-    """The embedded Triton and its stubs."""
+    """List the embedded Triton and its stubs."""
     found = psutil.Process(process.pid).children(recursive=True)
     assert "tritonserver" in {child.name() for child in found}
     assert len(found) > 3
@@ -64,7 +71,7 @@ def children(process: "subprocess.Popen[str]") -> list[psutil.Process]:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_it_says_when_it_is_ready_and_a_signal_ends_it_and_every_child(
+def test_readiness_is_printed_and_a_signal_ends_the_server_and_every_child(
     small_repository: Path, number: signal.Signals
 ) -> None:
     endpoints = Endpoints.free()
@@ -81,7 +88,7 @@ def test_it_says_when_it_is_ready_and_a_signal_ends_it_and_every_child(
     assert alive(started) == []
 
 
-def test_a_signal_while_it_starts_ends_it_too(small_repository: Path) -> None:
+def test_signal_during_the_start_ends_the_server(small_repository: Path) -> None:
     with serve(small_repository, *ports(Endpoints.free())) as process:
         assert process.stdout
         process.stdout.readline()
@@ -90,7 +97,7 @@ def test_a_signal_while_it_starts_ends_it_too(small_repository: Path) -> None:
         assert process.wait(timeout=60) == 0
 
 
-def test_under_nohup_a_closing_terminal_does_not_end_it(small_repository: Path) -> None:
+def test_closing_the_terminal_does_not_end_the_server_under_nohup(small_repository: Path) -> None:
     with serve(small_repository, *ports(Endpoints.free()), prefix=["nohup"]) as process:
         wait_until_ready(process)
         process.send_signal(signal.SIGHUP)
@@ -109,7 +116,7 @@ def test_arguments_after_two_dashes_reach_tritonserver(small_repository: Path) -
         assert requests.post(index, headers={"admin-key": "secret"}, timeout=5).ok
 
 
-def test_only_the_models_that_are_named_are_loaded(repository: Path) -> None:
+def test_only_the_given_models_are_loaded(repository: Path) -> None:
     with EmbeddedServer(repository, models=["birds"], endpoints=Endpoints.free()) as server:
         for protocol in ("grpc", "http"):
             with Classifier(url(server, protocol), model="mobilenetv2") as classifier:
@@ -122,7 +129,7 @@ def test_only_the_models_that_are_named_are_loaded(repository: Path) -> None:
 
 
 @pytest.mark.parametrize("protocol", ["http", "grpc", "metrics"])
-def test_a_port_in_use_is_one_clear_line(small_repository: Path, protocol: str) -> None:
+def test_port_in_use_is_one_clear_line(small_repository: Path, protocol: str) -> None:
     endpoints = Endpoints.free()
     with socket.create_server(("127.0.0.1", endpoints.ports[protocol])):
         line = failure(small_repository, *ports(endpoints))
@@ -131,40 +138,40 @@ def test_a_port_in_use_is_one_clear_line(small_repository: Path, protocol: str) 
 
 
 @pytest.mark.parametrize("folder", [".", "nowhere"])
-def test_a_repository_without_a_model_is_one_clear_line(tmp_path: Path, folder: str) -> None:
+def test_repository_without_a_model_is_one_clear_line(tmp_path: Path, folder: str) -> None:
     line = failure(tmp_path / folder)
-    assert "holds no model; make one: python -m scripts.build_repository" in line
+    assert "contains no model; build one: python -m scripts.build_repository" in line
 
 
-def test_a_model_that_is_not_in_the_repository_is_one_clear_line(small_repository: Path) -> None:
+def test_unknown_model_is_one_clear_line(small_repository: Path) -> None:
     line = failure(small_repository, *ports(Endpoints.free()), "--models", "planes")
     assert "'planes': model not found" in line
 
 
 @pytest.fixture
 def broken(small_repository: Path, tmp_path: Path) -> Path:
-    """A repository that a test may break."""
+    """A copy of the repository that a test may damage."""
     return Path(shutil.copytree(small_repository, tmp_path / "broken"))
 
 
-def test_a_model_file_that_does_not_load_is_one_clear_line(broken: Path) -> None:
+def test_invalid_model_file_is_one_clear_line(broken: Path) -> None:
     (broken / "birds_onnx" / "1" / "model.onnx").write_bytes(b"no graph")
     line = failure(broken, *ports(Endpoints.free()))
     assert "broken: failed to load 'birds_onnx'" in line
     assert "INVALID_PROTOBUF" in line
 
 
-def test_a_configuration_that_does_not_parse_is_one_clear_line(broken: Path) -> None:
+def test_invalid_configuration_is_one_clear_line(broken: Path) -> None:
     (broken / "birds" / "config.pbtxt").write_text("no configuration")
     assert "failed to read text proto" in failure(broken, *ports(Endpoints.free()))
 
 
 def failure(repository: Path, *arguments: str) -> str:
-    """Run the command until it fails, and return the one line that it says."""
+    """Run the command until it fails, and return its one line of output."""
     with serve(repository, *arguments) as process:
-        _, said = process.communicate(timeout=60)
+        _, output = process.communicate(timeout=60)
     assert process.returncode == 1
-    (line,) = said.splitlines()
+    (line,) = output.splitlines()
     assert line.startswith("error: ")
     return line
 
@@ -178,21 +185,21 @@ def failure(repository: Path, *arguments: str) -> str:
         (["--address=nohost.invalid"], "Name or service not known"),
     ],
 )
-def test_options_that_triton_does_not_take_are_one_clear_line(
+def test_invalid_options_are_one_clear_line(
     small_repository: Path, options: list[str], reason: str
 ) -> None:
     assert reason in failure(small_repository, *ports(Endpoints.free()), *options)
 
 
 @pytest.mark.parametrize("port", ["0", "65536", "http"])
-def test_what_is_no_port_is_wrong_usage(small_repository: Path, port: str) -> None:
+def test_invalid_port_is_a_usage_error(small_repository: Path, port: str) -> None:
     with serve(small_repository, f"--http-port={port}") as process:
-        _, said = process.communicate(timeout=60)
+        _, output = process.communicate(timeout=60)
     assert process.returncode == 2
-    assert "argument --http-port" in said
+    assert "argument --http-port" in output
 
 
-def test_a_path_with_a_space_is_served(small_repository: Path, tmp_path: Path) -> None:
+def test_repository_path_may_contain_spaces(small_repository: Path, tmp_path: Path) -> None:
     spaced = tmp_path / "my models [1]"
     shutil.copytree(small_repository, spaced)
     with (
@@ -202,7 +209,7 @@ def test_a_path_with_a_space_is_served(small_repository: Path, tmp_path: Path) -
         assert classifier.image(SAMPLE).predictions
 
 
-def test_an_address_may_be_a_name(small_repository: Path) -> None:
+def test_address_may_be_a_host_name(small_repository: Path) -> None:
     with (
         EmbeddedServer(small_repository, endpoints=Endpoints.free("localhost")) as server,
         Classifier(url(server, "http"), model="birds") as classifier,
@@ -210,36 +217,135 @@ def test_an_address_may_be_a_name(small_repository: Path) -> None:
         assert classifier.image(SAMPLE).predictions
 
 
-def shared_memory(prefix: str) -> list[Path]:
-    """The regions through which a server's Python backend processes exchange tensors."""
-    return list(Path("/dev/shm").glob(f"{prefix}*"))
+def send_crashing_request(endpoints: Endpoints, protocol: str) -> None:
+    """Request the `classification` extension for a STRING output: Triton 2.51 divides by zero."""
+    triton: Any = {"grpc": tritonclient.grpc, "http": tritonclient.http}[protocol]
+    address = f"{endpoints.host}:{endpoints.ports[protocol]}"
+    image = triton.InferInput("IMAGE", [1, 1], "BYTES")
+    image.set_data_from_numpy(np.array([[SAMPLE.read_bytes()]], np.object_))
+    labels = triton.InferRequestedOutput("LABEL", class_count=1)
+    with (
+        triton.InferenceServerClient(address) as client,
+        pytest.raises((InferenceServerException, HTTPException, OSError)),
+    ):
+        client.infer("birds", [image], outputs=[labels])
 
 
-def test_a_server_that_dies_is_reported_and_leaves_nothing(small_repository: Path) -> None:
+def read_line(process: "subprocess.Popen[str]") -> str:
+    """Read the next line of the command's standard error."""
+    assert process.stderr
+    return process.stderr.readline()
+
+
+@pytest.mark.parametrize("crash_protocol", ["grpc", "http"])
+def test_server_that_crashes_is_ready_again_on_the_same_ports_within_seconds(
+    small_repository: Path, crash_protocol: str
+) -> None:
+    endpoints = Endpoints.free()
+    with serve(small_repository, *ports(endpoints)) as process:
+        wait_until_ready(process)
+        first = children(process)
+        for number in (1, 2):
+            start = time.monotonic()
+            send_crashing_request(endpoints, crash_protocol)
+            assert read_line(process) == (
+                f"tritonserver ended with signal SIGFPE; restarting ({number})\n"
+            )
+            assert read_line(process).startswith("ready again after ")
+            assert time.monotonic() - start < 30
+            for protocol in ("grpc", "http"):
+                address = f"{protocol}://127.0.0.1:{endpoints.ports[protocol]}"
+                with Classifier(address, model="birds") as classifier:
+                    assert classifier.image(SAMPLE).predictions
+        assert alive(first) == []
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=60) == 0
+
+
+def test_client_with_retries_does_not_notice_a_restart(
+    small_repository: Path, protocol: str
+) -> None:
+    endpoints = Endpoints.free()
+    with serve(small_repository, *ports(endpoints)) as process:
+        wait_until_ready(process)
+        address = f"{protocol}://127.0.0.1:{endpoints.ports[protocol]}"
+        with Classifier(address, model="birds", retries=20) as classifier:
+            before = classifier.image(SAMPLE).predictions
+            send_crashing_request(endpoints, protocol)
+            assert classifier.image(SAMPLE).predictions == before
+
+
+def shared_memory(process: "subprocess.Popen[str]") -> set[Path]:
+    """List the shared memory of the server that the command runs."""
+    triton = next(each for each in children(process) if each.name() == "tritonserver")
+    prefix = re.search(r"shm-region-prefix-name=(\S+)", " ".join(triton.cmdline()))
+    assert prefix
+    return set(Path("/dev/shm").glob(f"{prefix[1]}*"))
+
+
+def test_restarts_are_limited_and_leave_nothing(small_repository: Path) -> None:
     with serve(small_repository, *ports(Endpoints.free())) as process:
         wait_until_ready(process)
-        started = children(process)
-        tritonserver = next(child for child in started if child.name() == "tritonserver")
-        # Other Tritons on this machine use other prefixes.
-        command = " ".join(tritonserver.cmdline())
-        (prefix,) = set(re.findall(r"shm-region-prefix-name=(\S+)", command))
-        assert shared_memory(prefix)
-        tritonserver.kill()
-        _, said = process.communicate(timeout=60)
+        count = len(regions := shared_memory(process))
+        assert count
+        started = []
+        for number in range(1, MAX_RESTARTS + 2):
+            started += children(process)
+            next(child for child in started[::-1] if child.name() == "tritonserver").kill()
+            if number <= MAX_RESTARTS:
+                assert f"ended with signal SIGKILL; restarting ({number})" in read_line(process)
+                assert "ready again" in read_line(process)
+                # The shared memory of the dead servers is removed.
+                assert len(shared_memory(process)) == count
+                regions |= shared_memory(process)
+        _, output = process.communicate(timeout=60)
     assert process.returncode == 1
-    assert said == "error: tritonserver ended by itself, with code -9\n"
+    assert output == (
+        "error: tritonserver ended with signal SIGKILL; giving up after 5 restarts that did not "
+        "keep it running for 10 s\n"
+    )
     assert alive(started) == []
-    assert shared_memory(prefix) == []
+    assert not [region for region in regions if region.exists()]
 
 
-def test_the_repository_stays_as_it_was_built(small_repository: Path) -> None:
+def test_ctrl_c_during_a_restart_ends_everything(small_repository: Path) -> None:
+    with serve(small_repository, *ports(Endpoints.free())) as process:
+        wait_until_ready(process)
+        regions = shared_memory(process)
+        started = children(process)
+        next(child for child in started if child.name() == "tritonserver").kill()
+        assert "restarting (1)" in read_line(process)
+        started += psutil.Process(process.pid).children(recursive=True)
+        process.send_signal(signal.SIGINT)
+        _, output = process.communicate(timeout=60)
+    assert (process.returncode, output) == (0, "")
+    assert alive(started) == []
+    assert not [region for region in regions if region.exists()]
+
+
+def test_failed_restart_is_reported_and_repeated(broken: Path) -> None:
+    with serve(broken, *ports(Endpoints.free())) as process:
+        wait_until_ready(process)
+        triton = next(each for each in children(process) if each.name() == "tritonserver")
+        model = broken / "birds_onnx" / "1" / "model.onnx"
+        whole = model.read_bytes()
+        model.write_bytes(b"no graph")
+        triton.kill()
+        assert "restarting (1)" in read_line(process)
+        assert "failed to load 'birds_onnx'" in read_line(process)
+        model.write_bytes(whole)
+        assert "tritonserver ended with exit code 1; restarting (2)" in read_line(process)
+        assert "ready again" in read_line(process)
+
+
+def test_repository_is_not_changed(small_repository: Path) -> None:
     before = sorted(small_repository.rglob("*"))
     with EmbeddedServer(small_repository, endpoints=Endpoints.free()):
         pass
     assert sorted(small_repository.rglob("*")) == before
 
 
-def test_without_the_pip_package_the_error_says_how_to_install_it(
+def test_error_without_the_pip_package_says_how_to_install_it(
     small_repository: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
@@ -247,7 +353,7 @@ def test_without_the_pip_package_the_error_says_how_to_install_it(
         EmbeddedServer(small_repository, endpoints=Endpoints.free()).start()
 
 
-def test_a_python_without_its_shared_library_is_told_which_package_has_it(
+def test_error_without_libpython_names_the_package(
     small_repository: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr("sysconfig.get_config_var", lambda _: str(tmp_path))

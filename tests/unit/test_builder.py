@@ -350,7 +350,7 @@ def test_an_int8_classifier_has_the_same_configuration_as_the_fp32_one(tmp_path:
     onnx.save(convolved(), file)
     images = calibration.read(fill(tmp_path / "pictures", 2))
 
-    def quantize_on_images(source: sources.Source, prepared: Prepared) -> Quantized:
+    def quantize_on_images(source: sources.ClassifierSource, prepared: Prepared) -> Quantized:
         return quantize(prepared, images, source.recipe)
 
     fp32 = builder.add(tmp_path / "fp32", sources.from_file(file, "birds"))

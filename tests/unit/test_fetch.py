@@ -1,196 +1,270 @@
-"""Downloads, against a real HTTP server that can be told to misbehave."""
+"""Downloads, against a local HTTP server that plays the Hugging Face Hub."""
 
 import hashlib
-import threading
+import json
+import os
+import re
+import subprocess
+import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
+from huggingface_hub import constants
 
-from scripts.repository import catalog, fetch
+from scripts.repository import fetch
 from scripts.repository.catalog import CATALOG, ZooModel
 from scripts.repository.errors import BuildError
+from tests.conftest import ROOT
 from tests.web import serving
 
 CONTENT = bytes(range(256)) * 20_000
+SHA256 = hashlib.sha256(CONTENT).hexdigest()
 FILE = "resnet18-v1-7.onnx"
+PATH = f"/onnxmodelzoo/resnet18-v1-7/resolve/main/{FILE}"
+# Runs `fetch` in a process of its own, since the library reads its environment when imported.
+FETCH = """
+import json
+import sys
+from dataclasses import replace
+from scripts.repository.catalog import CATALOG
+from scripts.repository.errors import BuildError
+from scripts.repository.fetch import fetch
+
+model = replace(CATALOG["resnet18_v1"], sha256=sys.argv[1])
+seen = []
+try:
+    print(fetch(model, progress=lambda done, total: seen.append((done, total))))
+except BuildError as error:
+    sys.exit(f"error: {error}")
+print(json.dumps(seen))
+"""
 
 
 @dataclass
-class Mirror:
-    """What the server does: `cut_after` bytes it breaks off, as often as `cuts` says."""
+class Hub:
+    """How the server behaves: it breaks off `cuts` downloads, each after `cut_after` bytes."""
 
     url: str = ""
     content: bytes = CONTENT
     status: int = 200
+    get_status: int = 200
     ranges: bool = True
     cut_after: int = 0
     cuts: int = 0
-    requests: list[str] = field(default_factory=list)
+    heads: int = 0
+    ranges_requested: list[str] = field(default_factory=list)
+    user_agent: str = ""
 
 
 @pytest.fixture
-def mirror(monkeypatch: pytest.MonkeyPatch) -> Iterator[Mirror]:
-    mirror = Mirror()
+def hub() -> Iterator[Hub]:
+    hub = Hub()
 
     class Handler(BaseHTTPRequestHandler):
+        def do_HEAD(self) -> None:
+            hub.heads += 1
+            hub.user_agent = self.headers["User-Agent"]
+            self.start(hub.status, hub.content)
+
         def do_GET(self) -> None:
             wanted = self.headers.get("Range", "")
-            mirror.requests.append(wanted)
-            start = int(wanted.removeprefix("bytes=").rstrip("-") or 0) if mirror.ranges else 0
-            rest = mirror.content[start:]
-            self.send_response(206 if start and mirror.status == 200 else mirror.status)
-            self.send_header("Content-Length", str(len(rest)))
-            self.end_headers()
-            if mirror.cuts:
-                mirror.cuts -= 1
-                rest = rest[: mirror.cut_after]
+            hub.ranges_requested.append(wanted)
+            start = int(wanted.removeprefix("bytes=").rstrip("-") or 0) if hub.ranges else 0
+            rest = hub.content[start:]
+            self.start(206 if start else hub.get_status, rest)
+            if hub.cuts:
+                hub.cuts -= 1
+                rest = rest[: hub.cut_after]
             self.wfile.write(rest)
 
+        def start(self, status: int, body: bytes) -> None:
+            self.send_response(status if self.path == PATH else 404)
+            self.send_header("Content-Length", str(len(body)))
+            self.send_header("ETag", f'"{hashlib.sha256(hub.content).hexdigest()}"')
+            self.send_header("X-Repo-Commit", "0123456789abcdef0123456789abcdef01234567")
+            self.end_headers()
+
     with serving(Handler) as address:
-        mirror.url = f"http://{address}"
-        monkeypatch.setattr(catalog, "MIRRORS", (mirror.url + "/{file}.onnx",))
-        monkeypatch.setattr(fetch, "PAUSE_SECONDS", 0)
-        yield mirror
+        hub.url = f"http://{address}"
+        yield hub
+
+
+@pytest.fixture
+def environment(hub: Hub, tmp_path: Path) -> dict[str, str]:
+    """An environment whose hub is the local server and whose cache is empty."""
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
+    return clean | {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path), "NO_PROXY": "127.0.0.1"}
+
+
+def run(
+    environment: dict[str, str], *, sha256: str = SHA256, **changes: str
+) -> "subprocess.CompletedProcess[str]":
+    result = subprocess.run(
+        [sys.executable, "-c", FETCH, sha256],
+        cwd=ROOT,
+        env=environment | changes,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert "Traceback" not in result.stderr
+    return result
+
+
+def fetched(environment: dict[str, str], *, sha256: str = SHA256, **changes: str) -> Path:
+    """Fetch the file, and check that nothing but its path and the last progress is printed."""
+    result = run(environment, sha256=sha256, **changes)
+    assert (result.returncode, result.stderr) == (0, "")
+    return Path(result.stdout.splitlines()[0])
+
+
+def failure(environment: dict[str, str], **changes: str) -> str:
+    """Fail to fetch the file, with one line."""
+    result = run(environment, **changes)
+    (line,) = result.stderr.splitlines()
+    assert result.returncode == 1
+    assert line.startswith(f"error: resnet18_v1: cannot download {FILE}: ")
+    return line
+
+
+def files(cache: Path) -> list[Path]:
+    """List the downloaded files, complete or not."""
+    return [path for path in cache.rglob("*") if path.is_file() and path.stat().st_size > 1000]
+
+
+def test_file_is_downloaded_once_and_then_read_from_the_cache(
+    hub: Hub, environment: dict[str, str]
+) -> None:
+    for _ in range(2):
+        assert fetched(environment).read_bytes() == CONTENT
+    assert hub.ranges_requested == [""]
+    requests = hub.heads
+    assert fetched(environment, HF_HUB_OFFLINE="1").read_bytes() == CONTENT
+    assert hub.heads == requests
+
+
+def test_cache_follows_xdg_cache_home(environment: dict[str, str], tmp_path: Path) -> None:
+    del environment["HF_HOME"]
+    file = fetched(environment, XDG_CACHE_HOME=str(tmp_path))
+    assert tmp_path / "huggingface" / "hub" in file.parents
+
+
+def test_progress_grows_to_the_size_of_the_file(hub: Hub, environment: dict[str, str]) -> None:
+    hub.content = CONTENT * 5
+    result = run(environment, sha256=hashlib.sha256(hub.content).hexdigest())
+    done, totals = zip(*json.loads(result.stdout.splitlines()[-1]), strict=True)
+    assert list(done) == sorted(set(done))
+    assert len(done) > 1
+    assert {done[-1], *totals} == {len(hub.content)}
+
+
+def test_no_telemetry_is_sent(hub: Hub, environment: dict[str, str]) -> None:
+    fetched(environment)
+    assert re.fullmatch(r"unknown/None; hf_hub/[^;]+; python/[^;]+", hub.user_agent)
+
+
+@pytest.mark.parametrize("ranges", [True, False], ids=["resumable", "not resumable"])
+def test_interrupted_download_is_resumed(
+    hub: Hub, environment: dict[str, str], ranges: bool
+) -> None:
+    hub.content = CONTENT * 5
+    hub.cut_after, hub.cuts, hub.ranges = constants.DOWNLOAD_CHUNK_SIZE + 1000, 2, ranges
+    file = fetched(environment, sha256=hashlib.sha256(hub.content).hexdigest())
+    assert file.read_bytes() == hub.content
+    assert hub.ranges_requested == [
+        "",
+        "bytes=10485760-",
+        "bytes=20971520-" if ranges else "bytes=10485760-",
+    ]
+
+
+def test_damaged_file_in_the_cache_is_downloaded_again(
+    hub: Hub, environment: dict[str, str]
+) -> None:
+    fetched(environment).write_bytes(CONTENT[:-1] + b"?")
+    assert fetched(environment).read_bytes() == CONTENT
+    assert hub.ranges_requested == ["", ""]
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "message"),
+    [
+        ({"content": CONTENT[:-1] + b"?"}, "sent a file with a wrong sha256"),
+        ({"content": b"version https://git-lfs"}, "sent a file with a wrong sha256"),
+        ({"content": CONTENT + b"more"}, "sent a file with a wrong sha256"),
+        ({"status": 404}, "answered 404 Not Found"),
+        ({"status": 503}, "answered 503 Service Unavailable"),
+        ({"status": 200, "get_status": 503}, "answered 503 Service Unavailable"),
+    ],
+)
+def test_wrong_response_is_one_clear_line_and_leaves_no_file(
+    hub: Hub,
+    environment: dict[str, str],
+    tmp_path: Path,
+    behaviour: dict[str, object],
+    message: str,
+) -> None:
+    for name, value in behaviour.items():
+        setattr(hub, name, value)
+    line = failure(environment)
+    assert message in line
+    assert hub.url in line
+    assert "--weights synthetic" in line
+    assert files(tmp_path) == []
+    hub.content, hub.status, hub.get_status = CONTENT, 200, 200
+    assert fetched(environment).read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"HF_ENDPOINT": "http://127.0.0.1:9"}, {"HTTP_PROXY": "http://127.0.0.1:9", "NO_PROXY": ""}],
+    ids=["endpoint", "proxy"],
+)
+def test_without_a_network_the_error_says_what_to_do(
+    environment: dict[str, str], tmp_path: Path, changes: dict[str, str]
+) -> None:
+    line = failure(environment, **changes)
+    assert "the connection to http://127.0.0.1:" in line
+    for advice in ("HTTPS_PROXY", "HF_ENDPOINT", "--weights DIR", "--weights synthetic"):
+        assert advice in line
+    assert files(tmp_path) == []
+
+
+def test_offline_mode_with_an_empty_cache_is_one_clear_line(environment: dict[str, str]) -> None:
+    line = failure(environment, HF_HUB_OFFLINE="1")
+    assert "HF_HUB_OFFLINE is set and the file is not in the cache; unset it" in line
+
+
+def test_cache_that_cannot_be_written_is_one_clear_line(environment: dict[str, str]) -> None:
+    line = failure(environment, HF_HOME="/proc/1")
+    assert "set HF_HOME to another folder" in line
+
+
+def test_concurrent_downloads_of_one_file_do_not_interfere(
+    hub: Hub, environment: dict[str, str]
+) -> None:
+    with ThreadPoolExecutor(3) as pool:
+        found = list(pool.map(lambda _: fetched(environment), range(3)))
+    assert len(set(found)) == 1
+    assert found[0].read_bytes() == CONTENT
+    assert len(hub.ranges_requested) == 1
 
 
 @pytest.fixture
 def model() -> ZooModel:
-    sha256 = hashlib.sha256(CONTENT).hexdigest()
-    return replace(CATALOG["resnet18_v1"], size=len(CONTENT), sha256=sha256)
+    return replace(CATALOG["resnet18_v1"], size=len(CONTENT), sha256=SHA256)
 
 
-def leftovers(cache: Path) -> list[str]:
-    return sorted(file.name for file in cache.iterdir() if file.suffix != ".lock")
-
-
-def test_a_file_is_downloaded_once_and_then_taken_from_the_cache(
-    mirror: Mirror, model: ZooModel, tmp_path: Path
-) -> None:
-    for _ in range(2):
-        assert fetch.fetch(model, cache=tmp_path).read_bytes() == CONTENT
-    assert len(mirror.requests) == 1
-    assert leftovers(tmp_path) == [FILE]
-
-
-def test_the_cache_is_below_xdg_cache_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert fetch.cache_folder().parent == tmp_path
-
-
-def test_progress_counts_up_to_the_whole_file(
-    mirror: Mirror, model: ZooModel, tmp_path: Path
-) -> None:
-    seen: list[tuple[int, int]] = []
-    fetch.fetch(model, cache=tmp_path, progress=lambda done, total: seen.append((done, total)))
-    assert seen == sorted(seen)
-    assert seen[-1] == (len(CONTENT), model.size)
-
-
-@pytest.mark.parametrize("ranges", [True, False], ids=["resumable", "not resumable"])
-def test_a_download_that_breaks_off_is_taken_up_again(
-    mirror: Mirror, model: ZooModel, tmp_path: Path, ranges: bool
-) -> None:
-    mirror.cut_after, mirror.cuts, mirror.ranges = fetch.CHUNK * 9, 2, ranges
-    assert fetch.fetch(model, cache=tmp_path).read_bytes() == CONTENT
-    assert mirror.requests[0] == ""
-    assert mirror.requests[1] == f"bytes={fetch.CHUNK * 9}-"
-
-
-def test_the_next_call_goes_on_where_a_lost_connection_left_off(
-    mirror: Mirror, model: ZooModel, tmp_path: Path
-) -> None:
-    (tmp_path / "resnet18-v1-7.part").write_bytes(CONTENT[:1_000_000])
-    mirror.cuts = 10
-    with pytest.raises(BuildError, match="run again to go on after 1000000 bytes"):
-        fetch.fetch(model, cache=tmp_path)
-    mirror.cuts, mirror.requests = 0, []
-    assert fetch.fetch(model, cache=tmp_path).read_bytes() == CONTENT
-    assert mirror.requests == ["bytes=1000000-"]
-
-
-def test_a_cached_file_that_was_damaged_is_downloaded_again(
-    mirror: Mirror, model: ZooModel, tmp_path: Path
-) -> None:
-    (tmp_path / FILE).write_bytes(CONTENT[:-1] + b"?")
-    assert fetch.fetch(model, cache=tmp_path).read_bytes() == CONTENT
-
-
-@pytest.mark.parametrize(
-    ("misbehaviour", "complaint"),
-    [
-        ({"content": CONTENT[:-1] + b"?"}, "sha256 is wrong"),
-        ({"content": b"version https://git-lfs"}, "another file, of 23 bytes"),
-        ({"content": CONTENT + b"more"}, "sha256 is wrong"),
-        ({"status": 404, "content": b""}, "answered 404 Not Found"),
-        ({"status": 503, "content": b""}, "answered 503"),
-    ],
-)
-def test_a_wrong_answer_is_one_clear_line_and_leaves_nothing(
-    mirror: Mirror,
-    model: ZooModel,
-    tmp_path: Path,
-    misbehaviour: dict[str, object],
-    complaint: str,
-) -> None:
-    for name, value in misbehaviour.items():
-        setattr(mirror, name, value)
-    with pytest.raises(BuildError, match=complaint) as caught:
-        fetch.fetch(model, cache=tmp_path)
-    assert f"resnet18_v1: cannot download {FILE}" in str(caught.value)
-    assert "\n" not in str(caught.value)
-    assert leftovers(tmp_path) == []
-
-
-def test_without_a_network_nothing_is_left(
-    model: ZooModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(catalog, "MIRRORS", ("http://127.0.0.1:9/{file}.onnx",))
-    with pytest.raises(BuildError, match=r"127\.0\.0\.1:9: no connection"):
-        fetch.fetch(model, cache=tmp_path)
-    assert leftovers(tmp_path) == []
-
-
-def test_a_full_disk_is_one_clear_line_and_leaves_nothing(
-    mirror: Mirror, model: ZooModel, tmp_path: Path
-) -> None:
-    # Every write to /dev/full fails as on a full disk.
-    (tmp_path / "resnet18-v1-7.part").symlink_to("/dev/full")
-    with pytest.raises(BuildError, match="No space left on device; free 5120000 bytes"):
-        fetch.fetch(model, cache=tmp_path)
-    assert leftovers(tmp_path) == []
-
-
-def test_the_second_mirror_is_asked_where_the_first_fails(
-    mirror: Mirror, model: ZooModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    mirrors = ("http://127.0.0.1:9/{file}.onnx", mirror.url + "/{family}/{file}.onnx")
-    monkeypatch.setattr(catalog, "MIRRORS", mirrors)
-    assert fetch.fetch(model, cache=tmp_path).read_bytes() == CONTENT
-
-
-def test_two_downloads_of_one_file_at_the_same_time_do_not_meet(
-    mirror: Mirror, model: ZooModel, tmp_path: Path
-) -> None:
-    threads = [
-        threading.Thread(target=fetch.fetch, args=(model,), kwargs={"cache": tmp_path})
-        for _ in range(4)
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert len(mirror.requests) == 1
-    assert (tmp_path / FILE).read_bytes() == CONTENT
-
-
-def test_a_folder_that_the_user_brought_is_verified(model: ZooModel, tmp_path: Path) -> None:
+def test_file_in_a_folder_of_the_user_is_verified(model: ZooModel, tmp_path: Path) -> None:
     with pytest.raises(BuildError, match=f"put the zoo's {FILE} there"):
         fetch.verified(model, tmp_path)
     (tmp_path / FILE).write_bytes(b"another")
-    with pytest.raises(BuildError, match="its sha256 is another"):
+    with pytest.raises(BuildError, match="its sha256 is wrong"):
         fetch.verified(model, tmp_path)
     (tmp_path / FILE).write_bytes(CONTENT)
     assert fetch.verified(model, tmp_path) == tmp_path / FILE

@@ -1,5 +1,6 @@
-"""The preprocessing step's own code, outside Triton."""
+"""The code of the preprocessing step, without Triton."""
 
+import base64
 import math
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,9 @@ import onnxruntime
 import pytest
 from PIL import Image
 
-from scripts.repository.steps.preprocess import imaging, resizing
+from client import SAMPLE
+from scripts.repository.steps.preprocess import base64_text, imaging, resizing
+from scripts.repository.steps.preprocess.base64_text import file_content
 from scripts.repository.steps.preprocess.imaging import ImageError, crop_to, decode, kept, load
 from scripts.repository.steps.preprocess.recipe import Recipe
 from tests import images, reference
@@ -18,7 +21,7 @@ ORIENTATIONS = range(1, 9)
 
 
 def levels(data: bytes, recipe: Recipe) -> np.ndarray[Any, np.dtype[np.int64]]:
-    """The grey levels that the step makes, [crop, crop, 3]."""
+    """Preprocess one image to grey levels [crop, crop, 3]."""
     return np.asarray(load(data, recipe)).astype(np.int64)
 
 
@@ -34,7 +37,7 @@ def test_pixels_equal_the_zoo_reference(size: tuple[int, int], resize: int, crop
 
 
 @pytest.mark.parametrize("recipe", [Recipe(256, 224), Recipe(224, 224), Recipe(33, 32)])
-def test_images_of_any_size_are_resized_as_pillow_does(recipe: Recipe) -> None:
+def test_images_of_any_size_are_resized_like_pillow_does(recipe: Recipe) -> None:
     rng = np.random.default_rng(0)
     assert resizing.IS_FAST
     for width, height in rng.integers(1, 900, (100, 2)).tolist():
@@ -45,7 +48,7 @@ def test_images_of_any_size_are_resized_as_pillow_does(recipe: Recipe) -> None:
         assert np.abs(ours - pillows).max() <= 2
 
 
-def test_where_only_pillow_is_installed_it_resizes(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pillow_resizes_if_cykooz_resizer_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(resizing, "IS_FAST", False)
     photo = images.photo()
     box = kept((0, 0, *photo.size), Recipe())
@@ -54,7 +57,7 @@ def test_where_only_pillow_is_installed_it_resizes(monkeypatch: pytest.MonkeyPat
 
 @pytest.mark.parametrize("orientation", ORIENTATIONS)
 @pytest.mark.parametrize("size", [(1600, 1200), (1029, 1025), (1030, 2999)])
-def test_a_large_jpeg_is_decoded_smaller_and_looks_the_same(
+def test_large_jpeg_is_decoded_at_a_reduced_size_with_the_same_result(
     size: tuple[int, int], orientation: int
 ) -> None:
     exif = Image.Exif()
@@ -68,7 +71,7 @@ def test_a_large_jpeg_is_decoded_smaller_and_looks_the_same(
 
 
 @pytest.mark.parametrize("name", ["chelsea", "coffee", "rocket"])
-def test_a_photograph_of_12_megapixels_gets_the_class_that_the_zoo_gives_it(
+def test_photograph_of_12_megapixels_gets_the_class_of_the_zoo_reference(
     shared_assets: Path, name: str
 ) -> None:
     photo = Image.open(shared_assets / "photos" / f"{name}.jpg")
@@ -81,7 +84,7 @@ def test_a_photograph_of_12_megapixels_gets_the_class_that_the_zoo_gives_it(
     assert ours.argmax() == theirs.argmax()
 
 
-def test_a_jpeg_of_less_than_four_times_what_is_kept_is_decoded_in_full() -> None:
+def test_jpeg_of_less_than_four_times_the_resized_size_is_decoded_in_full() -> None:
     photo = images.photo(1600, 1023)
     data = images.encode(photo, "JPEG", quality=90)
     plain = images.encode(decode(data), "PNG", compress_level=1)
@@ -89,25 +92,25 @@ def test_a_jpeg_of_less_than_four_times_what_is_kept_is_decoded_in_full() -> Non
 
 
 @pytest.mark.parametrize("file_format", images.FORMATS)
-def test_every_promised_format_is_decoded(file_format: str) -> None:
+def test_every_supported_format_is_decoded(file_format: str) -> None:
     image = decode(images.encode(images.photo(), file_format))
     assert (image.mode, image.size) == ("RGB", (451, 300))
 
 
-def test_a_format_that_is_not_promised_is_refused() -> None:
+def test_unsupported_format_is_rejected() -> None:
     with pytest.raises(ImageError, match="send JPEG, PNG, WEBP, BMP or GIF"):
         decode(images.encode(images.photo(), "TIFF"))
 
 
 @pytest.mark.parametrize("mode", ["L", "P", "CMYK", "1", "LA", "RGBA"])
-def test_every_mode_becomes_the_rgb_picture_that_a_person_sees(mode: str) -> None:
+def test_every_mode_is_converted_to_the_same_rgb_picture(mode: str) -> None:
     image = images.photo(mode=mode)
     data = images.encode(image, "JPEG" if mode == "CMYK" else "PNG", quality=95)
-    seen = np.asarray(image.convert("RGB"), dtype=int)
-    assert np.abs(np.asarray(decode(data), dtype=int) - seen).mean() < 2
+    expected = np.asarray(image.convert("RGB"), dtype=int)
+    assert np.abs(np.asarray(decode(data), dtype=int) - expected).mean() < 2
 
 
-def test_16_bit_grey_is_scaled_and_not_clipped() -> None:
+def test_16_bit_greyscale_is_scaled_and_not_clipped() -> None:
     grey = np.asarray(images.photo(mode="L"))
     deep = Image.fromarray(grey.astype(np.uint16) * 256 + 7)
     assert deep.mode == "I;16"
@@ -115,26 +118,26 @@ def test_16_bit_grey_is_scaled_and_not_clipped() -> None:
     np.testing.assert_array_equal(decoded, np.repeat(grey[:, :, None], 3, axis=2))
 
 
-def test_transparent_pixels_are_laid_on_white() -> None:
+def test_transparent_pixels_are_blended_with_white() -> None:
     image = Image.new("RGBA", (40, 40), (255, 0, 0, 0))
     assert decode(images.encode(image)).getpixel((5, 5)) == (255, 255, 255)
 
 
-def test_a_transparent_palette_colour_is_laid_on_white() -> None:
+def test_transparent_palette_colour_is_blended_with_white() -> None:
     image = Image.new("P", (40, 40), 0)
     image.putpalette([255, 0, 0, 0, 255, 0])
     data = images.encode(image, "GIF", transparency=0)
     assert decode(data).getpixel((5, 5)) == (255, 255, 255)
 
 
-def test_the_first_frame_of_an_animation_counts() -> None:
+def test_first_frame_of_an_animation_is_used() -> None:
     frames = [Image.new("RGB", (50, 40), colour) for colour in ("red", "blue")]
     data = images.encode(frames[0], "GIF", save_all=True, append_images=frames[1:])
     assert decode(data).getpixel((5, 5)) == (255, 0, 0)
 
 
 @pytest.mark.parametrize("orientation", ORIENTATIONS)
-def test_exif_orientation_turns_the_picture_upright(orientation: int) -> None:
+def test_exif_orientation_is_applied(orientation: int) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
     upright = images.photo(60, 40)
@@ -143,7 +146,7 @@ def test_exif_orientation_turns_the_picture_upright(orientation: int) -> None:
 
 
 def _stored_as(upright: Image.Image, orientation: int) -> Image.Image:
-    """Find the stored picture that Pillow's own exif_transpose turns upright again."""
+    """Return the stored picture that Pillow's exif_transpose turns upright again."""
     transposes = Image.Transpose
     inverse = {
         2: transposes.FLIP_LEFT_RIGHT,
@@ -158,32 +161,32 @@ def _stored_as(upright: Image.Image, orientation: int) -> Image.Image:
 
 
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
-def test_broken_exif_data_does_not_make_a_broken_image() -> None:
+def test_image_with_broken_exif_data_is_decoded() -> None:
     data = images.encode(images.photo(), "JPEG", exif=b"Exif\x00\x00MM\x00*\xff\xff\xff\xff")
     assert decode(data).size == (451, 300)
 
 
 @pytest.mark.parametrize("data", images.BROKEN.values(), ids=images.BROKEN)
-def test_broken_bytes_are_refused(data: bytes) -> None:
+def test_broken_file_is_rejected(data: bytes) -> None:
     with pytest.raises(ImageError):
         decode(data)
 
 
 @pytest.mark.parametrize("file_format", images.FORMATS)
-def test_half_a_file_is_refused(file_format: str) -> None:
+def test_truncated_file_is_rejected(file_format: str) -> None:
     whole = images.encode(images.photo(), file_format)
     with pytest.raises(ImageError, match=r"broken image|not an image"):
         decode(whole[: len(whole) // 2])
 
 
-def test_16_bit_grey_is_turned_upright_too() -> None:
+def test_exif_orientation_of_16_bit_greyscale_is_applied() -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     deep = Image.fromarray(np.asarray(images.photo(60, 40, mode="L")).astype(np.uint16) * 256)
     assert decode(images.encode(deep, exif=exif)).size == (40, 60)
 
 
-def test_random_damage_never_raises_anything_but_an_image_error() -> None:
+def test_random_damage_raises_no_other_error_than_image_error() -> None:
     rng = np.random.default_rng(0)
     for file_format in images.FORMATS:
         whole = np.frombuffer(images.encode(images.photo(80, 60), file_format), np.uint8)
@@ -197,31 +200,92 @@ def test_random_damage_never_raises_anything_but_an_image_error() -> None:
                 continue
 
 
-def test_an_image_of_too_many_pixels_is_refused_before_it_is_decoded() -> None:
+def test_image_with_too_many_pixels_is_rejected_before_decoding() -> None:
     data = images.encode(Image.new("1", (20_000, 20_000)))
     assert len(data) < 100_000
-    with pytest.raises(ImageError, match=f"at most {imaging.MAX_PIXELS}"):
+    with pytest.raises(ImageError, match=f"the limit is {imaging.MAX_PIXELS} pixels"):
         decode(data)
 
 
-def test_a_strip_one_pixel_high_does_not_grow_to_gigabytes() -> None:
+def test_strip_one_pixel_high_does_not_take_gigabytes() -> None:
     strip = Image.new("RGB", (50_000, 1), "red")
     assert crop_to(strip, Recipe()).size == (224, 224)
 
 
+def encodings(data: bytes) -> dict[str, bytes]:
+    """The ways to write a file as base64 that are accepted."""
+    text = base64.b64encode(data)
+    return {
+        "standard": text,
+        "URL-safe": base64.urlsafe_b64encode(data),
+        "no padding": text.rstrip(b"="),
+        "line breaks": b"\r\n" + base64.encodebytes(data),
+        "data URL": b"data:image/jpeg;base64," + text,
+        "data URL with a parameter": b"DATA:image/svg+xml;charset=utf-8;BASE64," + text,
+    }
+
+
+@pytest.mark.parametrize("encoding", encodings(b""))
+@pytest.mark.parametrize("file_format", images.FORMATS)
+def test_base64_of_every_supported_format_is_decoded(file_format: str, encoding: str) -> None:
+    for width in (40, 41, 42):  # files of lengths that need different padding
+        data = images.encode(images.photo(width, 30), file_format)
+        assert file_content(encodings(data)[encoding]) == data
+
+
+@pytest.mark.parametrize("file_format", images.FORMATS)
+def test_image_file_is_not_taken_for_base64(file_format: str) -> None:
+    data = images.encode(images.photo(), file_format)
+    assert file_content(data) is data
+
+
 @pytest.mark.parametrize(
-    ("numbers", "complaint"),
+    ("text", "message"),
     [
-        ({"resize": 200, "crop": 224}, "does not fit"),
-        ({"crop": 0}, "is empty"),
-        ({"std": (0.2, 0.0, 0.2)}, "divides by zero"),
+        (b"/9j/4AA?", "invalid base64"),
+        (b"/9j/4", "invalid base64"),
+        (b"Qk=k", "invalid base64"),
+        (b"iVBOR\xc3\xbf", "invalid base64"),
+        (b"data:image/png;base64,/9j/?", "invalid base64"),
+        (b"data:image/png,/9j/", "a data URL must start with data:image/...;base64,"),
+        (b"data:text/plain;base64,/9j/", "a data URL must start with data:image/...;base64,"),
+        (b"data:image/png" + b";" * 1000 + b"base64,", "a data URL must start with"),
+        (b"data:", "a data URL must start with"),
     ],
 )
-def test_a_recipe_that_cannot_work_is_refused(numbers: dict[str, object], complaint: str) -> None:
-    with pytest.raises(ValueError, match=complaint):
+def test_invalid_base64_is_one_clear_line(text: bytes, message: str) -> None:
+    with pytest.raises(ImageError, match=message) as caught:
+        file_content(text)
+    assert "\n" not in str(caught.value)
+
+
+def test_base64_is_bounded_before_it_is_decoded() -> None:
+    text = b"/9j/" + bytes(base64_text.MAX_CHARACTERS)  # not valid, which decoding would find
+    with pytest.raises(ImageError, match="at most 67108864 are decoded, send larger files"):
+        file_content(text)
+
+
+@pytest.mark.parametrize(
+    "data", [b"this is no image", SAMPLE.read_bytes().decode("latin1").encode()]
+)
+def test_error_for_other_text_says_how_to_send_an_image_in_json(data: bytes) -> None:
+    with pytest.raises(ImageError, match="send JPEG, PNG, WEBP, BMP or GIF, in JSON as base64"):
+        decode(file_content(data))
+
+
+@pytest.mark.parametrize(
+    ("numbers", "message"),
+    [
+        ({"resize": 200, "crop": 224}, "does not fit"),
+        ({"crop": 0}, "the minimum is 1"),
+        ({"std": (0.2, 0.0, 0.2)}, "std must be positive"),
+    ],
+)
+def test_invalid_recipe_is_rejected(numbers: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         Recipe(**numbers)  # type: ignore[arg-type]
 
 
-def test_a_recipe_survives_the_configuration_file() -> None:
+def test_recipe_is_read_back_from_its_json() -> None:
     recipe = Recipe(300, 299, (0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
     assert Recipe.from_json(recipe.to_json()) == recipe

@@ -1,8 +1,8 @@
-"""Triton's `onnxruntime` backend, in Python, for the Triton that pip installs.
+"""Triton's `onnxruntime` backend, written in Python, for the Triton that pip installs.
 
-That Triton comes without the C++ backend. A model whose config.pbtxt says
-`backend: "onnxruntime"` loads here as it does there: same model file, same tensors, and of the
-C++ backend's parameters `intra_op_thread_count` and `inter_op_thread_count`.
+That Triton does not include the C++ backend. A model whose config.pbtxt has
+`backend: "onnxruntime"` loads here without changes: the model file and the tensors are the same,
+and of the C++ backend's parameters `intra_op_thread_count` and `inter_op_thread_count` apply.
 """
 
 import itertools
@@ -16,13 +16,13 @@ import triton_python_backend_utils as pb_utils
 
 
 class TritonPythonModel:
-    """What Triton's Python backend calls."""
+    """The interface that Triton's Python backend calls."""
 
     def initialize(self, args: dict[str, str]) -> None:
-        """Open a session on the model file.
+        """Create a session for the model file.
 
         Raises:
-            onnxruntime.capi.onnxruntime_pybind11_state.Fail: it is no model that loads.
+            onnxruntime.capi.onnxruntime_pybind11_state.Fail: the model does not load.
         """
         config = json.loads(args["model_config"])
         file = config["default_model_filename"] or "model.onnx"
@@ -34,7 +34,7 @@ class TritonPythonModel:
         )
 
     def execute(self, requests: list[Any]) -> list[Any]:
-        """Run all requests as one batch and share out the result."""
+        """Run all requests as one batch and split the result."""
         batch = [[_array(request, name) for name in self.inputs] for request in requests]
         try:
             results = self.session.run(self.outputs, self._feeds(batch))

@@ -1,1 +1,1 @@
-"""Logits to the best classes, their probabilities and their labels."""
+"""Turns logits into the top-k classes, their probabilities and their labels."""

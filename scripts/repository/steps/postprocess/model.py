@@ -1,10 +1,11 @@
-"""Postprocessing step: the classifier's scores in, its best classes out.
+"""Postprocessing step: turns a classifier's scores into its top-k classes.
 
-SCORES, FP32 [N, classes], becomes CLASS_ID INT32, PROBABILITY FP32 and LABEL STRING, each [N, k],
-best first; k is the request parameter `top_k`. CREDIT, INT64 [N, 4], need not be there: it tells
-the decoding step that its images have arrived. Of config.pbtxt's parameters `labels` names the
-file with one label a line, and `scores` says whether a softmax is still to be done: `logits` or
-`probabilities`.
+Inputs: SCORES, FP32 [N, classes]; CREDIT, INT64 [N, 4], optional, returned to the preprocessing
+step. Outputs: CLASS_ID INT32, PROBABILITY FP32 and LABEL STRING, each [N, k], best first, where k
+is the request parameter `top_k`.
+
+Parameters in config.pbtxt: `labels`, the file with one label a line; `scores`, `logits` or
+`probabilities`. A softmax is applied to logits.
 """
 
 import json
@@ -19,7 +20,7 @@ from .ranking import best, softmax, top_k_of
 
 
 class TritonPythonModel:
-    """What Triton's Python backend calls."""
+    """The interface that Triton's Python backend calls."""
 
     def initialize(self, args: dict[str, str]) -> None:
         """Read the labels."""
@@ -30,10 +31,10 @@ class TritonPythonModel:
         self.labels = np.array(file.read_bytes().splitlines(), dtype=np.object_)
 
     def execute(self, requests: list[Any]) -> list[Any]:
-        """Answer each request by itself, since each has its own `top_k`."""
-        return [self._answer(request) for request in requests]
+        """Process each request separately, since each has its own `top_k`."""
+        return [self._respond(request) for request in requests]
 
-    def _answer(self, request: Any) -> Any:
+    def _respond(self, request: Any) -> Any:
         if arrived := pb_utils.get_input_tensor_by_name(request, "CREDIT"):
             self.credits.give_back(arrived.as_numpy())
         try:

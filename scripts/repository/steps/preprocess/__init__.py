@@ -1,1 +1,1 @@
-"""Image bytes to the tensor that a classifier takes."""
+"""Turns image files into the tensor that a classifier takes."""

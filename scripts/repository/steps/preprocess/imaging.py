@@ -1,4 +1,4 @@
-"""From an encoded image to the pixels that a recipe keeps of it."""
+"""Decodes image files and crops them as a recipe says."""
 
 import io
 
@@ -8,20 +8,20 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 from .recipe import Recipe
 from .resizing import Box, resize
 
-# Only these decoders meet a stranger's bytes; Pillow has some forty more.
+# Untrusted bytes reach only these decoders; Pillow has about forty more.
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF")
 
-# A decoded image takes three bytes a pixel: 300 MB at the most. Checked here, before anything is
-# decoded, in place of Pillow's own bound, which warns first and fails only later.
+# A decoded image takes three bytes a pixel, so at most 300 MB. This is checked before decoding.
+# Pillow's own limit is turned off, since it only warns at first.
 MAX_PIXELS = 100_000_000
 Image.MAX_IMAGE_PIXELS = None
 
-# A JPEG is decoded at a half, a quarter or an eighth of its size where that leaves this many times
-# what the recipe resizes to. At 1 the result is up to 22 grey levels off, at 2 up to 5 (mean 0.2).
+# A JPEG is decoded at 1/2, 1/4 or 1/8 of its size if both sides stay at least this many times
+# `Recipe.resize`. With 1 the result differs by up to 22 grey levels, with 2 by up to 5 (mean 0.2).
 DRAFT_MARGIN = 2
 
-# For each EXIF orientation what turns the image upright, and which of the stored image's sides
-# (left, top, right, bottom) are then the left, the top, the right and the bottom.
+# For each EXIF orientation: the transposition that turns the image upright, and the indices of the
+# stored image's sides (left, top, right, bottom) that become the upright image's sides, in order.
 UPRIGHT = {
     2: (Image.Transpose.FLIP_LEFT_RIGHT, (2, 1, 0, 3)),
     3: (Image.Transpose.ROTATE_180, (2, 3, 0, 1)),
@@ -34,7 +34,7 @@ UPRIGHT = {
 
 
 class ImageError(ValueError):
-    """These bytes are no image that can be classified; the message says why."""
+    """The bytes are not an image that can be classified; the message says why."""
 
 
 def load(data: bytes, recipe: Recipe) -> Image.Image:
@@ -44,7 +44,7 @@ def load(data: bytes, recipe: Recipe) -> Image.Image:
         An RGB image of `crop` x `crop` pixels.
 
     Raises:
-        ImageError: as `decode` does.
+        ImageError: as `decode` raises.
     """
     image, box = _decode(data, least=DRAFT_MARGIN * recipe.resize)
     return crop_to(image, recipe, box)
@@ -53,21 +53,21 @@ def load(data: bytes, recipe: Recipe) -> Image.Image:
 def decode(data: bytes) -> Image.Image:
     """Decode a JPEG, PNG, WebP, BMP or GIF (its first frame) to an upright RGB image.
 
-    Grey, palette, CMYK and 16-bit images are converted, transparent pixels are laid on white, and
-    the EXIF orientation is followed.
+    Greyscale, palette, CMYK and 16-bit images are converted, transparent pixels are blended with
+    white, and the EXIF orientation is applied.
 
     Raises:
-        ImageError: the bytes are in none of these formats, broken, or of too many pixels.
+        ImageError: the format is not supported, the file is broken, or it has too many pixels.
     """
     image, _ = _decode(data)
     return image
 
 
 def _decode(data: bytes, *, least: int | None = None) -> tuple[Image.Image, Box]:
-    """Decode, a JPEG perhaps smaller than it is, with both sides at least so long.
+    """Decode an image; with `least`, a JPEG may be reduced to sides of at least `least` pixels.
 
     Returns:
-        The image, and where in it the picture is: a smaller one may end within its last pixels.
+        The image, and the box of the picture in it: a reduced one may end within its last pixels.
     """
     try:
         image = Image.open(io.BytesIO(data), formats=FORMATS)
@@ -80,9 +80,11 @@ def _decode(data: bytes, *, least: int | None = None) -> tuple[Image.Image, Box]
     except ImageError:
         raise
     except UnidentifiedImageError:
-        raise ImageError(f"not an image ({len(data)} bytes); send {_list(FORMATS)}") from None
-    except Exception as error:  # broken files make decoders raise almost anything
-        raise ImageError(f"a broken image: {error}") from error
+        raise ImageError(
+            f"not an image ({len(data)} bytes); send {_list(FORMATS)}, in JSON as base64"
+        ) from None
+    except Exception as error:  # decoders raise almost any exception for broken files
+        raise ImageError(f"broken image: {error}") from error
 
 
 def _list(names: tuple[str, ...]) -> str:
@@ -92,14 +94,14 @@ def _list(names: tuple[str, ...]) -> str:
 def _check_size(image: Image.Image) -> None:
     width, height = image.size
     if width * height > MAX_PIXELS:
-        raise ImageError(f"{width} x {height} pixels; at most {MAX_PIXELS} are taken")
+        raise ImageError(f"{width} x {height} pixels; the limit is {MAX_PIXELS} pixels")
 
 
 def _upright(image: Image.Image, box: Box) -> tuple[Image.Image, Box]:
-    # Unlike ImageOps.exif_transpose this survives EXIF data that cannot be written back.
+    # ImageOps.exif_transpose fails on EXIF data that cannot be written back.
     try:
         orientation = image.getexif().get(ExifTags.Base.Orientation)
-    except Exception:  # noqa: BLE001 - broken metadata does not make broken pixels
+    except Exception:  # noqa: BLE001 - the pixels are intact even if the metadata is not
         orientation = None
     if orientation not in UPRIGHT:
         return image, box
@@ -113,9 +115,9 @@ def _upright(image: Image.Image, box: Box) -> tuple[Image.Image, Box]:
 
 def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode == "RGB" and not image.has_transparency_data:
-        return image  # `convert` would copy it
+        return image  # avoids the copy that `convert` makes
     if image.mode.startswith("I"):
-        # Pillow would clip 16 bits at 255; the upper byte is what it keeps of 16-bit colour.
+        # Pillow would clip 16 bits at 255. Of 16-bit colour it keeps the upper byte, as here.
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     if image.has_transparency_data:
         image = image.convert("RGBA")
@@ -127,10 +129,14 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 def crop_to(image: Image.Image, recipe: Recipe, box: Box | None = None) -> Image.Image:
     """Resize the shorter side to `recipe.resize`, bilinearly, and keep the centre.
 
-    The arithmetic is that of the ONNX Model Zoo's imagenet_preprocess.py: the long side is
-    rounded, and the crop starts at `width // 2 - crop // 2`. Only what the crop keeps is computed,
-    within two grey levels of what it would be in the whole. `box` is the part of the image to take
-    for the whole of it.
+    The arithmetic follows the ONNX Model Zoo's imagenet_preprocess.py: the long side is rounded,
+    and the crop starts at `width // 2 - crop // 2`. Only the pixels of the crop are computed, which
+    differs by at most two grey levels from resizing the whole image.
+
+    Args:
+        image: an RGB image.
+        recipe: the preprocessing variant.
+        box: the part of the image to use; all of it by default.
 
     Returns:
         An image of `crop` x `crop` pixels.
@@ -139,7 +145,7 @@ def crop_to(image: Image.Image, recipe: Recipe, box: Box | None = None) -> Image
 
 
 def kept(box: Box, recipe: Recipe) -> Box:
-    """Find which part of a picture a recipe resizes to the crop."""
+    """Compute the part of a picture that a recipe keeps after resizing and cropping."""
     left, top, right, bottom = box
     ratio = recipe.resize / min(right - left, bottom - top)
     across = _kept_of_side(left, right, ratio, recipe.crop)
@@ -148,9 +154,9 @@ def kept(box: Box, recipe: Recipe) -> Box:
 
 
 def _kept_of_side(start: float, end: float, ratio: float, crop: int) -> tuple[float, float]:
-    """Find where on a side the centre crop of the resized side begins and ends."""
+    """Compute where on the original side the centre crop of the resized side starts and ends."""
     resized = round((end - start) * ratio)
     scale = (end - start) / resized
     first = resized // 2 - crop // 2
-    # What is computed may be above the end by a rounding.
+    # A rounding error may put the result beyond the end.
     return start + first * scale, min(start + (first + crop) * scale, end)

@@ -1,10 +1,14 @@
-"""Preprocessing step: encoded images in, pixels out.
+"""Preprocessing step: decodes image files into pixels.
 
-IMAGE, STRING [N, 1], becomes PIXELS, UINT8 [N, crop, crop, 3]: normalising them is the graph's
-work, and a byte for each is a quarter of what would have to be copied on the way there. An ensemble
-sends ENSEMBLE_IMAGE in its place, for which there is a CREDIT, INT64 [N, 4], that goes on to the
-postprocessing step. Of config.pbtxt's parameters `recipe` holds the numbers, and `credit_limit` is
-how many decoded images of a process may wait for the graph or be in it.
+Input: IMAGE, STRING [N, 1], the bytes of image files or their base64. Output: PIXELS, UINT8
+[N, crop, crop, 3]. The graph normalises them, so that a quarter of the bytes of an FP32 tensor is
+copied to it.
+
+An ensemble sends ENSEMBLE_IMAGE instead of IMAGE and gets one CREDIT for each image, INT64 [N, 4],
+which it passes to the postprocessing step.
+
+Parameters in config.pbtxt: `recipe`, the preprocessing variant as JSON; `credit_limit`,
+how many decoded images of ensembles each process may have waiting for the graph or being in it.
 """
 
 import json
@@ -13,35 +17,36 @@ from typing import Any
 import numpy as np
 import triton_python_backend_utils as pb_utils
 
+from .base64_text import file_content
 from .credits import CreditLimit
 from .imaging import ImageError, load
 from .recipe import Recipe
 
 
 class TritonPythonModel:
-    """What Triton's Python backend calls."""
+    """The interface that Triton's Python backend calls."""
 
     def initialize(self, args: dict[str, str]) -> None:
-        """Read the recipe and how far to go ahead."""
+        """Read the recipe and the credit limit."""
         parameters = json.loads(args["model_config"])["parameters"]
         self.recipe = Recipe.from_json(parameters["recipe"]["string_value"])
         self.credits = CreditLimit(int(parameters["credit_limit"]["string_value"]))
 
     def execute(self, requests: list[Any]) -> list[Any]:
-        """Answer each request by itself, so that a bad image fails its own request only."""
+        """Process each request separately, so that an invalid image fails only its own request."""
         sources = [_source(request) for request in requests]
         if count := sum(is_ensemble for _, is_ensemble in sources):
             self.credits.wait(count)
-        return [self._answer(*source) for source in sources]
+        return [self._respond(*source) for source in sources]
 
-    def _answer(self, files: Any, is_ensemble: bool) -> Any:
+    def _respond(self, files: Any, is_ensemble: bool) -> Any:
         decoded = []
         for index, data in enumerate(files.as_numpy().ravel()):
             try:
-                decoded.append(np.asarray(load(data, self.recipe)))
+                decoded.append(np.asarray(load(file_content(data), self.recipe)))
             except ImageError as error:
                 return _refusal(f"IMAGE[{index}]: {error}")
-        # One image, which is what most requests bring, is not copied.
+        # Most requests have one image, which need not be copied.
         pixels = np.stack(decoded) if len(decoded) > 1 else decoded[0][np.newaxis]
         outputs = [pb_utils.Tensor("PIXELS", pixels)]
         if is_ensemble:
@@ -50,7 +55,7 @@ class TritonPythonModel:
 
 
 def _source(request: Any) -> tuple[Any, bool]:
-    """Get a request's tensor of images, and whether an ensemble sends it."""
+    """Return a request's tensor of images, and whether it comes from an ensemble."""
     if files := pb_utils.get_input_tensor_by_name(request, "IMAGE"):
         return files, False
     return pb_utils.get_input_tensor_by_name(request, "ENSEMBLE_IMAGE"), True

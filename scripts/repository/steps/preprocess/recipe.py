@@ -1,12 +1,12 @@
-"""Recipes: how an image becomes the tensor that a classifier was trained on."""
+"""Recipes: how an image becomes the tensor that a classifier was trained with."""
 
 import json
 from dataclasses import asdict, dataclass
 
 RGB = tuple[float, float, float]
 
-# Statistics of ImageNet's training set over pixel values in 0..1, from the ONNX Model Zoo's
-# vision/classification/imagenet_preprocess.py.
+# Mean and standard deviation of ImageNet's training set for pixel values in 0..1, from the ONNX
+# Model Zoo's vision/classification/imagenet_preprocess.py.
 IMAGENET_MEAN: RGB = (0.485, 0.456, 0.406)
 IMAGENET_STD: RGB = (0.229, 0.224, 0.225)
 
@@ -19,7 +19,7 @@ class Recipe:
     kept, and each channel becomes `(pixel / 255 - mean) / std`.
 
     Raises:
-        ValueError: the numbers cannot work together.
+        ValueError: the numbers are invalid or do not fit together.
     """
 
     resize: int = 256
@@ -29,14 +29,14 @@ class Recipe:
 
     def __post_init__(self) -> None:
         if self.crop < 1:
-            raise ValueError(f"a crop of {self.crop} pixels is empty; give a positive number")
+            raise ValueError(f"a crop of {self.crop} pixels is too small; the minimum is 1")
         if self.resize < self.crop:
             raise ValueError(
                 f"a crop of {self.crop} pixels does not fit an image resized to {self.resize}; "
                 f"resize to at least {self.crop}"
             )
         if min(self.std) <= 0:
-            raise ValueError(f"a std of {self.std} divides by zero; give positive numbers")
+            raise ValueError(f"std must be positive, not {self.std}")
 
     def to_json(self) -> str:
         """Write the recipe as the value of the step's `recipe` parameter."""
@@ -44,6 +44,6 @@ class Recipe:
 
     @classmethod
     def from_json(cls, text: str) -> "Recipe":
-        """Read what `to_json` wrote."""
+        """Read the output of `to_json`."""
         fields = json.loads(text)
         return cls(**{**fields, "mean": tuple(fields["mean"]), "std": tuple(fields["std"])})
