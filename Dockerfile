@@ -1,17 +1,21 @@
-FROM python:3.12-slim AS builder
+# To pin an image by its digest, set these arguments to NAME:TAG@sha256:DIGEST (docs/docker.md).
+ARG PYTHON_IMAGE=python:3.12-slim
+ARG TRITON_IMAGE=nvcr.io/nvidia/tritonserver:26.11-py3
+
+FROM ${PYTHON_IMAGE} AS builder
 WORKDIR /app
 COPY docker/build.lock /tmp/
-# A fresh named volume takes the owner of the directory it is mounted over.
+# A new named volume takes the owner of the directory over which it is mounted.
 RUN pip install --no-cache-dir --require-hashes -r /tmp/build.lock \
     && install -d -o 1000 -g 1000 /cache /models
 COPY scripts scripts
-ENV PYTHONUNBUFFERED=1 XDG_CACHE_HOME=/cache
+ENV PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 XDG_CACHE_HOME=/cache
 USER 1000:1000
 ENTRYPOINT ["python", "-m", "scripts.build_repository"]
 
-FROM nvcr.io/nvidia/tritonserver:26.07-py3 AS server
+FROM ${TRITON_IMAGE} AS server
 COPY docker/steps.lock /tmp/
-# Python backend models run on the image's own Python, which Ubuntu guards against pip.
+# Triton's Python backend uses the system Python, which Ubuntu protects against pip.
 RUN PIP_BREAK_SYSTEM_PACKAGES=1 \
     python3 -m pip install --no-cache-dir --require-hashes -r /tmp/steps.lock
 USER 1000:1000

@@ -1,7 +1,7 @@
 .DEFAULT_GOAL := help
 .PHONY: help install demo test lint format lock clean
 
-# The first Python that the embedded Triton can run on; override with PYTHON=/path/to/python3.
+# The first Python that the embedded Triton supports; override with PYTHON=/path/to/python3.
 PYTHON ?= $(shell for python in python3 python3.12 python3.11 python3.10; do \
 	$$python -c 'import sys, venv, ensurepip; sys.exit(not (3, 10) <= sys.version_info < (3, 13))' \
 	2>/dev/null && echo $$python && break; done)
@@ -12,7 +12,7 @@ COMPILE := $(BIN)/uv pip compile --quiet --no-header pyproject.toml
 COMPILE_IMAGE := $(COMPILE) --no-universal --python-version 3.12 --python-platform x86_64-manylinux_2_28 \
 	--constraint requirements.lock
 
-help: ## List these targets
+help: ## List the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 10
 
 install: $(READY) ## Set up the environment in .venv
@@ -20,15 +20,16 @@ install: $(READY) ## Set up the environment in .venv
 demo: $(READY) ## Build a model repository, serve it and classify a photograph
 	@$(BIN)/python -m scripts.demo
 
-test: lint ## Run every test against a real Triton
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+# PYTEST_ARGS selects some of the tests, so their coverage says nothing about the whole.
+test: lint ## Check style and types, run all tests, measure coverage
+	$(BIN)/python -m pytest $(or $(PYTEST_ARGS),--cov)
 
 lint: $(READY) ## Check style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-format: $(READY) ## Put the code into the project's format
+format: $(READY) ## Format the code and fix what ruff can fix
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
@@ -37,13 +38,15 @@ lock: $(READY) ## Pin every dependency anew
 	$(COMPILE_IMAGE) --extra build --output-file docker/build.lock
 	$(COMPILE_IMAGE) --extra steps --no-strip-markers --no-emit-package numpy --output-file docker/steps.lock
 
-clean: ## Remove the environment and everything generated
-	rm -rf $(VENV) model_repository build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache
+clean: ## Remove the environment and all generated files
+	rm -rf $(VENV) build dist *.egg-info .coverage .mypy_cache .pytest_cache .ruff_cache
+	test ! -d model_repository || \
+		find model_repository -mindepth 1 -maxdepth 1 ! -name README.md -exec rm -rf {} +
 
 $(READY): requirements.lock
-	@test -n "$(PYTHON)" || { echo "error: no Python 3.10, 3.11 or 3.12 with venv was found;" \
-		"install one (Debian, Ubuntu: python3-venv) or name one: make PYTHON=/path/to/python3"; exit 1; }
-	@echo "Setting up $(VENV) with $$($(PYTHON) --version), once, in about a minute ..."
+	@test -n "$(PYTHON)" || { echo "error: no Python 3.10, 3.11 or 3.12 with venv found;" \
+		"install one (Debian, Ubuntu: python3-venv) or give its path: make PYTHON=/path/to/python3"; exit 1; }
+	@echo "Setting up $(VENV) with $$($(PYTHON) --version), which takes about a minute ..."
 	@$(PYTHON) -m venv --clear $(VENV)
 	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
 	@touch $@

@@ -1,11 +1,19 @@
-"""What all tests share."""
+"""Fixtures for all tests, and the signal handling that their servers need."""
 
 import shutil
+import signal
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
+
+# A shell starts background jobs with SIGINT ignored, and nohup starts commands with SIGHUP ignored.
+# Child processes inherit an ignored signal but not a handler, so servers started by the tests
+# would not stop on these signals. SIGHUP must still not end pytest itself.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, lambda *_: None)
 
 
 @pytest.fixture(scope="session")
@@ -13,12 +21,12 @@ def shared_assets() -> Path:
     """Test data that is too large, or not ours, to be part of the project."""
     folder = ROOT.parent / "shared" / "assets"
     if not folder.is_dir():
-        pytest.skip(f"the test data is not at hand: no {folder}")
+        pytest.skip(f"test data not found: {folder}")
     return folder
 
 
 @pytest.fixture
 def curl() -> None:
-    """Skip where curl is not installed: it is the only thing here that pip does not bring."""
+    """Skip the test if curl is not installed; pip cannot install it."""
     if not shutil.which("curl"):
         pytest.skip("curl is not installed")

@@ -172,8 +172,12 @@ class EmbeddedServer:
 
         Returns:
             How it ended, for example `signal SIGFPE` or `exit code 1`.
+
+        Raises:
+            ServerError: the server is not started.
         """
-        assert self._process is not None, "the server is not started"  # noqa: S101
+        if self._process is None:
+            raise ServerError("the server is not started")
         return _ending(self._process.wait())
 
     def restart(self) -> None:

@@ -1,16 +1,15 @@
 """Restarts an embedded server that ends by itself."""
 
 import time
-from collections import deque
 from collections.abc import Callable
 from typing import NoReturn
 
 from scripts.embedded.installation import ServerError
 from scripts.embedded.server import EmbeddedServer
 
-# A server that ends more often than this does not recover by being restarted.
+# A server that ends this often, each time soon after it was ready, does not recover by a restart.
 MAX_RESTARTS = 5
-WINDOW_SECONDS = 60
+STABLE_SECONDS = 10
 
 
 def supervise(server: EmbeddedServer, report: Callable[[str], None]) -> NoReturn:
@@ -19,24 +18,26 @@ def supervise(server: EmbeddedServer, report: Callable[[str], None]) -> NoReturn
     Requests in flight are lost when a server ends; clients have to retry them.
 
     Raises:
-        ServerError: the server ended again after MAX_RESTARTS restarts within WINDOW_SECONDS.
+        ServerError: MAX_RESTARTS restarts in a row did not keep the server running for
+            STABLE_SECONDS.
     """
-    restarts: deque[float] = deque(maxlen=MAX_RESTARTS)
-    number = 0
+    restarts = in_a_row = 0
+    started = time.monotonic()
     while True:
         ending = server.wait()
-        now = time.monotonic()
-        if len(restarts) == MAX_RESTARTS and now - restarts[0] < WINDOW_SECONDS:
+        ended = time.monotonic()
+        in_a_row = in_a_row + 1 if ended - started < STABLE_SECONDS else 1
+        if in_a_row > MAX_RESTARTS:
             raise ServerError(
-                f"tritonserver ended with {ending}; "
-                f"giving up after {MAX_RESTARTS} restarts within {WINDOW_SECONDS} s"
+                f"tritonserver ended with {ending}; giving up after {MAX_RESTARTS} restarts that "
+                f"did not keep it running for {STABLE_SECONDS} s"
             )
-        restarts.append(now)
-        number += 1
-        report(f"tritonserver ended with {ending}; restarting ({number})")
+        restarts += 1
+        report(f"tritonserver ended with {ending}; restarting ({restarts})")
         try:
             server.restart()
         except ServerError as error:
             report(str(error))
         else:
-            report(f"ready again after {time.monotonic() - now:.1f} s")
+            report(f"ready again after {time.monotonic() - ended:.1f} s")
+        started = time.monotonic()

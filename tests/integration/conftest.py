@@ -1,4 +1,4 @@
-"""Real Tritons for the tests: one with all classifiers, and small repositories to start others."""
+"""Fixtures that start a real Triton, and the model repositories that it serves."""
 
 import os
 import signal
@@ -19,12 +19,12 @@ from tests.conftest import ROOT
 from tests.graphs import FLEXIBLE, SOFTMAXED, classifier
 
 PROTOCOLS = ("grpc", "http")
-# Triton goes on answering on the HTTP connections that it has for 30 seconds unless told.
+# By default Triton keeps open HTTP connections for up to 30 seconds when it stops.
 HASTE = ["--exit-timeout-secs=1"]
 
 
 def add_birds(repository: Path, folder: Path, name: str = "birds", body: str = FLEXIBLE) -> None:
-    """Add a classifier of ten classes that builds and loads in no time."""
+    """Add a ten-class classifier that builds and loads in under a second."""
     file = folder / f"{name}.onnx"
     onnx.save(classifier(body), file)
     builder.add(repository, sources.from_file(file, name))
@@ -35,26 +35,29 @@ def url(server: EmbeddedServer, protocol: str) -> str:
 
 
 def process_of(server: EmbeddedServer) -> psutil.Process:
-    """The tritonserver itself."""
+    """Find the tritonserver process of a server."""
     port = f"--grpc-port={server.endpoints.grpc}"
     (process,) = (each for each in psutil.Process().children() if port in each.cmdline())
     return process
 
 
 def end(server: EmbeddedServer, number: int) -> None:
-    """Send a signal to a server from outside, as a crash or an orchestrator does, and wait."""
+    """Send a signal to tritonserver, as an orchestrator does, and wait for it to exit.
+
+    SIGKILL goes to the whole process group, since the children would otherwise wait for the parent.
+    """
     process = process_of(server)
     if number == signal.SIGKILL:
-        os.killpg(process.pid, number)  # its children too, which would wait for it
+        os.killpg(process.pid, number)
     else:
         process.send_signal(number)
     process.wait(60)
 
 
 def alive(processes: list[psutil.Process]) -> list[psutil.Process]:
-    """Those that still run; one that only waits for its parent to notice its end does not."""
-    gone = {psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD}
-    return [each for each in processes if each.is_running() and each.status() not in gone]
+    """Return the processes that still run. Zombies do not count."""
+    ended = {psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD}
+    return [each for each in processes if each.is_running() and each.status() not in ended]
 
 
 @pytest.fixture(scope="session")
@@ -66,7 +69,7 @@ def small_repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """All eleven classifiers of the catalogue, with synthetic weights, and the birds, twice."""
+    """All eleven catalogue classifiers with synthetic weights, and two ten-class classifiers."""
     folder = tmp_path_factory.mktemp("all")
     output = folder / "model_repository"
     options = ["--weights", "synthetic", "--cores", "1", "--output", str(output)]
@@ -90,13 +93,17 @@ def protocol(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def birds(server: EmbeddedServer, protocol: str) -> Iterator[Classifier]:
-    """A client of the birds' ensemble, over each protocol."""
+    """A client for the `birds` ensemble, over each protocol."""
     with Classifier(url(server, protocol), model="birds") as classifier:
         yield classifier
 
 
 def run_python(code: str) -> str:
-    """Run code in a process of its own and return what it prints; nothing may be complained of."""
+    """Run code in a new Python process and return its output.
+
+    The process must exit with 0 and print nothing to standard error, warnings of Python's
+    development mode included.
+    """
     result = subprocess.run(
         [sys.executable, "-X", "dev", "-W", "ignore", "-c", code],
         cwd=ROOT,

@@ -1,6 +1,6 @@
-"""The container files: valid, safe, and in step with what they copy and pin.
+"""The Dockerfile and docker-compose.yml are valid, restrictive, and match the files that they use.
 
-Nothing here needs a container engine; the images themselves are built only where there is one.
+These tests need no container engine.
 """
 
 import os
@@ -18,28 +18,26 @@ import pytest
 import yaml
 from packaging.requirements import Requirement
 
+from scripts import build_repository
 from scripts.embedded.installation import GLIBC_TUNABLES
+from tests import compose
+from tests.compose import arguments, service
 from tests.conftest import ROOT
 from tests.web import serving
 
-COMPOSE = ROOT / "docker-compose.yml"
 DOCKERFILE = ROOT / "Dockerfile"
 BUILDERS = ["build", "build-cpu"]
 SERVERS = ["triton", "triton-cpu"]
-
-
-def service(name: str) -> dict[str, Any]:
-    found: dict[str, Any] = yaml.safe_load(COMPOSE.read_text())["services"][name]
-    return found
+SERVICES = [*BUILDERS, *SERVERS]
 
 
 def dockerfile_lines(pattern: str) -> list[str]:
     return re.findall(f"^{pattern}$", DOCKERFILE.read_text(), flags=re.MULTILINE)
 
 
-def validate(compose: Path) -> subprocess.CompletedProcess[str]:
+def validate(file: Path) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec"]
-    return subprocess.run([*command, str(compose)], capture_output=True, text=True, check=False)
+    return subprocess.run([*command, str(file)], capture_output=True, text=True, check=False)
 
 
 def lint(dockerfile: Path) -> subprocess.CompletedProcess[str]:
@@ -49,13 +47,13 @@ def lint(dockerfile: Path) -> subprocess.CompletedProcess[str]:
 
 
 def copied_paths() -> list[Path]:
-    """What the Dockerfile copies out of the build context."""
+    """Return the paths that the Dockerfile copies from the build context."""
     words = [line.split() for line in DOCKERFILE.read_text().splitlines()]
     return [ROOT / source for word in words if word[:1] == ["COPY"] for source in word[1:-1]]
 
 
 def is_in_context(path: str) -> bool:
-    """Read .dockerignore as Docker does: the last pattern that matches a path or a parent wins."""
+    """Apply .dockerignore as Docker does: the last pattern that matches a path or a parent wins."""
     included = True
     for line in (ROOT / ".dockerignore").read_text().split():
         glob = re.escape(line.removeprefix("!"))
@@ -66,7 +64,7 @@ def is_in_context(path: str) -> bool:
 
 
 def pins(lock: str) -> dict[str, str]:
-    """The versions that a lock file pins for the Python of the images."""
+    """Return the versions that a lock file pins for the Python of the images."""
     images = {"python_version": "3.12", "python_full_version": "3.12.0", "sys_platform": "linux"}
     lines = re.findall(r"(?m)^[\w.-]+==[^\\\n]+", (ROOT / lock).read_text())
     requirements = [Requirement(line.strip()) for line in lines]
@@ -79,37 +77,37 @@ def pins(lock: str) -> dict[str, str]:
 
 @contextmanager
 def answering(status: int) -> Iterator[tuple[str, list[str]]]:
-    """An HTTP server that gives every request this status: its address and the paths asked for."""
-    asked: list[str] = []
+    """Serve HTTP with one status for all requests; yields the address and the requested paths."""
+    requested: list[str] = []
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            asked.append(self.path)
+            requested.append(self.path)
             self.send_response(status)
             self.end_headers()
 
     with serving(Handler) as address:
-        yield address, asked
+        yield address, requested
 
 
-def test_the_compose_file_follows_the_compose_specification() -> None:
-    result = validate(COMPOSE)
+def test_compose_file_follows_the_compose_specification() -> None:
+    result = validate(compose.FILE)
     assert result.returncode == 0, result.stdout
 
 
 @pytest.mark.parametrize(
     ("right", "wrong"),
     [
-        ("shm_size: 1gb", "shm_sise: 1gb"),
+        ("shm_size: ", "shm_sise: "),
         ("interval: 10s", "interval: 10"),
         ("condition: service_completed_successfully", "condition: built"),
     ],
 )
-def test_the_specification_rejects_a_broken_compose_file(
+def test_compose_specification_rejects_an_invalid_file(
     tmp_path: Path, right: str, wrong: str
 ) -> None:
-    broken = tmp_path / COMPOSE.name
-    text = COMPOSE.read_text()
+    broken = tmp_path / compose.FILE.name
+    text = compose.FILE.read_text()
     assert right in text
     broken.write_text(text.replace(right, wrong))
     result = validate(broken)
@@ -117,27 +115,69 @@ def test_the_specification_rejects_a_broken_compose_file(
     assert "Schema validation errors" in result.stdout
 
 
-def test_the_dockerfile_passes_hadolint_with_every_rule_on() -> None:
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {},
+        {"MODELS": "resnet50_v1 mobilenetv2", "WEIGHTS": "synthetic", "TAG": "1.2.3", "GPU": "all"},
+        {"CORES": "4", "QUEUE": "16", "OPTIMIZE": "latency", "TRITON_ARGS": "--log-verbose=1 --x"},
+    ],
+)
+def test_docker_compose_reads_the_file_as_these_tests_do(environment: dict[str, str]) -> None:
+    compose_command = ["docker", "compose"]
+    try:
+        subprocess.run([*compose_command, "version"], capture_output=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("docker compose is not installed")
+    command = [*compose_command, "--profile", "*", "config"]
+    result = subprocess.run(
+        command, cwd=ROOT, env=os.environ | environment, capture_output=True, check=False
+    )
+    assert (result.returncode, result.stderr) == (0, b"")
+    read = yaml.safe_load(result.stdout)["services"]
+    assert set(read) == set(SERVICES)
+    for name, settings in read.items():
+        expected = service(name, **environment)
+        words = [*settings.get("entrypoint", []), *settings["command"]]
+        assert words == arguments(name, **environment)
+        assert settings["image"] == expected["image"]
+        assert settings.get("labels") == expected.get("labels")
+        assert str(settings.get("cpus", 0)) == expected["cpus"]
+
+
+def test_dockerfile_passes_hadolint_with_all_rules_enabled() -> None:
     result = lint(DOCKERFILE)
     assert result.returncode == 0, result.stdout
 
 
-def test_hadolint_rejects_a_dockerfile_without_pinned_images(tmp_path: Path) -> None:
+def test_hadolint_rejects_an_image_without_a_tag(tmp_path: Path) -> None:
     broken = tmp_path / "Dockerfile"
-    broken.write_text(re.sub(r"(?m)^FROM (\S+):\S+", r"FROM \1", DOCKERFILE.read_text()))
+    broken.write_text(DOCKERFILE.read_text().replace("FROM ${PYTHON_IMAGE} ", "FROM python "))
     assert "DL3006" in lint(broken).stdout
 
 
-def test_triton_is_the_official_image() -> None:
-    (image,) = dockerfile_lines(r"FROM (\S+) AS server")
-    assert re.fullmatch(r"nvcr\.io/nvidia/tritonserver:\d\d\.\d\d-py3", image)
+def test_base_images_have_a_version_tag_and_can_be_replaced() -> None:
+    images = dict(line.split("=") for line in dockerfile_lines(r"ARG (\S+)"))
+    assert re.fullmatch(r"python:3\.\d+-slim", images["PYTHON_IMAGE"])
+    assert re.fullmatch(r"nvcr\.io/nvidia/tritonserver:\d\d\.\d\d-py3", images["TRITON_IMAGE"])
+    assert dockerfile_lines(r"FROM (\S+) AS \S+") == ["${PYTHON_IMAGE}", "${TRITON_IMAGE}"]
+    for name, argument in [("build", "PYTHON_IMAGE"), ("triton", "TRITON_IMAGE")]:
+        assert service(name)["build"]["args"][argument] is None  # taken from the environment
 
 
 def test_each_service_builds_a_stage_of_the_dockerfile() -> None:
     stages = dockerfile_lines(r"FROM \S+ AS (\S+)")
-    targets = {name: service(name)["build"]["target"] for name in [*BUILDERS, *SERVERS]}
+    targets = {name: service(name)["build"]["target"] for name in SERVICES}
     assert targets == dict.fromkeys(BUILDERS, "builder") | dict.fromkeys(SERVERS, "server")
     assert set(targets.values()) == set(stages)
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_compose_rebuilds_its_tagged_image_when_the_sources_change(name: str) -> None:
+    settings = service(name, TAG="1.2.3")
+    assert settings["image"] == f"triton-imagenet/{settings['build']['target']}:1.2.3"
+    assert service(name)["image"].endswith(":latest")
+    assert settings["pull_policy"] == "build"
 
 
 def test_every_stage_ends_as_an_unprivileged_user() -> None:
@@ -146,104 +186,180 @@ def test_every_stage_ends_as_an_unprivileged_user() -> None:
     assert users == [["1000:1000"]] * len(stages)
 
 
-@pytest.mark.parametrize("name", [*BUILDERS, *SERVERS])
-def test_every_service_runs_unprivileged(name: str) -> None:
+@pytest.mark.parametrize("name", SERVICES)
+def test_every_service_runs_unprivileged_on_a_read_only_file_system(name: str) -> None:
     settings = service(name)
     assert settings["user"] == "1000:1000"
     assert settings["cap_drop"] == ["ALL"]
     assert settings["security_opt"] == ["no-new-privileges:true"]
+    assert settings["read_only"] is True
+    assert settings["tmpfs"] == ["/tmp"]
 
 
-def test_the_gpu_service_reserves_one_gpu_unless_told_otherwise() -> None:
-    (device,) = service("triton")["deploy"]["resources"]["reservations"]["devices"]
-    assert device == {"driver": "nvidia", "count": "${GPUS:-1}", "capabilities": ["gpu"]}
+@pytest.mark.parametrize("name", SERVICES)
+def test_cpu_memory_and_process_limits_come_from_the_environment(name: str) -> None:
+    keys = ("cpus", "mem_limit", "pids_limit")
+    limited = service(name, CORES="4", MEMORY="8g", PIDS="512")
+    assert [limited[key] for key in keys] == ["4", "8g", "512"]
+    assert [service(name)[key] for key in keys] == ["0", "0", "8192"]
 
 
-def test_the_cpu_service_is_the_gpu_service_without_a_gpu() -> None:
+@pytest.mark.parametrize("name", SERVICES)
+def test_logs_are_rotated(name: str) -> None:
+    assert service(name)["logging"] == {
+        "driver": "json-file",
+        "options": {"max-size": "10m", "max-file": "5"},
+    }
+
+
+@pytest.mark.parametrize(
+    ("environment", "expected"),
+    [({}, "0"), ({"GPU": "2"}, "2"), ({"GPU": "all"}, "all"), ({"GPU": "GPU-8f1c"}, "GPU-8f1c")],
+)
+def test_gpu_service_reserves_the_selected_gpu(environment: dict[str, str], expected: str) -> None:
+    (device,) = service("triton", **environment)["deploy"]["resources"]["reservations"]["devices"]
+    assert device == {"driver": "nvidia", "device_ids": [expected], "capabilities": ["gpu"]}
+
+
+def test_cpu_service_is_the_gpu_service_without_a_gpu() -> None:
     gpu, cpu = (service(name) for name in SERVERS)
     del gpu["deploy"], gpu["depends_on"], cpu["depends_on"]
     assert (gpu.pop("profiles"), cpu.pop("profiles")) == (["gpu"], ["cpu"])
     assert cpu == gpu
 
 
-def test_plain_compose_serves_on_the_gpu() -> None:
+def test_compose_uses_the_gpu_profile_by_default() -> None:
     settings = [line for line in (ROOT / ".env").read_text().splitlines() if line[:1] != "#"]
     assert settings == ["COMPOSE_PROFILES=gpu"]
 
 
+def parse(name: str, **environment: str) -> Any:
+    """Parse a builder's command line with the parser of the command that it runs."""
+    python, option, module, *words = arguments(name, **environment)
+    assert (python, option, module) == ("python", "-m", "scripts.build_repository")
+    return build_repository.parser().parse_args(words)
+
+
 @pytest.mark.parametrize(("name", "device"), [("build", "gpu"), ("build-cpu", "cpu")])
-def test_the_repository_is_built_for_what_serves_it(name: str, device: str) -> None:
+def test_repository_is_built_for_the_device_that_serves_it(name: str, device: str) -> None:
     assert service(name)["profiles"] == [device]
-    assert f"--device {device}" in service(name)["command"]
+    options = parse(name)
+    assert options.device == device
+    assert (options.models, options.weights, options.prune) == (["all"], "zoo", True)
+    assert options.output == Path("/models")
+
+
+@pytest.mark.parametrize("name", BUILDERS)
+def test_build_options_come_from_the_environment(name: str) -> None:
+    chosen = {"MODELS": "resnet50_v1 mobilenetv2", "WEIGHTS": "synthetic"}
+    options = parse(name, **chosen, CORES="4", QUEUE="16", OPTIMIZE="latency")
+    assert (options.models, options.weights) == (["resnet50_v1", "mobilenetv2"], "synthetic")
+    assert (options.cores, options.queue) == (4, 16)
+    assert options.optimize == ("latency" if name == "build-cpu" else "throughput")  # CPU only
+
+
+@pytest.mark.parametrize("name", BUILDERS)
+def test_compose_run_replaces_only_the_choice_of_models(name: str) -> None:
+    assert set(shlex.split(service(name)["command"])) >= {"--models", "--weights", "--prune"}
+    fixed = shlex.split(service(name)["entrypoint"])[3:]
+    options = build_repository.parser().parse_args([*fixed, "--onnx", "/own/birds.onnx"])
+    assert (options.models, options.prune) == (None, False)
+    assert (options.device, options.output) == (service(name)["profiles"][0], Path("/models"))
 
 
 @pytest.mark.parametrize(("name", "builder"), [*zip(SERVERS, BUILDERS, strict=True)])
-def test_triton_starts_once_the_repository_is_built(name: str, builder: str) -> None:
+def test_triton_starts_when_the_build_has_succeeded(name: str, builder: str) -> None:
     assert service(name)["depends_on"] == {builder: {"condition": "service_completed_successfully"}}
 
 
 @pytest.mark.parametrize("name", SERVERS)
-def test_triton_keeps_memory_as_the_embedded_one_does(name: str) -> None:
+def test_memory_allocator_settings_match_the_embedded_server(name: str) -> None:
     assert service(name)["environment"]["GLIBC_TUNABLES"] == GLIBC_TUNABLES
 
 
 @pytest.mark.parametrize("name", SERVERS)
-def test_triton_cannot_write_the_repository_it_serves(name: str) -> None:
+def test_triton_cannot_write_to_the_repository(name: str) -> None:
     settings = service(name)
     assert settings["volumes"] == ["models:/models:ro"]
     assert settings["environment"]["PYTHONDONTWRITEBYTECODE"] == "1"
-    assert "--model-repository=/models" in shlex.split(settings["command"])
+    assert "--model-repository=/models" in arguments(name)
 
 
-def test_the_builder_owns_the_volumes_it_writes() -> None:
+@pytest.mark.parametrize("name", SERVERS)
+def test_a_repository_on_the_host_replaces_the_volume(name: str) -> None:
+    assert service(name, REPOSITORY="./model_repository")["volumes"] == [
+        "./model_repository:/models:ro"
+    ]
+
+
+@pytest.mark.parametrize("name", SERVERS)
+def test_further_triton_options_come_from_the_environment(name: str) -> None:
+    options = "--http-restricted-api=model-repository:admin-key=SECRET --log-verbose=1"
+    assert arguments(name)[0] == "tritonserver"
+    assert arguments(name, TRITON_ARGS=options) == [*arguments(name), *options.split()]
+
+
+@pytest.mark.parametrize("name", SERVERS)
+def test_client_shared_memory_is_off_by_default(name: str) -> None:
+    assert not [word for word in arguments(name) if "client-shm" in word]
+    assert service(name)["ipc"] == "private"
+    assert service(name, IPC="host")["ipc"] == "host"
+
+
+def test_builder_owns_the_volumes_that_it_writes_to() -> None:
     targets = [volume.split(":")[1] for volume in service("build")["volumes"]]
     (owned,) = dockerfile_lines(r".*install -d -o 1000 -g 1000 (.+)")
     assert sorted(targets) == owned.split() == ["/cache", "/models"]
     assert dockerfile_lines("ENV .*XDG_CACHE_HOME=/cache")
 
 
-def test_several_model_names_reach_the_builder_as_several_arguments() -> None:
-    command = service("build")["command"].replace("${MODELS:-all}", "resnet50_v1 mobilenetv2")
-    assert shlex.split(command.replace("${WEIGHTS:-zoo}", "zoo")) == [
-        *("--models", "resnet50_v1", "mobilenetv2"),
-        *("--weights", "zoo", "--device", "gpu", "--output", "/models", "--prune"),
+@pytest.mark.parametrize("name", BUILDERS)
+def test_builder_gets_the_download_settings_of_the_environment(name: str) -> None:
+    settings = service(name)["environment"]
+    assert set(settings) >= {"HF_ENDPOINT", "HF_TOKEN", "HTTPS_PROXY", "NO_PROXY"}
+    assert set(settings.values()) == {None}
+
+
+@pytest.mark.parametrize("name", SERVERS)
+@pytest.mark.parametrize("variable", ["MODELS", "WEIGHTS", "OPTIMIZE", "CORES", "QUEUE"])
+def test_triton_is_recreated_when_a_build_option_changes(name: str, variable: str) -> None:
+    assert service(name, **{variable: "other"})["labels"] != service(name)["labels"]
+
+
+@pytest.mark.parametrize("name", SERVERS)
+def test_ports_are_published_on_the_loopback_address_by_default(name: str) -> None:
+    ports = (8000, 8001, 8002)
+    assert service(name)["ports"] == [f"127.0.0.1:{port}:{port}" for port in ports]
+    chosen = {"TRITON_ADDRESS": "10.0.0.1", "HTTP_PORT": "1", "GRPC_PORT": "2", "METRICS_PORT": "3"}
+    assert service(name, **chosen)["ports"] == [
+        f"10.0.0.1:{host}:{port}" for host, port in enumerate(ports, start=1)
     ]
 
 
 @pytest.mark.parametrize("name", SERVERS)
-def test_another_choice_of_models_recreates_triton(name: str) -> None:
-    assert service(name)["labels"] == {"models": "${MODELS:-all} ${WEIGHTS:-zoo}"}
-
-
-@pytest.mark.parametrize("name", SERVERS)
-def test_triton_is_published_to_this_machine_alone_unless_told_otherwise(name: str) -> None:
-    published = [f"${{TRITON_ADDRESS:-127.0.0.1}}:{port}:{port}" for port in (8000, 8001, 8002)]
-    assert service(name)["ports"] == published
-
-
-@pytest.mark.parametrize("name", SERVERS)
-def test_triton_gets_the_memory_that_nvidia_recommends(name: str) -> None:
+def test_triton_has_the_memory_settings_that_nvidia_recommends(name: str) -> None:
     settings = service(name)
     assert settings["shm_size"] == "1gb"
+    assert service(name, SHM_SIZE="4gb")["shm_size"] == "4gb"
     assert settings["ulimits"] == {"memlock": -1, "stack": 67108864}
 
 
 @pytest.mark.parametrize(("status", "healthy"), [(200, True), (400, False)])
-def test_the_health_check_asks_triton_whether_it_is_ready(status: int, healthy: bool) -> None:
-    kind, python, *arguments = service("triton")["healthcheck"]["test"]
+def test_health_check_requests_readiness_without_a_proxy(status: int, healthy: bool) -> None:
+    kind, python, *words = service("triton")["healthcheck"]["test"]
     assert (kind, python) == ("CMD", "python3")
-    with answering(status) as (address, asked):
-        arguments = [word.replace("127.0.0.1:8000", address) for word in arguments]
-        # A proxy that does not exist: the check has to go past it.
+    with answering(status) as (address, requested):
+        words = [word.replace("127.0.0.1:8000", address) for word in words]
+        # Nothing listens at the address of this proxy.
         environment = {**os.environ, "http_proxy": "http://127.0.0.1:9", "no_proxy": ""}
         check = subprocess.run(
-            [sys.executable, *arguments], env=environment, capture_output=True, check=False
+            [sys.executable, *words], env=environment, capture_output=True, check=False
         )
-    assert asked == ["/v2/health/ready"]
+    assert requested == ["/v2/health/ready"]
     assert check.returncode == (0 if healthy else 1)
 
 
-def test_everything_the_dockerfile_copies_is_in_the_build_context() -> None:
+def test_build_context_has_all_files_that_the_dockerfile_copies() -> None:
     sources = copied_paths()
     files = [file for source in sources for file in [source, *source.rglob("*")]]
     needed = [file for file in files if "__pycache__" not in file.parts]
@@ -256,26 +372,35 @@ def test_everything_the_dockerfile_copies_is_in_the_build_context() -> None:
     "path",
     [".env", ".git/config", ".venv/bin/python", "README.md", "scripts/__pycache__/demo.pyc"],
 )
-def test_nothing_else_is_in_the_build_context(path: str) -> None:
+def test_build_context_has_no_other_files(path: str) -> None:
     assert not is_in_context(path)
 
 
 @pytest.mark.parametrize("lock", ["docker/build.lock", "docker/steps.lock"])
-def test_the_images_get_the_versions_that_are_tested(lock: str) -> None:
+def test_images_install_the_versions_that_are_tested(lock: str) -> None:
     tested = pins("requirements.lock")
     image = pins(lock)
     assert image == {name: tested[name] for name in image}
 
 
-def test_the_server_image_adds_only_what_decodes_and_resizes() -> None:
+def test_server_image_adds_only_the_image_decoder_and_resizer() -> None:
     assert pins("docker/steps.lock").keys() == {"cykooz-resizer", "pillow"}
 
 
-def test_the_server_image_can_be_built_for_arm() -> None:
+def test_server_image_can_be_built_for_arm() -> None:
     (line,) = re.findall("cykooz-resizer==.*", (ROOT / "docker" / "steps.lock").read_text())
-    assert "platform_machine == 'x86_64'" in line  # where it has wheels
+    assert "platform_machine == 'x86_64'" in line  # the only architecture that it has wheels for
 
 
 @pytest.mark.parametrize("lock", ["build.lock", "steps.lock"])
-def test_the_images_install_only_what_a_lock_file_vouches_for(lock: str) -> None:
+def test_images_install_only_packages_with_known_hashes(lock: str) -> None:
     assert dockerfile_lines(rf".*pip install .*--require-hashes -r /tmp/{lock}.*")
+
+
+def test_documentation_lists_each_variable_with_its_default() -> None:
+    text = (ROOT / "docs" / "docker.md").read_text()
+    documented = dict(re.findall(r"(?m)^\| `([A-Z_]+)` \| (?:`([^`]*)`|[^|`]+) \|", text))
+    file = compose.FILE.read_text()
+    defaults = dict(re.findall(r"\$\{([A-Z_]+):-([^${}]*)\}", file))
+    without_default = re.findall(r"(?m)^ +([A-Z_]+):$", file)
+    assert documented == defaults | dict.fromkeys(without_default, "")
