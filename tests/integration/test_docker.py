@@ -23,14 +23,14 @@ RESTRICTED = (
     f"--http-restricted-api={APIS}:admin-key=SECRET "
     f"--grpc-restricted-protocol={APIS}:admin-key=SECRET"
 )
-# As in a container: only a tmpfs at /tmp can be written to. The repository is at /mnt here.
-# Mounts of the host that cannot be changed stay as they are.
+# As in a container, only /tmp can be written to. The repository is at /mnt here. Mounts of the host
+# that cannot be changed stay as they are.
 READ_ONLY = """
-mount --bind {repository} /mnt &&
-for folder in $(awk '$2 !~ "^/(dev|proc|sys)(/|$)" {{ print $2 }}' /proc/mounts); do
+mount --bind {repository} /mnt && mount --bind /tmp /tmp &&
+for folder in $(awk '$2 !~ "^/(dev|proc|sys|tmp)(/|$)" {{ print $2 }}' /proc/mounts); do
     mount -o remount,ro,bind "$folder" || true
 done 2>/dev/null
-! touch /root/probe {root}/probe /mnt/probe 2>/dev/null && mount -t tmpfs tmpfs /tmp"""
+! touch /probe /root/probe /mnt/probe 2>/dev/null"""
 
 
 def build(repository: Path, *words: str) -> None:
@@ -66,7 +66,7 @@ def endpoints(repository: Path) -> Iterator[Endpoints]:
     serve = [sys.executable, "-B", "-m", "scripts.serve", "--model-repository=/mnt"]
     ports = [f"--{protocol}-port={port}" for protocol, port in endpoints.ports.items()]
     command = namespaces.inside(
-        READ_ONLY.format(repository=repository, root=ROOT), *serve, *ports, "--", *options
+        READ_ONLY.format(repository=repository), *serve, *ports, "--", *options
     )
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout
