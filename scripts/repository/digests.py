@@ -3,18 +3,22 @@
 import functools
 import hashlib
 from collections.abc import Iterable
-from importlib.metadata import version
 from pathlib import Path
 
-# Their versions change the graphs, or the pixels that a graph is calibrated on.
-LIBRARIES = ("numpy", "onnx", "onnxruntime", "pillow")
+import numpy as np
+import onnx
+import onnxruntime
+import PIL
+
+# Other versions can write other graphs, or calibrate them on other pixels.
+LIBRARIES = (np, onnx, onnxruntime, PIL)
 CACHE = "__pycache__"
 
 
 @functools.cache
 def generator() -> str:
     """Hash the code, data and library versions that determine what is written."""
-    versions = [version(library) for library in LIBRARIES]
+    versions = [library.__version__ for library in LIBRARIES]
     return of_text("\n".join([of_folders([Path(__file__).parent]), *versions]))
 
 

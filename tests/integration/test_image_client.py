@@ -21,13 +21,14 @@ import tritonclient.http
 from PIL import Image
 from tritonclient.grpc import model_config_pb2 as pb
 
-from client import SAMPLE
+from client import SAMPLE, Classifier
 from scripts.embedded import EmbeddedServer, Endpoints
 from scripts.repository import builder, sources
 from scripts.repository.catalog import CATALOG
 from scripts.repository.ensemble import IMAGENET_LABELS
 from tests.graphs import CLASSES, classifier
 from tests.integration.conftest import HASTE, url
+from tests.integration.test_serve import ports, serve, wait_until_ready
 
 EXAMPLES = "TRITON_CLIENT_EXAMPLES"
 MODEL = "resnet18_v1"
@@ -140,11 +141,17 @@ def examples() -> Path:
     return Path(folder)
 
 
-def run(script: Path, model: str, server: str, *options: str) -> list[tuple[str, ...]]:
-    """Run an example on the sample and return the classes that it prints."""
+def execute(
+    script: Path, model: str, server: str, *options: str
+) -> "subprocess.CompletedProcess[str]":
     arguments = ["-m", model, "-u", server, "-c", str(TOP), *options, str(SAMPLE)]
     command = [sys.executable, str(script), *arguments]
-    result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+
+
+def run(script: Path, model: str, server: str, *options: str) -> list[tuple[str, ...]]:
+    """Run an example on the sample and return the classes that it prints."""
+    result = execute(script, model, server, *options)
     assert result.returncode == 0, result.stdout + result.stderr
     return [match.groups() for match in map(RESULT.fullmatch, result.stdout.splitlines()) if match]
 
@@ -195,3 +202,18 @@ def test_examples_classify_with_original_tensors_of_a_fixed_size(
     model = Called("fixed_onnx", "image", "scores", tensor, labels)
     found = run(examples / script, model.name, address(server, "grpc"), *options)
     assert_best(found, best(server, model))
+
+
+def test_ensemble_image_client_is_rejected_and_the_server_stays_available(
+    small_repository: Path, examples: Path, protocol: str
+) -> None:
+    # It requests the `classification` extension for LABEL, a STRING, which ends Triton 2.51.
+    endpoints = Endpoints.free()
+    where = f"127.0.0.1:{endpoints.ports[protocol]}"
+    with serve(small_repository, *ports(endpoints)) as process:
+        wait_until_ready(process)
+        result = execute(examples / "ensemble_image_client.py", "birds", where, "-i", protocol)
+        assert result.returncode != 0
+        assert "PASS" not in result.stdout
+        with Classifier(f"{protocol}://{where}", model="birds", retries=20) as classifier:
+            assert classifier.image(SAMPLE).predictions

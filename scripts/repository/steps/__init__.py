@@ -1,5 +1,5 @@
-"""The Python backend steps of every ensemble, copied into the model repository as they are.
+"""The Python backend models of every ensemble, which are copied into the model repository.
 
-They run inside Triton, so they import NumPy, Pillow, Triton's own module and each other, and
-nothing else of this project.
+They run inside Triton and import only NumPy, Pillow, cykooz-resizer, Triton's own module and each
+other.
 """

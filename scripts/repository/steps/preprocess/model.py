@@ -7,8 +7,8 @@ copied to it.
 An ensemble sends ENSEMBLE_IMAGE instead of IMAGE and gets one CREDIT for each image, INT64 [N, 4],
 which it passes to the postprocessing step.
 
-Parameters in config.pbtxt: `recipe`, the preprocessing variant as JSON; `credit_limit`,
-how many decoded images of ensembles each process may have waiting for the graph or being in it.
+Parameters in config.pbtxt: `recipe`, the preprocessing variant as JSON; `credit_limit`, how
+many decoded images of ensembles each process may have waiting for the graph or in it.
 """
 
 import json
