@@ -1,4 +1,4 @@
-"""How results are written: for people, and in three formats for programs."""
+"""Writes results as tables, JSON, JSON lines or CSV."""
 
 import csv
 import json
@@ -13,23 +13,23 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from client._results import Classification, Model
+from ._results import Classification, Model
 
 
 class Writer(ABC):
-    """Writes results to standard output, one by one; `close` writes what belongs after the last."""
+    """Writes results to standard output, one at a time."""
 
     @abstractmethod
     def write(self, result: Classification) -> None:
         """Write one image's result."""
 
     def close(self) -> None:
-        """Write the end."""
+        """Write what follows the last result."""
         sys.stdout.flush()
 
 
 class Tables(Writer):
-    """A heading and a table for each image; one that failed is left to the error line."""
+    """A heading and a table for each image; errors are reported on standard error instead."""
 
     def write(self, result: Classification) -> None:
         """Write a table."""
@@ -43,12 +43,12 @@ class Tables(Writer):
         with console.capture() as captured:
             console.print(escape(heading), style="bold", soft_wrap=True)
             console.print(table if result.predictions else "  nothing above the threshold\n")
-        # By the name that a progress bar takes over, which a console would see through.
+        # Through sys.stdout, which the progress bar replaces while it is shown.
         sys.stdout.write(captured.get())
 
 
 class JsonLines(Writer):
-    """One JSON object a line."""
+    """One JSON object per line."""
 
     def write(self, result: Classification) -> None:
         """Write a line."""
@@ -56,7 +56,7 @@ class JsonLines(Writer):
 
 
 class Json(Writer):
-    """One JSON array of the same objects, written as they come."""
+    """One JSON array of the same objects, written incrementally."""
 
     def __init__(self) -> None:
         self._before = "["
@@ -73,7 +73,7 @@ class Json(Writer):
 
 
 class Csv(Writer):
-    """A row for each prediction, and one for each image that has none."""
+    """A row for each prediction, and one for each image without predictions."""
 
     COLUMNS = (
         *("source", "model", "rank", "class_id", "probability", "label"),
@@ -102,7 +102,7 @@ FORMATS: Mapping[str, type[Writer]] = {
 
 
 def write_models(models: Iterable[Model], output: str) -> None:
-    """Write what a server has, in one of the formats."""
+    """Write the list of a server's models in one of the formats."""
     if output == "table":
         Console(highlight=False).print(_models_table(models))
         return
