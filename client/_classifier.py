@@ -249,10 +249,7 @@ class AsyncClassifier(_Base):
     async def image(
         self, source: Source, *, request_id: str | None = None, headers: Headers | None = None
     ) -> Classification:
-        """Classify one image, as `Classifier.image` does.
-
-        (await classifier.image("cat.jpg")).top
-        """
+        """Classify one image, as `Classifier.image` does."""
         return (await self.batch([source], request_id=request_id, headers=headers))[0]
 
     async def batch(
@@ -262,10 +259,7 @@ class AsyncClassifier(_Base):
         request_id: str | None = None,
         headers: Headers | None = None,
     ) -> list[Classification]:
-        """Classify images in one request, as `Classifier.batch` does.
-
-        cat, dog = await classifier.batch(["cat.jpg", "dog.png"])
-        """
+        """Classify images in one request, as `Classifier.batch` does."""
         return await self._engine.classify(sources, request_id, headers)
 
     def stream(

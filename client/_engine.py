@@ -97,12 +97,12 @@ class Engine:
     ) -> list[Classification]:
         request_id = request_id or f"{self._client_id}-{next(self._numbers)}"
         data = [image.data for image in images]
+        parameters = {"top_k": self.top_k}
+        keywords = {"request_id": request_id, "headers": headers, "parameters": parameters}
         start = time.perf_counter()
         with self._error_context([image.name for image in images], request_id):
             result = await self.pool.request(
-                lambda server: server.infer(
-                    self.model, data, top_k=self.top_k, request_id=request_id, headers=headers
-                )
+                lambda server: server.infer(self.model, data, **keywords)
             )
         seconds = time.perf_counter() - start
         columns = [result.as_numpy(name) for name in OUTPUTS]

@@ -10,7 +10,7 @@ import numpy as np
 
 from ._endpoint import Endpoint, port_hint
 from ._exceptions import ClientError, DeadlineExceeded, ServerUnavailable
-from ._options import Headers, RequestOptions
+from ._options import RequestOptions
 from ._shared_memory import Regions
 from ._translation import translated
 from ._transport import transport
@@ -40,32 +40,19 @@ class Server:
         if self._client:
             await self._client.close()
 
-    async def infer(
-        self,
-        model: str,
-        images: Sequence[bytes],
-        *,
-        top_k: int,
-        request_id: str,
-        headers: Headers | None = None,
-    ) -> Any:  # noqa: ANN401 - tritonclient has no types
+    async def infer(self, model: str, images: Sequence[bytes], **keywords: Any) -> Any:  # noqa: ANN401
         """Send encoded images as one batch and return tritonclient's result.
+
+        `keywords` are those of tritonclient's `infer`: parameters, request_id and headers.
 
         Raises:
             ClientError: or a subclass.
         """
+        keywords |= self._transport.compression
         self.in_flight += 1
         try:
             async with self._tensor(images) as tensor:
-                return await self.call(
-                    "infer",
-                    model,
-                    [tensor],
-                    parameters={"top_k": top_k},
-                    request_id=request_id,
-                    headers=headers,
-                    **self._transport.compression,
-                )
+                return await self.call("infer", model, [tensor], **keywords)
         finally:
             self.in_flight -= 1
 

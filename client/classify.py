@@ -5,7 +5,6 @@ import logging
 import os
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import closing
 from dataclasses import replace
 
 from rich.console import Console
@@ -28,7 +27,7 @@ from . import (
     expand,
 )
 from ._arguments import header, parser
-from ._output import FORMATS, Writer, write_models
+from ._output import FORMATS, Write, write_models
 from ._summary import Summary
 
 EXIT_SOME_FAILED = 1
@@ -93,13 +92,13 @@ def _run(classifier: Classifier, options: argparse.Namespace) -> int:
     sources = list(_sources(options.images or [str(SAMPLE)], recursive=options.recursive))
     summary = Summary(len(sources))
     try:
-        with _progress(len(sources)) as progress, closing(FORMATS[options.output]()) as writer:
+        with _progress(len(sources)) as progress, FORMATS[options.output]() as write:
             results = classifier.stream(
                 sources, concurrency=options.concurrency, batch_size=options.batch_size
             )
             for result in progress.track(results, total=len(sources)):
                 _stop_if_all_fail(classifier, result)
-                _report(result, writer, options.threshold)
+                _report(result, write, options.threshold)
                 summary.add(result)
     finally:
         _log(str(summary))
@@ -128,9 +127,9 @@ def _progress(total: int) -> Progress:
     )
 
 
-def _report(result: Classification, writer: Writer, threshold: float) -> None:
+def _report(result: Classification, write: Write, threshold: float) -> None:
     likely = tuple(each for each in result.predictions if each.probability >= threshold)
-    writer.write(replace(result, predictions=likely))
+    write(replace(result, predictions=likely))
     if result.error:
         _log(f"error: {result.source}: {_describe(result.error)}")
 
