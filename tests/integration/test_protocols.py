@@ -244,15 +244,15 @@ def test_the_request_id_is_in_the_servers_log_and_in_errors(
             Classifier(url(server, protocol), model="planes") as classifier,
             pytest.raises(ModelNotFound) as missed,
         ):
-            classifier.image(SAMPLE, request_id="of-no-model")
+            classifier.image(SAMPLE, request_id="unknown-model")
     output = log.read_text()
     assert "[request id: good-one]" in output
     assert rejected.value.request_id
     assert f"[request id: {rejected.value.request_id}]" in output
-    assert missed.value.request_id == "of-no-model"
+    assert missed.value.request_id == "unknown-model"
     with (
         Classifier(f"{protocol}://127.0.0.1:9", retries=0) as classifier,
         pytest.raises(ServerUnavailable) as lost,
     ):
-        classifier.image(SAMPLE, request_id="to-nobody")
-    assert lost.value.request_id == "to-nobody"
+        classifier.image(SAMPLE, request_id="no-server")
+    assert lost.value.request_id == "no-server"

@@ -39,11 +39,14 @@ def test_a_region_that_is_too_small_is_released_before_a_larger_one_is_created()
 
 
 # The embedded Triton 2.51 has no such option and cannot send this message.
+@pytest.mark.parametrize(
+    "option", ["--allow-client-shm=true", "'--allow-client-shm=true' to enable."]
+)
 @pytest.mark.parametrize("status", ["StatusCode.UNAVAILABLE", "StatusCode.INTERNAL", "400", "500"])
 def test_a_server_with_shared_memory_disabled_is_one_line_that_names_the_option(
-    status: str,
+    status: str, option: str
 ) -> None:
-    message = "Client shared memory is disabled. Start the server with --allow-client-shm=true"
+    message = f"Client shared memory is disabled. Start the server with {option}"
     with (
         pytest.raises(
             InvalidRequest,
