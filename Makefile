@@ -8,7 +8,7 @@ PYTHON ?= $(shell for python in python3 python3.12 python3.11 python3.10; do \
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.installed
-COMPILE := $(BIN)/uv pip compile --quiet --no-header pyproject.toml
+COMPILE := $(BIN)/uv pip compile --quiet --no-header
 COMPILE_IMAGE := $(COMPILE) --no-universal --python-version 3.12 --python-platform x86_64-manylinux_2_28 \
 	--constraint requirements.lock
 
@@ -34,9 +34,9 @@ format: $(READY) ## Format the code and fix what ruff can fix
 	$(BIN)/ruff format .
 
 lock: $(READY) ## Pin every dependency anew
-	$(COMPILE) --upgrade --extra dev --output-file requirements.lock
-	$(COMPILE_IMAGE) --extra build --output-file docker/build.lock
-	$(COMPILE_IMAGE) --extra steps --no-strip-markers --no-emit-package numpy --output-file docker/steps.lock
+	$(COMPILE) --upgrade pyproject.toml --group dev --output-file requirements.lock
+	$(COMPILE_IMAGE) --group build --output-file docker/build.lock
+	$(COMPILE_IMAGE) --group steps --no-strip-markers --no-emit-package numpy --output-file docker/steps.lock
 
 clean: ## Remove the environment and all generated files
 	rm -rf $(VENV) build dist *.egg-info .coverage .mypy_cache .pytest_cache .ruff_cache

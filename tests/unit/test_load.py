@@ -75,9 +75,9 @@ def test_the_host_says_what_is_spoken_unless_users_are_named(
 
 
 def test_a_host_that_speaks_otherwise_than_the_named_users_is_refused() -> None:
-    with pytest.raises(ValueError, match="does not go with protocol http"):
+    with pytest.raises(ValueError, match="contradicts protocol http"):
         options.protocols("grpc://triton", {"grpc": False, "http": True})
-    with pytest.raises(ValueError, match="is no URL of a server"):
+    with pytest.raises(ValueError, match="invalid URL"):
         options.protocols("ftp://triton", {"grpc": False, "http": False})
 
 
