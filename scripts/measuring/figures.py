@@ -1,16 +1,47 @@
-"""What is measured in one round, and how long."""
+"""The figures of a benchmark: their units, their identifiers and their labels."""
 
+import dataclasses
 from dataclasses import dataclass
 
-MODEL_ONLY = "model only"
-ENSEMBLE = "ensemble"
-LIMIT = "limit"
-PLAIN = "plain loop"
+# Figures of one round by identifier, such as `ensemble_http_8_clients_rate` and `baseline_rate`.
+# Rates are in images per second. Identifiers that end in `_ms` are in milliseconds.
+Figures = dict[str, float]
+
+BASELINE = "baseline"
+UPPER_BOUND = "upper_bound"
+MODEL_HTTP = "model_http"
+ENSEMBLE_HTTP = "ensemble_http"
+MODEL_GRPC = "model_grpc"
+ENSEMBLE_GRPC = "ensemble_grpc"
+SERIES = (MODEL_HTTP, ENSEMBLE_HTTP, MODEL_GRPC, ENSEMBLE_GRPC)
+
+LABELS = {
+    MODEL_HTTP: "model only, HTTP",
+    ENSEMBLE_HTTP: "ensemble, HTTP",
+    MODEL_GRPC: "model only, gRPC",
+    ENSEMBLE_GRPC: "ensemble, gRPC",
+    BASELINE: "baseline: plain loop",
+    UPPER_BOUND: "upper bound: same code without a server",
+    "ensemble_peak_to_upper_bound": "ensemble: peak throughput / upper bound",
+    "model_peak_to_graph_only": "model only: peak throughput / onnxruntime without a server",
+    "one_client_p50_to_upper_bound": "one client: p50 / p50 of one upper-bound worker",
+    "one_client_p50_to_baseline": "one client: p50 / p50 of one baseline worker",
+    "preprocess_cpu_to_baseline": "preprocessing: CPU of the step's code / CPU of Pillow",
+    "overload_rate_to_peak": "overload: throughput / peak throughput",
+    "overload_refused_share": "overload: share of requests refused",
+    "overload_failed_share": "overload: share of requests failed",
+    "overload_p99_to_p50": "overload: p99 / p50 of successful requests",
+    "overload_offered_rate": "offered (images/s)",
+    "overload_rate": "answered (images/s)",
+    "overload_p50_ms": "p50 of answers (ms)",
+    "overload_p99_ms": "p99 of answers (ms)",
+    "overload_refusal_p50_ms": "p50 of refusals (ms)",
+}
 
 
 @dataclass(frozen=True)
-class Settings:
-    """How long a turn is, how many rounds there are, and how many clients ask at a time."""
+class BenchmarkPlan:
+    """Seconds per turn, number of rounds, and numbers of concurrent clients, ascending."""
 
     seconds: float = 4
     rounds: int = 5
@@ -19,107 +50,54 @@ class Settings:
 
 @dataclass(frozen=True)
 class Load:
-    """A turn of so many clients, each of which sends its next image when it has its answer.
+    """One turn of closed-loop clients: each sends its next image when it has its answer.
 
-    `rate` is in images a second, `p50` and `p99` are of an image's time at the client, in ms.
+    `rate` is in images per second; the percentiles are response times at the client.
     """
 
-    clients: int
     rate: float
-    p50: float
-    p99: float
-
-    @property
-    def power(self) -> float:
-        """Images a second for each second that one takes, which here is `clients / rate`."""
-        return self.rate**2 / self.clients
+    p50_ms: float
+    p99_ms: float
 
 
 @dataclass(frozen=True)
-class Bare:
-    """A turn of worker processes without a server.
+class Baseline:
+    """One turn of worker processes without a server.
 
-    `rate` is in images a second, all workers together; `graph_rate` is what it were if they did
-    nothing but run the graph. `p50` is of an image's whole time in ms, and `imaging_ms` the mean
-    CPU time in ms that decoding and resizing one takes.
+    `rate` is in images per second over all workers. `graph_rate` is the rate if workers only ran
+    the graph. `p50_ms` is the time of one image; `preprocess_cpu_ms` is the mean CPU time to decode
+    and resize one.
     """
 
-    workers: int
     rate: float
     graph_rate: float
-    p50: float
-    imaging_ms: float
-
-
-@dataclass(frozen=True)
-class Step:
-    """What Triton's statistics say of a step, in ms an image.
-
-    `queue` is the waiting for an instance, `input`, `compute` and `output` are the time in it, and
-    `batch` is the mean number of images that were run together.
-    """
-
-    queue: float
-    input: float
-    compute: float
-    output: float
-    batch: float
-
-
-@dataclass(frozen=True)
-class Inside:
-    """What went on in the server during the ensemble's turn of so many clients.
-
-    `steps` are in the ensemble's order, preprocessing first.
-    `cpu_ms` is the CPU time of each of its processes in ms an image, and empty where they are not
-    to be seen.
-    """
-
-    clients: int
-    steps: dict[str, Step]
-    cpu_ms: dict[str, float]
+    p50_ms: float
+    preprocess_cpu_ms: float
 
 
 @dataclass(frozen=True)
 class Overload:
-    """A turn with more images offered than can be answered: several times as many as at the knee.
+    """One turn of an open loop that offers more images than the server can answer.
 
-    `offered` and `rate`, of those answered, are in images a second. `refused` is the share that got
-    503, `failed` the share that got anything else or no answer. `p50`, `p99` and `refusal_p50` are
-    in ms; None where there was no such answer.
+    Rates are in images per second; shares are of all requests. A refusal is HTTP 503, a failure any
+    other error. Percentiles are None if there was no such response.
     """
 
-    offered: float
+    offered_rate: float
     rate: float
-    refused: float
-    failed: float
-    p50: float | None
-    p99: float | None
-    refusal_p50: float | None
+    refused_share: float
+    failed_share: float
+    p50_ms: float | None
+    p99_ms: float | None
+    refusal_p50_ms: float | None
 
 
-@dataclass(frozen=True)
-class Photograph:
-    """Milliseconds that a large photograph takes: in the step's code, and in the zoo's."""
-
-    step_ms: float
-    reference_ms: float
+def load_id(series: str, clients: int) -> str:
+    """Return the identifier that the figures of a load begin with."""
+    return f"{series}_{clients}_clients"
 
 
-@dataclass(frozen=True)
-class Round:
-    """All that is measured of one model before the next one has its turn.
-
-    `limit` is every core at work with the step's own code, `plain` with Pillow's alone; `alone` and
-    `plain_alone` are a single worker. `loads` are by what is asked, MODEL_ONLY or ENSEMBLE, over
-    HTTP or gRPC.
-    """
-
-    limit: Bare
-    plain: Bare
-    alone: Bare
-    plain_alone: Bare
-    loads: dict[str, tuple[Load, ...]]
-    inside: Inside
-    overload: Overload
-    photograph: Photograph
+def prefixed(prefix: str, values: Load | Baseline | Overload) -> Figures:
+    """Return the known values by identifier."""
+    fields = dataclasses.asdict(values).items()
+    return {f"{prefix}_{name}": value for name, value in fields if value is not None}

@@ -1,4 +1,4 @@
-"""What the machine can do without a server: worker processes that do nothing but the work."""
+"""Worker processes that do the work of the ensemble without a server."""
 
 import io
 import multiprocessing
@@ -6,155 +6,144 @@ import signal
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from multiprocessing.connection import Connection
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from scripts.embedded import ServerError
-from scripts.measuring.figures import Bare
+from scripts.measuring.figures import Baseline
 from scripts.repository.graphs.speed import single_threaded
 from scripts.repository.steps.preprocess import imaging, resizing
 from scripts.repository.steps.preprocess.recipe import Recipe
 from scripts.repository.tuning import cores
 
-STOP_SECONDS = 10
 WARM_UP_IMAGES = 3
 
 Preprocess = Callable[[bytes, Recipe], Image.Image]
 
 
-def plainly(data: bytes, recipe: Recipe) -> Image.Image:
-    """Preprocess with Pillow alone, though no more than is kept."""
+def with_pillow(data: bytes, recipe: Recipe) -> Image.Image:
+    """Preprocess with Pillow only, resizing no more than the crop needs."""
     image = Image.open(io.BytesIO(data))
     return resizing.with_pillow(image, recipe.crop, imaging.kept((0, 0, *image.size), recipe))
 
 
 @dataclass(frozen=True)
-class Turn:
-    """One worker's turn, in seconds: of each image the whole, and in all the CPU and the graph."""
+class WorkerTurn:
+    """One worker's turn in seconds: of each image, of all preprocessing (CPU), and of the graph."""
 
     images: tuple[float, ...]
-    imaging_cpu: float
+    preprocess_cpu: float
     graph: float
 
 
 class Workers:
-    """One process for each core, that decodes, resizes and runs a graph with one thread.
+    """One process for each core that decodes, resizes and runs a graph with one thread.
 
         with Workers(graph, recipe, image) as workers:
             print(workers.measure(seconds=4).rate)
 
-    They are kept, and wait for their next turn without using the CPU. `graph` takes uint8
-    [N, crop, crop, 3], `image` is an encoded one.
+    The processes stay idle between turns. `graph` takes uint8 [N, crop, crop, 3]; `image` is the
+    content of an image file.
 
     Raises:
-        ServerError: a worker fails.
+        ServerError: a worker failed.
     """
 
     def __init__(self, graph: Path, recipe: Recipe, image: bytes) -> None:
         self._arguments = (graph, recipe, image)
-        self._processes: list[multiprocessing.process.BaseProcess] = []
-        self._pipes: list[Connection] = []
+        context = multiprocessing.get_context("spawn")
+        # A pool of one process each: every worker gets its turn at the same moment.
+        self._pools = [
+            ProcessPoolExecutor(1, context, initializer=_ignore_interrupts) for _ in range(cores())
+        ]
 
     def __enter__(self) -> "Workers":
-        context = multiprocessing.get_context("spawn")
-        for _ in range(cores()):
-            ours, theirs = context.Pipe()
-            process = context.Process(target=_work, args=(theirs, *self._arguments), daemon=True)
-            process.start()
-            theirs.close()
-            self._processes.append(process)
-            self._pipes.append(ours)
         return self
 
     def __exit__(self, *_: object) -> None:
-        for pipe in self._pipes:
-            pipe.close()  # which ends its worker
-        for process in self._processes:
-            process.join(STOP_SECONDS)
-            process.kill()
+        for pool in self._pools:
+            pool.shutdown(cancel_futures=True)
 
     def measure(
         self, *, seconds: float, alone: bool = False, preprocess: Preprocess = imaging.load
-    ) -> Bare:
-        """Let all workers, or one of them alone, work for some seconds.
+    ) -> Baseline:
+        """Run all workers, or one if `alone`, for some seconds.
 
-        They decode and resize as the step does, or as another function of a module.
+        `preprocess` is a module's function; it defaults to the preprocessing step's.
         """
-        pipes = self._pipes[:1] if alone else self._pipes
-        for pipe in pipes:
-            pipe.send((seconds, preprocess))
-        return summary([_receive(pipe) for pipe in pipes])
+        pools = self._pools[:1] if alone else self._pools
+        try:
+            for loaded in [pool.submit(_load, *self._arguments) for pool in pools]:
+                loaded.result()  # or one worker would start its turn before another has loaded
+            turns = [pool.submit(_turn, *self._arguments, seconds, preprocess) for pool in pools]
+            return summary([turn.result() for turn in turns])
+        except Exception as error:
+            raise ServerError(f"a benchmark worker failed: {error}") from error
 
 
-def summary(turns: Sequence[Turn]) -> Bare:
-    """Put together what several workers did at the same time."""
+def summary(turns: Sequence[WorkerTurn]) -> Baseline:
+    """Combine the turns of workers that ran at the same time."""
     count = sum(len(turn.images) for turn in turns)
     times = [seconds for turn in turns for seconds in turn.images]
-    return Bare(
-        workers=len(turns),
+    return Baseline(
         rate=sum(len(turn.images) / sum(turn.images) for turn in turns),
         graph_rate=sum(len(turn.images) / turn.graph for turn in turns),
-        p50=1000 * statistics.median(times),
-        imaging_ms=1000 * sum(turn.imaging_cpu for turn in turns) / count,
+        p50_ms=1000 * statistics.median(times),
+        preprocess_cpu_ms=1000 * sum(turn.preprocess_cpu for turn in turns) / count,
     )
 
 
-def _receive(pipe: Connection) -> Turn:
-    try:
-        turn = pipe.recv()
-    except EOFError:
-        raise ServerError("a worker of the limit ended; is there memory for all of them?") from None
-    if isinstance(turn, Turn):
-        return turn
-    raise ServerError(f"a worker of the limit failed: {turn}")
+def _ignore_interrupts() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
 
 
-def _work(pipe: Connection, graph: Path, recipe: Recipe, image: bytes) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C is for who started it
-    with suppress(EOFError, BrokenPipeError):
-        try:
-            worker = _Worker(graph, recipe, image)
-            while True:
-                pipe.send(worker.turn(*pipe.recv()))
-        except EOFError:
-            raise
-        except Exception as error:  # noqa: BLE001 - whatever it is, the one who waits is told
-            pipe.send(str(error))
+def _load(graph: Path, recipe: Recipe, image: bytes) -> None:
+    _worker(graph, recipe, image)
 
 
-class _Worker:
-    def __init__(self, graph: Path, recipe: Recipe, image: bytes) -> None:
-        self._session = single_threaded(graph)
-        self._input = self._session.get_inputs()[0].name
-        self._recipe = recipe
-        self._image = image
-        for _ in range(WARM_UP_IMAGES):
-            self._one(imaging.load)
+def _turn(
+    graph: Path, recipe: Recipe, image: bytes, seconds: float, preprocess: Preprocess
+) -> WorkerTurn:
+    classify = _worker(graph, recipe, image)
+    images: list[float] = []
+    preprocess_cpu = graph_seconds = 0.0
+    start = now = time.perf_counter()
+    while now - start < seconds:
+        before = now
+        cpu, run = classify(preprocess)
+        now = time.perf_counter()
+        images.append(now - before)
+        preprocess_cpu += cpu
+        graph_seconds += run
+    return WorkerTurn(tuple(images), preprocess_cpu, graph_seconds)
 
-    def turn(self, seconds: float, preprocess: Preprocess) -> Turn:
-        images: list[float] = []
-        imaging_cpu = graph = 0.0
-        start = now = time.perf_counter()
-        while now - start < seconds:
-            before = now
-            cpu, run = self._one(preprocess)
-            now = time.perf_counter()
-            images.append(now - before)
-            imaging_cpu += cpu
-            graph += run
-        return Turn(tuple(images), imaging_cpu, graph)
 
-    def _one(self, preprocess: Preprocess) -> tuple[float, float]:
-        """Classify the image; return the CPU seconds of decoding, and the graph's seconds."""
+Classify = Callable[[Preprocess], tuple[float, float]]
+
+
+@cache
+def _worker(graph: Path, recipe: Recipe, image: bytes) -> Classify:
+    """Load the graph, warm it up, and return a function that classifies the image.
+
+    The function returns the CPU seconds of preprocessing and the seconds of the graph.
+    """
+    session = single_threaded(graph)
+    name = session.get_inputs()[0].name
+
+    def classify(preprocess: Preprocess) -> tuple[float, float]:
         cpu = time.thread_time()
-        image = preprocess(self._image, self._recipe)
+        decoded = preprocess(image, recipe)
         cpu = time.thread_time() - cpu
-        pixels = np.asarray(image)[np.newaxis]
-        run = time.perf_counter()
-        self._session.run(None, {self._input: pixels})
-        return cpu, time.perf_counter() - run
+        pixels = np.asarray(decoded)[np.newaxis]
+        start = time.perf_counter()
+        session.run(None, {name: pixels})
+        return cpu, time.perf_counter() - start
+
+    for _ in range(WARM_UP_IMAGES):
+        classify(imaging.load)
+    return classify

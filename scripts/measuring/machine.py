@@ -1,4 +1,4 @@
-"""Where it was measured."""
+"""The machine that a benchmark ran on."""
 
 import re
 import shutil
@@ -16,9 +16,9 @@ ROOT = Path(__file__).parents[2]
 
 @dataclass(frozen=True)
 class Machine:
-    """The CPU, the cores that this process may use, and the versions of what matters.
+    """The CPU, the cores that this process may use, and package versions.
 
-    `commit` is that of the checkout, None where there is none.
+    `commit` is the checkout's commit; None outside of a checkout.
     """
 
     cpu: str
@@ -28,18 +28,14 @@ class Machine:
 
 
 def this(triton: str) -> Machine:
-    """Describe this machine, with the version of the Triton that is measured."""
+    """Describe this machine; `triton` is the version of the measured server."""
+    found = re.search(r"^model name\s*:\s*(.+)$", CPU_INFO.read_text(), re.MULTILINE)
     return Machine(
-        cpu=_cpu(),
+        cpu=found[1] if found else "unknown CPU",
         cores=cores(),
         versions={name: version(name) for name in PACKAGES} | {"triton": triton},
         commit=_commit(),
     )
-
-
-def _cpu() -> str:
-    found = re.search(r"^model name\s*:\s*(.+)$", CPU_INFO.read_text(), re.MULTILINE)
-    return found[1] if found else "unknown"
 
 
 def _commit() -> str | None:

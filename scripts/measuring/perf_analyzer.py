@@ -1,4 +1,4 @@
-"""Triton's own C++ load generator, as the older wheels of tritonclient carry it."""
+"""Triton's own C++ load generator, which older wheels of tritonclient contain."""
 
 import base64
 import json
@@ -17,30 +17,31 @@ INSTALL = (
     "pip install --no-deps --only-binary=:all: --platform manylinux1_x86_64 "
     "--target build/perf tritonclient==2.51.0"
 )
-THROUGHPUT = re.compile(r"^ *Throughput: (?P<rate>[\d.]+) infer/sec", re.MULTILINE)
-PERCENTILE = r"^ *p{} latency: (?P<microseconds>\d+) usec"
-MEAN = re.compile(r"^ *Avg latency: (?P<microseconds>\d+) usec", re.MULTILINE)
-# It measures in windows, three at the least, until they agree: here any three do.
-WINDOWS, ANY = 3, "999"
-# What it links to, and what the embedded Triton's wheel calls the same libraries.
+THROUGHPUT = r"^ *Throughput: ([\d.]+) infer/sec"
+PERCENTILE = r"^ *p{} latency: (\d+) usec"
+MEAN = r"^ *Avg latency: (\d+) usec"
+# perf_analyzer measures at least three windows until their results are stable. The tolerance below
+# accepts any three.
+WINDOWS, TOLERANCE_PERCENT = 3, "999"
+# Libraries that the executable links to, and their file names in the embedded Triton's wheel.
 LIBRARIES = {"libb64.so.0d": "libb64-*.so.0d", "libcudart.so.12": "libcudart-*.so.12*"}
 
 
 @dataclass(frozen=True)
-class Input:
-    """A tensor to send: its name, its bytes as Triton takes them, and its shape but the batch."""
+class InputTensor:
+    """A tensor to send: its name, its bytes in Triton's layout, and its shape without the batch."""
 
     name: str
     data: bytes
     shape: tuple[int, ...]
 
     @classmethod
-    def image(cls, image: bytes) -> "Input":
-        """An encoded image for an ensemble: its length, and it."""
+    def image(cls, image: bytes) -> "InputTensor":
+        """Return an ensemble's input with the content of an image file."""
         return cls("IMAGE", len(image).to_bytes(4, "little") + image, (1,))
 
     def to_json(self) -> str:
-        """Write what `--input-data` reads."""
+        """Return the content of a file for `--input-data`."""
         encoded = base64.b64encode(self.data).decode()
         return json.dumps({"data": [{self.name: {"b64": encoded, "shape": self.shape}}]})
 
@@ -48,10 +49,8 @@ class Input:
 class PerfAnalyzer:
     """The executable at a path.
 
-    PerfAnalyzer(Path("build/perf/bin/perf_analyzer")).rate("mobilenetv2", "localhost:8001", ...)
-
     Raises:
-        ServerError: there is none.
+        ServerError: the file does not exist.
     """
 
     def __init__(self, executable: Path) -> None:
@@ -59,47 +58,45 @@ class PerfAnalyzer:
             raise ServerError(f"no perf_analyzer at {executable}; run: {INSTALL}")
         self._executable = executable.resolve()
 
-    def rate(
-        self, model: str, address: str, image: bytes, *, concurrency: int, count: int
-    ) -> float:
-        """Send an encoded image so many times over gRPC and return the images per second.
+    def rate(self, model: str, address: str, image: bytes, *, clients: int, count: int) -> float:
+        """Send an image `count` times over gRPC and return images per second.
 
-        That is how many are under way over how long one is (Little's law): told a number of
-        requests, it rounds the time that all of them took up to whole seconds.
+        The rate is the number of clients divided by the mean latency (Little's law), because with a
+        number of requests perf_analyzer rounds the duration up to whole seconds.
 
         Raises:
-            ServerError: it fails; its own words say why.
+            ServerError: perf_analyzer failed; quotes its last line.
         """
-        how = ("--request-count", str(count))
-        said = self._run(model, address, Input.image(image), concurrency, how)
-        return 1e6 * concurrency / int(_found(MEAN, said)["microseconds"])
+        limits = ("--request-count", str(count))
+        output = self._run(model, address, InputTensor.image(image), clients, limits)
+        return 1e6 * clients / _find(MEAN, output)
 
     def load(
-        self, model: str, address: str, what: Input, *, concurrency: int, seconds: float
+        self, model: str, address: str, tensor: InputTensor, clients: int, *, seconds: float
     ) -> Load:
-        """Send a tensor over gRPC for some seconds, so many at a time, and tell how it went.
+        """Send a tensor over gRPC from concurrent clients for some seconds.
 
         Raises:
-            ServerError: it fails; its own words say why.
+            ServerError: perf_analyzer failed; quotes its last line.
         """
         milliseconds = round(1000 * seconds / WINDOWS)
-        how = (
+        limits = (
             *("--measurement-interval", str(milliseconds), "--max-trials", str(WINDOWS)),
-            *("--stability-percentage", ANY),
+            *("--stability-percentage", TOLERANCE_PERCENT),
         )
-        return parse(self._run(model, address, what, concurrency, how), concurrency)
+        return parse(self._run(model, address, tensor, clients, limits))
 
     def _run(
-        self, model: str, address: str, what: Input, concurrency: int, how: tuple[str, ...]
+        self, model: str, address: str, tensor: InputTensor, clients: int, limits: tuple[str, ...]
     ) -> str:
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
             data = folder / "data.json"
-            data.write_text(what.to_json())
+            data.write_text(tensor.to_json())
             command = [
                 str(self._executable),
                 *("-m", model, "-i", "grpc", "-u", address, "-b", "1"),
-                *("--input-data", str(data), "--concurrency-range", str(concurrency), *how),
+                *("--input-data", str(data), "--concurrency-range", str(clients), *limits),
             ]
             environment = _environment(folder)
             result = subprocess.run(
@@ -110,30 +107,29 @@ class PerfAnalyzer:
         return result.stdout
 
 
-def parse(stdout: str, concurrency: int) -> Load:
-    """Read the throughput and the latencies that it prints.
+def parse(output: str) -> Load:
+    """Read throughput and percentiles from perf_analyzer's output.
 
     Raises:
-        ServerError: they are not there; its last line may say why.
+        ServerError: the output does not contain them; quotes its last line.
     """
-    patterns = (re.compile(PERCENTILE.format(each), re.MULTILINE) for each in (50, 99))
-    p50, p99 = (int(_found(each, stdout)["microseconds"]) / 1000 for each in patterns)
-    return Load(concurrency, float(_found(THROUGHPUT, stdout)["rate"]), p50, p99)
+    p50, p99 = (_find(PERCENTILE.format(each), output) / 1000 for each in (50, 99))
+    return Load(_find(THROUGHPUT, output), p50, p99)
 
 
-def _found(pattern: re.Pattern[str], stdout: str) -> re.Match[str]:
-    if found := pattern.search(stdout):
-        return found
-    raise _failure(stdout)
+def _find(pattern: str, output: str) -> float:
+    if found := re.search(pattern, output, re.MULTILINE):
+        return float(found[1])
+    raise _failure(output)
 
 
-def _failure(said: str) -> ServerError:
-    lines = said.strip().splitlines()
-    return ServerError(f"perf_analyzer failed: {lines[-1] if lines else 'it says nothing'}")
+def _failure(output: str) -> ServerError:
+    lines = output.strip().splitlines()
+    return ServerError(f"perf_analyzer failed: {lines[-1] if lines else 'no output'}")
 
 
 def _environment(folder: Path) -> dict[str, str]:
-    """Lend it the libraries of the embedded Triton, which few machines have."""
+    """Link the embedded Triton's libraries, which few machines have, into the library path."""
     for name, pattern in LIBRARIES.items():
         for library in find().libraries.glob(pattern):
             (folder / name).symlink_to(library)

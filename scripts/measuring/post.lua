@@ -1,14 +1,15 @@
--- Posts one body again and again, and tells how the answers came.
+-- Posts one body repeatedly and prints a JSON object with counts and percentiles.
 --
 -- Arguments: BODY_FILE HEADER_LENGTH WARM_UP_SECONDS RATE
 --
--- HEADER_LENGTH goes into Inference-Header-Content-Length. A thread sends RATE requests a second at
--- random times (a Poisson process), each by a connection that is free; at 0 a connection sends its
--- next one when it has its answer. Answers of the first WARM_UP_SECONDS are not counted.
+-- HEADER_LENGTH becomes Inference-Header-Content-Length. With RATE > 0 a thread sends RATE requests
+-- per second at random times (a Poisson process), each on a free connection. With RATE 0 each
+-- connection sends its next request when it has a response. Responses of the first WARM_UP_SECONDS
+-- are not counted.
 --
--- The hooks do not know the connection they are called for. A request is told from the others by
--- the id in its JSON header, PLACEHOLDER in the body, which comes back in the answer and in a
--- refusal; without one, each thread must have one connection only.
+-- wrk's hooks do not know their connection. Requests are matched to responses by the id in the JSON
+-- header: PLACEHOLDER in the body becomes a number, which the response repeats. Bodies without it
+-- need threads with one connection each.
 
 local ffi = require("ffi")
 ffi.cdef [[
@@ -25,16 +26,16 @@ local threads = {}
 local due = 0
 local sent = {}
 
--- Global, since done() asks each thread for them: milliseconds of each answer and refusal.
-answered, refusals, refused, failed, said = {}, {}, 0, 0, ""
-first, last, begun = 0, 0, 0
+-- Global, because done() reads them from each thread. Times are in milliseconds.
+answered, refusals, refused, failed, first_error = {}, {}, 0, 0, ""
+first, last, start = 0, 0, 0
 
 local function milliseconds()
    ffi.C.clock_gettime(MONOTONIC, moment)
    return tonumber(moment.seconds) * 1e3 + tonumber(moment.nanoseconds) / 1e6
 end
 
--- Gives a connection the next moment to send at. What none was free for is not sent later.
+-- Returns the time until a connection sends next. Requests without a free connection are skipped.
 local function until_due(mean_gap)
    local now = milliseconds()
    due = math.max(due, now) - mean_gap * math.log(1 - math.random())
@@ -56,20 +57,19 @@ function init(args)
    if rate > 0 then
       delay = function() return until_due(1e3 / rate) end
    end
-   local whole = wrk.format()
+   whole = wrk.format()
    local from, to = whole:find(PLACEHOLDER, 1, true)
    if from then
       before, after, serial = whole:sub(1, from - 1), whole:sub(to + 1), 0
    end
-   fixed = whole
 end
 
 function request()
    local now = milliseconds()
-   if begun == 0 then begun = now end
+   if start == 0 then start = now end
    if not serial then
       sent.only = now
-      return fixed
+      return whole
    end
    serial = serial + 1
    local id = string.format("id-%08d", serial)
@@ -82,10 +82,10 @@ function response(status, headers, body)
    local id = serial and body:match("id%-%d+") or "only"
    local since = sent[id]
    sent[id] = nil
-   if status ~= OK and said == "" then
-      said = status .. " " .. body:sub(1, 300)
+   if status ~= OK and first_error == "" then
+      first_error = status .. " " .. body:sub(1, 300)
    end
-   if now < begun + warm_up then return end
+   if now < start + warm_up then return end
    if status == OK and since then
       if #answered == 0 then first = now end
       last = now
@@ -103,8 +103,8 @@ local function percentile(sorted, share)
    return string.format("%.4f", sorted[math.max(1, math.ceil(share * #sorted))])
 end
 
--- The time between a thread's first answer and its last holds one answer less than there are:
--- what was under way when the count began and when it ended is in neither.
+-- The time from the first answer to the last contains all answers but one. Requests in flight when
+-- counting starts and ends would otherwise distort the rate.
 local function rate(thread, count, seconds)
    local span = (thread:get("last") - thread:get("first")) / 1e3
    if count > 1 and span > 0 then return (count - 1) / span end
@@ -121,7 +121,7 @@ function done(summary)
       for _, each in ipairs(thread:get("refusals")) do table.insert(no, each) end
       refusals_seen = refusals_seen + thread:get("refused")
       others = others + thread:get("failed")
-      if reason == "" then reason = thread:get("said") end
+      if reason == "" then reason = thread:get("first_error") end
    end
    local errors = summary.errors
    others = others + errors.connect + errors.read + errors.write + errors.timeout
@@ -129,7 +129,7 @@ function done(summary)
    table.sort(no)
    io.write(string.format(
       '{"seconds": %.3f, "rate": %.4f, "answered": %d, "p50": %s, "p99": %s, "refused": %d, ' ..
-      '"refusal_p50": %s, "failed": %d, "said": "%s"}\n',
+      '"refusal_p50": %s, "failed": %d, "error": "%s"}\n',
       seconds, per_second, #all, percentile(all, 0.5), percentile(all, 0.99), refusals_seen,
       percentile(no, 0.5), others, reason:gsub('[%c"\\]+', " ")
    ))

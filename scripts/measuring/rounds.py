@@ -1,221 +1,162 @@
-"""One model's turns in a round: with no server, with every number of clients, with too many."""
+"""The turns of one model in a round: without a server, with more and more clients, overloaded."""
 
+import dataclasses
 import statistics
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import partial
 
-import psutil
-
-from scripts.measuring import photograph, processes
+from scripts.measuring import triton
 from scripts.measuring.figures import (
-    ENSEMBLE,
-    LIMIT,
-    MODEL_ONLY,
-    PLAIN,
-    Bare,
-    Inside,
+    BASELINE,
+    ENSEMBLE_GRPC,
+    ENSEMBLE_HTTP,
+    LABELS,
+    MODEL_GRPC,
+    MODEL_HTTP,
+    UPPER_BOUND,
+    Baseline,
+    BenchmarkPlan,
+    Figures,
     Load,
-    Overload,
-    Round,
-    Settings,
+    load_id,
+    prefixed,
 )
-from scripts.measuring.limit import Workers, plainly
-from scripts.measuring.perf_analyzer import Input, PerfAnalyzer
+from scripts.measuring.knee import knee
+from scripts.measuring.limit import Workers, with_pillow
+from scripts.measuring.perf_analyzer import InputTensor, PerfAnalyzer
 from scripts.measuring.pictures import picture
 from scripts.measuring.subject import Subject
-from scripts.measuring.triton_statistics import Counters, Triton, between
-from scripts.measuring.wrk import Wrk
+from scripts.measuring.wrk import InferRequest, Wrk
 from scripts.repository.steps.preprocess import imaging
 
-SIZE, QUALITY = "500x375", 91  # some 45 KB
-LARGE = "4000x3000"
-OBSERVED = 8  # clients while the server's insides are looked at
-OVERLOAD = 4  # times the images/s of the knee
-GRPC = "{} over gRPC"
-BARE = {LIMIT: imaging.load, PLAIN: plainly}  # what the workers do by turns
+SIZE, QUALITY = (500, 375), 91  # about 45 KB
+OVERLOAD = 4  # times the throughput at the knee
+PREPROCESS = {UPPER_BOUND: imaging.load, BASELINE: with_pillow}
 
 Advance = Callable[[str], None]
 
 
 @dataclass(frozen=True)
 class Target:
-    """A running server: where it is and what asks it.
+    """The HOST:PORT of a running server over HTTP and gRPC, and the load generators.
 
-    `process` is None where it is not to be seen, `perf_analyzer` where gRPC is not measured.
+    Without `perf_analyzer` gRPC is not measured.
     """
 
-    triton: Triton
-    wrk: Wrk
+    http: str
     grpc: str
-    process: psutil.Process | None = None
+    wrk: Wrk
     perf_analyzer: PerfAnalyzer | None = None
 
 
-class Bench:
-    """Measures a model beside the limit, round after round.
+@dataclass(frozen=True)
+class Series:
+    """How to load one model over one protocol; `last` is a request that waits for the others."""
 
-        with Bench(subject, target, settings) as bench:
+    load: Callable[[int], Load]
+    last: InferRequest
+
+
+class Bench:
+    """Measures a model round after round.
+
+        with Bench(subject, target, plan) as bench:
             print(bench.round(advance=print))
 
-    `advance` is called with the name of each turn that is over; there are `turns` in a round.
+    `advance` is called with the name of each finished turn; a round has `turns` of them.
 
     Raises:
-        ServerError: a request fails, or a worker.
+        ServerError: a request or a worker failed.
     """
 
-    def __init__(self, subject: Subject, target: Target, settings: Settings) -> None:
-        self._subject = subject
+    def __init__(self, subject: Subject, target: Target, plan: BenchmarkPlan) -> None:
         self._target = target
-        self._settings = settings
-        image = picture(SIZE, "JPEG", QUALITY)
-        self._large = picture(LARGE, "JPEG")
+        self._plan = plan
+        image = picture(SIZE, quality=QUALITY)
         self._workers = Workers(subject.graph, subject.recipe, image)
-        self._requests = {
-            MODEL_ONLY: subject.tensor_request(),
-            ENSEMBLE: subject.image_request(image),
+        self._numbered = subject.numbered_request(image)
+        self._series = {
+            MODEL_HTTP: self._http(subject.tensor_request()),
+            ENSEMBLE_HTTP: self._http(subject.image_request(image)),
         }
-        self._told_apart = subject.told_apart(image)
-        self._inputs = {
-            MODEL_ONLY: (subject.onnx_name, subject.tensor_input()),
-            ENSEMBLE: (subject.name, Input.image(image)),
-        }
-        self._resources = ExitStack()
+        if analyzer := target.perf_analyzer:
+            inputs = {
+                MODEL_GRPC: (subject.onnx_name, subject.tensor_input(), MODEL_HTTP),
+                ENSEMBLE_GRPC: (subject.name, InputTensor.image(image), ENSEMBLE_HTTP),
+            }
+            for name, (model, tensor, same) in inputs.items():
+                load = partial(
+                    analyzer.load, model, target.grpc, tensor, seconds=self._plan.seconds
+                )
+                self._series[name] = Series(load, self._series[same].last)
 
     def __enter__(self) -> "Bench":
-        self._resources.enter_context(self._workers)
+        self._workers.__enter__()
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self._resources.close()
+    def __exit__(self, *error: object) -> None:
+        self._workers.__exit__(*error)
 
     @property
     def turns(self) -> int:
-        """How often a round calls `advance`."""
-        protocols = 2 if self._target.perf_analyzer else 1
-        return 5 * len(BARE) + 2 + 2 * protocols * len(self._settings.clients)
+        """The number of times that a round calls `advance`."""
+        baselines = len(PREPROCESS) * (len(self._series) + 3)
+        return baselines + len(self._series) * len(self._plan.clients) + 1
 
-    @property
-    def observed(self) -> int:
-        """The number of clients while the server's insides are looked at: 8, or the next below."""
-        few = [each for each in self._settings.clients if each <= OBSERVED]
-        return max(few, default=min(self._settings.clients))
-
-    def round(self, advance: Advance) -> Round:
-        """Measure everything once. The limit is the mean of its turns among the others."""
-        bare = [self._bare(advance)]
-        loads = {MODEL_ONLY: self._sweep(MODEL_ONLY, advance)}
-        bare.append(self._bare(advance))
-        alone, plain_alone = self._bare(advance, alone=True)
-        loads[ENSEMBLE], inside = self._look_inside(advance)
-        bare.append(self._bare(advance))
-        loads |= self._over_grpc(advance)
-        overload = self._overload(knee(loads[ENSEMBLE]).rate)
+    def round(self, advance: Advance) -> Figures:
+        """Measure everything once. The baselines take turns between the others; means count."""
+        turns = [self._baselines(advance)]
+        loads: dict[str, list[Load]] = {}
+        for name, series in self._series.items():
+            loads[name] = self._sweep(name, series, advance)
+            turns.append(self._baselines(advance))
+        alone = self._baselines(advance, alone=True)
+        overload = self._overload(loads[ENSEMBLE_HTTP])
         advance("overload")
-        large = photograph.measure(self._large, self._subject.recipe)
-        advance("large photograph")
-        bare.append(self._bare(advance))
-        limit, plain = map(mean, zip(*bare, strict=True))
-        return Round(limit, plain, alone, plain_alone, loads, inside, overload, large)
+        turns.append(self._baselines(advance))
+        figures: Figures = {}
+        for name in PREPROCESS:
+            figures |= prefixed(name, mean([each[name] for each in turns]))
+            figures |= prefixed(f"{name}_alone", alone[name])
+        for name, each in loads.items():
+            for clients, load in zip(self._plan.clients, each, strict=True):
+                figures |= prefixed(load_id(name, clients), load)
+        return figures | overload
 
-    def _bare(self, advance: Advance, *, alone: bool = False) -> tuple[Bare, ...]:
-        """Let the workers take a turn with each kind of preprocessing."""
-        turns = []
-        for name, preprocess in BARE.items():
-            turns.append(
-                self._workers.measure(
-                    seconds=self._settings.seconds, alone=alone, preprocess=preprocess
-                )
+    def _http(self, request: InferRequest) -> Series:
+        load = partial(self._target.wrk.closed_loop, request, seconds=self._plan.seconds)
+        return Series(lambda clients: load(clients=clients), request)
+
+    def _baselines(self, advance: Advance, *, alone: bool = False) -> dict[str, Baseline]:
+        turns = {}
+        for name, preprocess in PREPROCESS.items():
+            turns[name] = self._workers.measure(
+                seconds=self._plan.seconds, alone=alone, preprocess=preprocess
             )
-            advance(f"{name}, one worker" if alone else name)
-        return tuple(turns)
+            advance(f"{LABELS[name]}, one worker" if alone else LABELS[name])
+        return turns
 
-    def _sweep(
-        self, what: str, advance: Advance, clients: Sequence[int] | None = None
-    ) -> tuple[Load, ...]:
-        request = self._requests[what]
+    def _sweep(self, name: str, series: Series, advance: Advance) -> list[Load]:
         loads = []
-        for number in self._settings.clients if clients is None else clients:
-            load = self._target.wrk.closed_loop(
-                request, clients=number, seconds=self._settings.seconds
-            )
-            self._target.triton.settle(request)
-            loads.append(load)
-            advance(f"{what}, {number} clients")
-        return tuple(loads)
+        for clients in self._plan.clients:
+            loads.append(series.load(clients))
+            triton.settle(self._target.http, series.last)
+            advance(f"{LABELS[name]}, {clients} clients")
+        return loads
 
-    def _look_inside(self, advance: Advance) -> tuple[tuple[Load, ...], Inside]:
-        """Load the ensemble, and read the server's counters on both sides of one turn."""
-        index = self._settings.clients.index(self.observed)
-        fewer, more = self._settings.clients[:index], self._settings.clients[index + 1 :]
-        before = self._sweep(ENSEMBLE, advance, fewer)
-        counters, cpu = self._counters(), self._cpu()
-        load = self._sweep(ENSEMBLE, advance, [self.observed])
-        inside = self._since(counters, cpu)
-        return before + load + self._sweep(ENSEMBLE, advance, more), inside
-
-    def _since(self, before: dict[str, Counters], cpu_before: dict[str, float]) -> Inside:
-        after, cpu_after = self._counters(), self._cpu()
-        name, steps = self._subject.name, self._subject.steps
-        images = after[name].requests - before[name].requests
-        return Inside(
-            clients=self.observed,
-            steps={step: between(before[step], after[step]) for step in steps},
-            cpu_ms=processes.milliseconds_an_image(cpu_before, cpu_after, images),
-        )
-
-    def _counters(self) -> dict[str, Counters]:
-        names = (self._subject.name, *self._subject.steps)
-        return {name: self._target.triton.counters(name) for name in names}
-
-    def _cpu(self) -> dict[str, float]:
-        process = self._target.process
-        return processes.cpu_seconds(process, self._subject.steps) if process else {}
-
-    def _over_grpc(self, advance: Advance) -> dict[str, tuple[Load, ...]]:
-        """Repeat all loads with perf_analyzer."""
-        generator = self._target.perf_analyzer
-        if not generator:
-            return {}
-        return {
-            GRPC.format(what): self._grpc_sweep(generator, what, advance) for what in self._requests
-        }
-
-    def _grpc_sweep(self, generator: PerfAnalyzer, what: str, advance: Advance) -> tuple[Load, ...]:
-        model, tensor = self._inputs[what]
-        loads = []
-        for number in self._settings.clients:
-            load = generator.load(
-                model,
-                self._target.grpc,
-                tensor,
-                concurrency=number,
-                seconds=self._settings.seconds,
-            )
-            self._target.triton.settle(self._requests[what])
-            loads.append(load)
-            advance(f"{GRPC.format(what)}, {number} clients")
-        return tuple(loads)
-
-    def _overload(self, bearable: float) -> Overload:
-        overload = self._target.wrk.open_loop(
-            self._told_apart, rate=OVERLOAD * bearable, seconds=self._settings.seconds
-        )
-        self._target.triton.settle(self._requests[ENSEMBLE])
-        return overload
+    def _overload(self, loads: Sequence[Load]) -> Figures:
+        """Offer several times the throughput at the knee."""
+        # Little's law: so many clients divided by the rate is the mean response time.
+        clients = self._plan.clients
+        found = knee([(load.rate, n / load.rate) for n, load in zip(clients, loads, strict=True)])
+        rate = OVERLOAD * loads[found].rate
+        overload = self._target.wrk.open_loop(self._numbered, rate=rate, seconds=self._plan.seconds)
+        triton.settle(self._target.http, self._series[ENSEMBLE_HTTP].last)
+        return prefixed("overload", overload)
 
 
-def knee(loads: Sequence[Load]) -> Load:
-    """Find the load from which on more clients bring later answers rather than more of them."""
-    return max(loads, key=lambda load: load.power)
-
-
-def mean(turns: Sequence[Bare]) -> Bare:
-    """Put turns of the same workers together."""
-    return replace(
-        turns[0],
-        rate=statistics.fmean(each.rate for each in turns),
-        graph_rate=statistics.fmean(each.graph_rate for each in turns),
-        p50=statistics.fmean(each.p50 for each in turns),
-        imaging_ms=statistics.fmean(each.imaging_ms for each in turns),
-    )
+def mean(turns: Sequence[Baseline]) -> Baseline:
+    """Return the mean of each figure."""
+    columns = zip(*map(dataclasses.astuple, turns), strict=True)
+    return Baseline(*map(statistics.fmean, columns))

@@ -1,4 +1,4 @@
-"""What happens around a load test, in the process that directs it and in its workers."""
+"""The events of a load test, in the process that directs it and in its workers."""
 
 import logging
 import sys
@@ -8,80 +8,91 @@ from typing import Any
 
 from flask import Response, jsonify, request
 from locust.env import Environment
-from locust.runners import WorkerRunner
+from locust.runners import MasterRunner, WorkerRunner
 from locust.web import WebUI
 
 from tests.load import knee
 from tests.load.answers import Failure
-from tests.load.options import Options, protocols
+from tests.load.options import Options, endpoint, protocols
+from tests.load.plan import Plan
+from tests.load.report import LoadReport
 from tests.load.steps import Recorder, Steps
 from tests.load.thresholds import Thresholds
-from tests.load.users import ClassifierUser, forget_plans, plan_for
+from tests.load.users import ClassifierUser, plans
 
 logger = logging.getLogger(__name__)
-tables = logging.getLogger("locust.stats_logger")  # where Locust's own tables go
+tables = logging.getLogger("locust.stats_logger")  # prints Locust's own tables
 
 REPLACED = {"num_users": "-u", "spawn_rate": "-r", "run_time": "-t"}
+MESSAGE = "load_plans"
 
 
 class Session:
-    """Listens to one environment's events."""
+    """Listens to the events of one environment."""
 
     def __init__(self, environment: Environment, web_ui: WebUI | None) -> None:
         self._environment = environment
         self._recorder = Recorder(environment)
-        self._steps: Steps | None = None
-        self._is_worker = isinstance(environment.runner, WorkerRunner)
-        environment.events.test_start.add_listener(self._begin)
-        environment.events.test_stop.add_listener(self._end)
-        if self._is_worker:
+        self._report = LoadReport()
+        events, runner = environment.events, environment.runner
+        assert runner
+        events.test_start.add_listener(lambda **_: self._recorder.clear())
+        if isinstance(runner, WorkerRunner):
+            runner.register_message(MESSAGE, self._receive_plans)
             return
-        environment.events.quitting.add_listener(self._judge)
-        environment.events.quit.add_listener(self._print_steps)
+        events.test_start.add_listener(self._send_plans)
+        events.test_stop.add_listener(self._stop)
+        events.quitting.add_listener(self._judge)
+        events.quit.add_listener(self._quit)
         given = environment.parsed_options
         assert given
-        starts = given.headless or given.autostart
         try:
             self._choose_users(given.host, given.user_classes)
-            if starts:
+            if given.headless or given.autostart:
                 _check_common_options(given)
                 self._prepare(vars(given))
         except (ValueError, Failure) as error:
-            sys.exit(f"error: {_said(error)}")
+            sys.exit(f"error: {_line(error)}")
         if web_ui and web_ui.app:
             web_ui.app.before_request(self._check_form)
+            self._report.add_to_web_ui(web_ui)
 
     def _choose_users(self, host: str | None, named: list[str]) -> None:
-        """Leave those users that speak the host's protocol, unless they were named."""
-        kinds = _kinds(self._environment)
-        spoken = protocols(host, {kind: each.__name__ in named for kind, each in kinds.items()})
-        self._environment.user_classes = [kinds[each] for each in spoken]
+        """Keep the user classes that were named, or the one of the host's protocol."""
+        classes: Mapping[str, Any] = self._environment.available_user_classes or {}
+        kinds = (each for each in classes.values() if issubclass(each, ClassifierUser))
+        users = {kind.protocol: kind for kind in kinds}
+        chosen = protocols(host, {name: each.__name__ in named for name, each in users.items()})
+        self._environment.user_classes = [users[each] for each in chosen]
 
     def _prepare(self, given: Mapping[str, Any]) -> None:
-        """Refuse options that cannot be, and a server that does not take the requests.
+        """Check the options and warm up the server, before Locust's clock starts.
 
         Raises:
-            ValueError: an option cannot be.
-            Failure: the server does not take the requests.
+            ValueError: an option is invalid.
+            Failure: the server does not accept the requests.
         """
         options = Options.read(given)
         environment = self._environment
-        environment.shape_class = self._steps = None
+        environment.shape_class = self._report.shape = None
+        if options.steps and given["class_picker"]:
+            raise ValueError("--steps does not go with --class-picker")
+        plans.clear()
+        for user in environment.user_classes:
+            assert issubclass(user, ClassifierUser)
+            where = endpoint(environment.host, user.protocol)
+            plan = Plan(options, where)
+            plan.warm_up()
+            plans[user.protocol] = plan
+            self._report.host = str(where)
+        self._report.options = options
         if options.steps:
             assert environment.runner
-            if given["class_picker"]:
-                raise ValueError("--steps does not go with --class-picker")
-            self._steps = Steps(options, environment.runner, self._recorder)
-        for each in environment.user_classes:
-            assert issubclass(each, ClassifierUser)
-            plan = plan_for(environment, options, each.protocol)
-            if plan.trouble:
-                forget_plans()
-                raise plan.trouble
-        environment.shape_class = self._steps
+            shape = Steps(options, environment.runner, self._recorder)
+            environment.shape_class = self._report.shape = shape
 
     def _check_form(self) -> Response | None:
-        """Answer a form that cannot be in Locust's own way: it shows the message above the form."""
+        """Reject an invalid form as Locust does: its page shows the message above the form."""
         if not (request.method == "POST" and request.path.endswith("/swarm")):
             return None
         environment = self._environment
@@ -92,16 +103,36 @@ class Session:
             self._choose_users(environment.host, named)
             self._prepare(given)
         except (ValueError, Failure) as error:
-            return jsonify({"success": False, "message": _said(error), "host": environment.host})
+            return jsonify({"success": False, "message": _line(error), "host": environment.host})
         return None
 
-    def _begin(self, **_: Any) -> None:
-        self._recorder.clear()
+    def _send_plans(self, **_: Any) -> None:
+        """Send what the warm-up found to the workers, which then need none of their own.
 
-    def _end(self, **_: Any) -> None:
-        forget_plans()
+        Locust sends them their users after this.
+        """
+        runner, given = self._environment.runner, self._environment.parsed_options
+        if isinstance(runner, MasterRunner):
+            expected = {
+                protocol: {picture: [*ids] for picture, ids in plan.expected.items()}
+                for protocol, plan in plans.items()
+            }
+            data = {
+                "options": {name: vars(given)[name] for name in Options.__dataclass_fields__},
+                "host": self._environment.host,
+                "expected": expected,
+            }
+            runner.send_message(MESSAGE, data)
+
+    def _receive_plans(self, msg: Any, **_: Any) -> None:
+        options = Options.read(msg.data["options"])
+        plans.clear()
+        for protocol, expected in msg.data["expected"].items():
+            plans[protocol] = Plan(options, endpoint(msg.data["host"], protocol), expected)
+
+    def _stop(self, **_: Any) -> None:
         given = self._environment.parsed_options
-        if not self._is_worker and given and not given.headless:
+        if given and not given.headless:
             self._print_steps()
 
     def _judge(self, **_: Any) -> None:
@@ -122,26 +153,26 @@ class Session:
         elif given.max_error_rate is not None and not environment.runner.exceptions:
             environment.process_exit_code = 0
 
-    def _print_steps(self, **_: Any) -> None:
-        """Print the table once."""
-        steps, self._steps = self._steps, None
-        if steps and (results := steps.results()):
-            for line in ["", *knee.table(results), ""]:
+    def _quit(self, **_: Any) -> None:
+        given = self._environment.parsed_options
+        assert given
+        if given.headless:
+            self._print_steps()
+        self._report.write(given.html_file, given.csv_prefix)
+
+    def _print_steps(self) -> None:
+        if steps := self._report.steps:
+            for line in ["", *knee.table(steps), ""]:
                 tables.info(line)
 
 
 def _check_common_options(given: Namespace) -> None:
-    """Refuse on the command line what steps would leave without effect."""
+    """Reject options that --steps replaces."""
     for dest, flag in REPLACED.items():
         if given.steps and getattr(given, dest) is not None:
             raise ValueError(f"--steps does not go with {flag}")
 
 
-def _kinds(environment: Environment) -> dict[str, type[ClassifierUser]]:
-    classes: Mapping[str, Any] = environment.available_user_classes or {}
-    return {each.protocol: each for each in classes.values() if issubclass(each, ClassifierUser)}
-
-
-def _said(error: Exception) -> str:
-    """One line, whatever the error."""
+def _line(error: Exception) -> str:
+    """Return the error's message as one line."""
     return " ".join(str(error).split())

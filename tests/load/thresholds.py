@@ -1,20 +1,20 @@
-"""What a load test must keep to pass."""
+"""Thresholds that a load test must meet."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class Thresholds:
-    """The largest share of requests that may fail, 0 to 1, and the longest 99th percentile.
+    """The maximum share of failed requests, 0 to 1, and the maximum 99th percentile.
 
-    None is no threshold.
+    None disables a threshold.
     """
 
     error_rate: float | None = None
     p99_ms: float | None = None
 
     def missed(self, *, requests: int, failures: int, p99_ms: float) -> list[str]:
-        """Say in a line each which are missed."""
+        """Return a line for each missed threshold."""
         if self == Thresholds():
             return []
         if not requests:
