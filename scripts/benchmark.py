@@ -13,7 +13,6 @@ from scripts import cli
 from scripts.embedded import EmbeddedServer, Endpoints
 from scripts.measuring import chart, machine, report, subject, tables, triton
 from scripts.measuring.figures import BenchmarkPlan, Figures
-from scripts.measuring.perf_analyzer import PerfAnalyzer
 from scripts.measuring.report import Report
 from scripts.measuring.rounds import Bench, Target
 from scripts.measuring.wrk import Wrk
@@ -21,8 +20,7 @@ from scripts.measuring.wrk import Wrk
 EXAMPLES = """\
   python -m scripts.benchmark
   python -m scripts.benchmark --models mobilenetv2 --seconds 2 --rounds 3 --clients 1,8
-  python -m scripts.benchmark --perf-analyzer build/perf/bin/perf_analyzer
-  python -m scripts.benchmark --http localhost:8000 --grpc localhost:8001
+  python -m scripts.benchmark --http localhost:8000
   python -m scripts.benchmark --output build/after --compare build/benchmark/benchmark.json
 """
 DEFAULTS = BenchmarkPlan()
@@ -61,13 +59,6 @@ def parser() -> argparse.ArgumentParser:
 def _add_server(parser: argparse.ArgumentParser) -> None:
     server = parser.add_argument_group("server (default: start one and stop it at the end)")
     server.add_argument("--http", metavar="HOST:PORT", help="running server on the repository")
-    server.add_argument("--grpc", metavar="HOST:PORT", help="gRPC port of the same server")
-    server.add_argument(
-        "--perf-analyzer",
-        type=Path,
-        metavar="FILE",
-        help="perf_analyzer executable; measures gRPC as well",
-    )
 
 
 def _add_plan(parser: argparse.ArgumentParser) -> None:
@@ -119,10 +110,7 @@ def clients(text: str) -> tuple[int, ...]:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command and return its exit code."""
-    command = parser()
-    options = command.parse_args(arguments)
-    if bool(options.http) != bool(options.grpc):
-        command.error("--http and --grpc go together")
+    options = parser().parse_args(arguments)
     return cli.run(lambda: benchmark(options))
 
 
@@ -148,7 +136,7 @@ def _measure(options: argparse.Namespace) -> Report:
     rounds: dict[str, list[Figures]] = {each.name: [] for each in subjects}
     with ExitStack() as stack:
         target = stack.enter_context(_target(options, subjects))
-        where = machine.this(triton.version(target.http))
+        where = machine.this(triton.version(target.address))
         benches = {each.name: stack.enter_context(Bench(each, target, plan)) for each in subjects}
         progress = stack.enter_context(_progress())
         total = plan.rounds * sum(bench.turns for bench in benches.values())
@@ -166,16 +154,15 @@ def _measure(options: argparse.Namespace) -> Report:
 @contextmanager
 def _target(options: argparse.Namespace, subjects: list[subject.Subject]) -> Iterator[Target]:
     """Connect to the given server, or start one with the measured models only."""
-    perf_analyzer = PerfAnalyzer(options.perf_analyzer) if options.perf_analyzer else None
     if options.http:
-        yield Target(options.http, options.grpc, Wrk(options.http), perf_analyzer)
+        yield Target(options.http, Wrk(options.http))
         return
     endpoints = Endpoints.free()
-    http, grpc = f"{endpoints.host}:{endpoints.http}", f"{endpoints.host}:{endpoints.grpc}"
-    wrk = Wrk(http)  # fails before the server starts if wrk is missing
+    address = f"{endpoints.host}:{endpoints.http}"
+    target = Target(address, Wrk(address))  # fails before the server starts if wrk is missing
     models = [model for each in subjects for model in (each.name, each.onnx_name)]
     with EmbeddedServer(options.model_repository, models=models, endpoints=endpoints):
-        yield Target(http, grpc, wrk, perf_analyzer)
+        yield target
 
 
 def _progress() -> Progress:

@@ -250,10 +250,10 @@ def _wrk(options: argparse.Namespace, image: bytes, wrk: Wrk) -> Measurement:
     request = InferRequest(options.model, image, 0)
     cpu = _cpu(resource.RUSAGE_CHILDREN)
     start = time.perf_counter()
-    load = wrk.closed_loop(request, clients=options.concurrency, seconds=LOCUST_SECONDS)
+    rate = wrk.closed_loop(request, clients=options.concurrency, seconds=LOCUST_SECONDS)["rate"]
     seconds = time.perf_counter() - start
     cpu = _cpu(resource.RUSAGE_CHILDREN) - cpu
-    return Measurement(load.rate, 1000 * cpu / seconds / load.rate)
+    return Measurement(rate, 1000 * cpu / seconds / rate)
 
 
 def _locust(options: argparse.Namespace, url: str) -> Measurement:

@@ -55,9 +55,8 @@ def _latency(axes: Axes, figures: Figures, clients: tuple[int, ...]) -> None:
 
 def _lines(axes: Axes, figures: Figures, clients: tuple[int, ...], name: str) -> None:
     for series in SERIES:
-        ids = [f"{load_id(series, number)}_{name}" for number in clients]
-        if ids[0] in figures:
-            axes.plot(clients, [figures[each] for each in ids], marker="o", label=LABELS[series])
+        values = [figures[f"{load_id(series, number)}_{name}"] for number in clients]
+        axes.plot(clients, values, marker="o", label=LABELS[series])
     axes.set_xscale("log", base=2)
     axes.set_xticks(clients, [str(each) for each in clients])
     axes.minorticks_off()

@@ -12,16 +12,17 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
+import onnxruntime
 from PIL import Image
 
 from scripts.embedded import ServerError
-from scripts.measuring.figures import Baseline
+from scripts.measuring.figures import Figures
 from scripts.repository.graphs.speed import single_threaded
 from scripts.repository.steps.preprocess import imaging, resizing
 from scripts.repository.steps.preprocess.recipe import Recipe
 from scripts.repository.tuning import cores
 
-WARM_UP_IMAGES = 3
+WARM_UP_SECONDS = 0.1  # before each turn; the first one loads the graph
 
 Preprocess = Callable[[bytes, Recipe], Image.Image]
 
@@ -44,9 +45,6 @@ class WorkerTurn:
 class Workers:
     """One process for each core that decodes, resizes and runs a graph with one thread.
 
-        with Workers(graph, recipe, image) as workers:
-            print(workers.measure(seconds=4).rate)
-
     The processes stay idle between turns. `graph` takes uint8 [N, crop, crop, 3]; `image` is the
     content of an image file.
 
@@ -62,88 +60,66 @@ class Workers:
             ProcessPoolExecutor(1, context, initializer=_ignore_interrupts) for _ in range(cores())
         ]
 
-    def __enter__(self) -> "Workers":
-        return self
-
-    def __exit__(self, *_: object) -> None:
+    def close(self) -> None:
+        """End the processes."""
         for pool in self._pools:
             pool.shutdown(cancel_futures=True)
 
-    def measure(
-        self, *, seconds: float, alone: bool = False, preprocess: Preprocess = imaging.load
-    ) -> Baseline:
-        """Run all workers, or one if `alone`, for some seconds.
-
-        `preprocess` is a module's function; it defaults to the preprocessing step's.
-        """
-        pools = self._pools[:1] if alone else self._pools
-        try:
-            for loaded in [pool.submit(_load, *self._arguments) for pool in pools]:
-                loaded.result()  # or one worker would start its turn before another has loaded
-            turns = [pool.submit(_turn, *self._arguments, seconds, preprocess) for pool in pools]
-            return summary([turn.result() for turn in turns])
-        except Exception as error:
-            raise ServerError(f"a benchmark worker failed: {error}") from error
+    def measure(self, seconds: float, preprocess: Preprocess, *, alone: bool = False) -> Figures:
+        """Run all workers, or one if `alone`, for some seconds with a preprocessing function."""
+        for duration in (WARM_UP_SECONDS, seconds):
+            turns = [
+                pool.submit(_turn, *self._arguments, duration, preprocess)
+                for pool in (self._pools[:1] if alone else self._pools)
+            ]
+            try:
+                results = [turn.result() for turn in turns]
+            except Exception as error:
+                raise ServerError(f"a benchmark worker failed: {error}") from error
+        return summary(results)
 
 
-def summary(turns: Sequence[WorkerTurn]) -> Baseline:
-    """Combine the turns of workers that ran at the same time."""
-    count = sum(len(turn.images) for turn in turns)
+def summary(turns: Sequence[WorkerTurn]) -> Figures:
+    """Combine the turns of workers that ran at the same time.
+
+    Returns `rate`, `graph_rate` (if the workers only ran the graph), `p50_ms` of one image, and
+    `preprocess_cpu_ms`, the mean CPU time to decode and resize one.
+    """
     times = [seconds for turn in turns for seconds in turn.images]
-    return Baseline(
-        rate=sum(len(turn.images) / sum(turn.images) for turn in turns),
-        graph_rate=sum(len(turn.images) / turn.graph for turn in turns),
-        p50_ms=1000 * statistics.median(times),
-        preprocess_cpu_ms=1000 * sum(turn.preprocess_cpu for turn in turns) / count,
-    )
+    return {
+        "rate": sum(len(turn.images) / sum(turn.images) for turn in turns),
+        "graph_rate": sum(len(turn.images) / turn.graph for turn in turns),
+        "p50_ms": 1000 * statistics.median(times),
+        "preprocess_cpu_ms": 1000 * sum(turn.preprocess_cpu for turn in turns) / len(times),
+    }
 
 
 def _ignore_interrupts() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
 
 
-def _load(graph: Path, recipe: Recipe, image: bytes) -> None:
-    _worker(graph, recipe, image)
+@cache
+def _session(graph: Path) -> onnxruntime.InferenceSession:
+    return single_threaded(graph)
 
 
 def _turn(
     graph: Path, recipe: Recipe, image: bytes, seconds: float, preprocess: Preprocess
 ) -> WorkerTurn:
-    classify = _worker(graph, recipe, image)
+    """Classify the image for some seconds; at least once."""
+    session = _session(graph)
+    name = session.get_inputs()[0].name
     images: list[float] = []
     preprocess_cpu = graph_seconds = 0.0
     start = now = time.perf_counter()
-    while now - start < seconds:
-        before = now
-        cpu, run = classify(preprocess)
-        now = time.perf_counter()
-        images.append(now - before)
-        preprocess_cpu += cpu
-        graph_seconds += run
-    return WorkerTurn(tuple(images), preprocess_cpu, graph_seconds)
-
-
-Classify = Callable[[Preprocess], tuple[float, float]]
-
-
-@cache
-def _worker(graph: Path, recipe: Recipe, image: bytes) -> Classify:
-    """Load the graph, warm it up, and return a function that classifies the image.
-
-    The function returns the CPU seconds of preprocessing and the seconds of the graph.
-    """
-    session = single_threaded(graph)
-    name = session.get_inputs()[0].name
-
-    def classify(preprocess: Preprocess) -> tuple[float, float]:
-        cpu = time.thread_time()
+    while not images or now - start < seconds:
+        begin, cpu = now, time.thread_time()
         decoded = preprocess(image, recipe)
-        cpu = time.thread_time() - cpu
+        preprocess_cpu += time.thread_time() - cpu
         pixels = np.asarray(decoded)[np.newaxis]
-        start = time.perf_counter()
+        run = time.perf_counter()
         session.run(None, {name: pixels})
-        return cpu, time.perf_counter() - start
-
-    for _ in range(WARM_UP_IMAGES):
-        classify(imaging.load)
-    return classify
+        now = time.perf_counter()
+        graph_seconds += now - run
+        images.append(now - begin)
+    return WorkerTurn(tuple(images), preprocess_cpu, graph_seconds)

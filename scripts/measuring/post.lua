@@ -98,9 +98,10 @@ function response(status, headers, body)
    end
 end
 
-local function percentile(sorted, share)
-   if #sorted == 0 then return "null" end
-   return string.format("%.4f", sorted[math.max(1, math.ceil(share * #sorted))])
+local function percentile(times, share)
+   if #times == 0 then return "null" end
+   table.sort(times)
+   return string.format("%.4f", times[math.max(1, math.ceil(share * #times))])
 end
 
 -- The time from the first answer to the last contains all answers but one. Requests in flight when
@@ -111,26 +112,28 @@ local function rate(thread, count, seconds)
    return count / seconds
 end
 
+local function append(list, values)
+   for _, each in ipairs(values) do table.insert(list, each) end
+end
+
 function done(summary)
-   local all, no, refusals_seen, others, reason, per_second = {}, {}, 0, 0, "", 0
+   local times, refusal_times, total_rate, total_refused, reason = {}, {}, 0, 0, ""
+   local errors = summary.errors
+   local total_failed = errors.connect + errors.read + errors.write + errors.timeout
    local seconds = summary.duration / 1e6 - threads[1]:get("warm_up") / 1e3
    for _, thread in ipairs(threads) do
       local answers = thread:get("answered")
-      per_second = per_second + rate(thread, #answers, seconds)
-      for _, each in ipairs(answers) do table.insert(all, each) end
-      for _, each in ipairs(thread:get("refusals")) do table.insert(no, each) end
-      refusals_seen = refusals_seen + thread:get("refused")
-      others = others + thread:get("failed")
+      append(times, answers)
+      append(refusal_times, thread:get("refusals"))
+      total_rate = total_rate + rate(thread, #answers, seconds)
+      total_refused = total_refused + thread:get("refused")
+      total_failed = total_failed + thread:get("failed")
       if reason == "" then reason = thread:get("first_error") end
    end
-   local errors = summary.errors
-   others = others + errors.connect + errors.read + errors.write + errors.timeout
-   table.sort(all)
-   table.sort(no)
    io.write(string.format(
-      '{"seconds": %.3f, "rate": %.4f, "answered": %d, "p50": %s, "p99": %s, "refused": %d, ' ..
-      '"refusal_p50": %s, "failed": %d, "error": "%s"}\n',
-      seconds, per_second, #all, percentile(all, 0.5), percentile(all, 0.99), refusals_seen,
-      percentile(no, 0.5), others, reason:gsub('[%c"\\]+', " ")
+      '{"seconds": %.3f, "rate": %.4f, "answered": %d, "p50_ms": %s, "p99_ms": %s, ' ..
+      '"refused": %d, "refusal_p50_ms": %s, "failed": %d, "error": "%s"}\n',
+      seconds, total_rate, #times, percentile(times, 0.5), percentile(times, 0.99), total_refused,
+      percentile(refusal_times, 0.5), total_failed, reason:gsub('[%c"\\]+', " ")
    ))
 end

@@ -8,17 +8,22 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from scripts.embedded import ServerError
-from scripts.measuring.figures import (
-    BASELINE,
-    ENSEMBLE_HTTP,
-    MODEL_HTTP,
-    SERIES,
-    UPPER_BOUND,
-    BenchmarkPlan,
-    Figures,
-    load_id,
-)
+from scripts.measuring.figures import BASELINE, SERIES, UPPER_BOUND, BenchmarkPlan, Figures, load_id
 from scripts.measuring.machine import Machine
+
+# The ratios besides those of each load.
+COMPARED = {
+    "ensemble_peak_to_upper_bound": ("ensemble_http_peak_rate", "upper_bound_rate"),
+    "model_peak_to_graph_only": ("model_http_peak_rate", "upper_bound_graph_rate"),
+    "one_client_p50_to_upper_bound": ("ensemble_http_1_clients_p50_ms", "upper_bound_alone_p50_ms"),
+    "one_client_p50_to_baseline": ("ensemble_http_1_clients_p50_ms", "baseline_alone_p50_ms"),
+    "preprocess_cpu_to_baseline": (
+        "upper_bound_preprocess_cpu_ms",
+        "baseline_preprocess_cpu_ms",
+    ),
+    "overload_rate_to_peak": ("overload_rate", "ensemble_http_peak_rate"),
+    "overload_p99_to_p50": ("overload_p99_ms", "overload_p50_ms"),
+}
 
 
 @dataclass(frozen=True)
@@ -68,33 +73,21 @@ def read(file: Path) -> Report:
 
 def ratios(figures: Figures, clients: Sequence[int]) -> Figures:
     """Divide the figures of one round by those that they are compared with."""
-    result: Figures = {}
+    pairs: dict[str, tuple[str, str]] = {}
     for series in SERIES:
-        for load in (load_id(series, each) for each in clients):
-            if f"{load}_rate" not in figures:
-                continue
+        loads = [load_id(series, each) for each in clients]
+        peak = max(figures[f"{load}_rate"] for load in loads)
+        figures = figures | {f"{series}_peak_rate": peak}
+        for load in loads:
             for bound in (UPPER_BOUND, BASELINE):
-                result[f"{load}_rate_to_{bound}"] = (
-                    figures[f"{load}_rate"] / figures[f"{bound}_rate"]
-                )
-            result[f"{load}_p99_to_p50"] = figures[f"{load}_p99_ms"] / figures[f"{load}_p50_ms"]
-    peak = _peak(figures, ENSEMBLE_HTTP, clients)
-    graph_only = figures[f"{UPPER_BOUND}_graph_rate"]
-    result["ensemble_peak_to_upper_bound"] = peak / figures[f"{UPPER_BOUND}_rate"]
-    result["model_peak_to_graph_only"] = _peak(figures, MODEL_HTTP, clients) / graph_only
-    if 1 in clients:
-        one = figures[f"{load_id(ENSEMBLE_HTTP, 1)}_p50_ms"]
-        for bound in (UPPER_BOUND, BASELINE):
-            result[f"one_client_p50_to_{bound}"] = one / figures[f"{bound}_alone_p50_ms"]
-    result["preprocess_cpu_to_baseline"] = (
-        figures[f"{UPPER_BOUND}_preprocess_cpu_ms"] / figures[f"{BASELINE}_preprocess_cpu_ms"]
-    )
-    result["overload_rate_to_peak"] = figures["overload_rate"] / peak
-    for share in ("overload_refused_share", "overload_failed_share"):
-        result[share] = figures[share]
-    if "overload_p99_ms" in figures:
-        result["overload_p99_to_p50"] = figures["overload_p99_ms"] / figures["overload_p50_ms"]
-    return result
+                pairs[f"{load}_rate_to_{bound}"] = (f"{load}_rate", f"{bound}_rate")
+            pairs[f"{load}_p99_to_p50"] = (f"{load}_p99_ms", f"{load}_p50_ms")
+    shares = ("overload_refused_share", "overload_failed_share")
+    return {
+        name: figures[first] / figures[second]
+        for name, (first, second) in (pairs | COMPARED).items()
+        if first in figures and second in figures
+    } | {name: figures[name] for name in shares}
 
 
 def medians(rounds: Sequence[Figures]) -> Figures:
@@ -115,7 +108,3 @@ def compare(before: Report, after: Report, model: str) -> dict[str, tuple[float,
 
 def _figures(content: dict[str, float]) -> Figures:
     return {name: float(value) for name, value in content.items()}
-
-
-def _peak(figures: Figures, series: str, clients: Sequence[int]) -> float:
-    return max(figures[f"{load_id(series, each)}_rate"] for each in clients)

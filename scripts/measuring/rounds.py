@@ -1,33 +1,26 @@
 """The turns of one model in a round: without a server, with more and more clients, overloaded."""
 
-import dataclasses
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 
 from scripts.measuring import triton
 from scripts.measuring.figures import (
     BASELINE,
-    ENSEMBLE_GRPC,
-    ENSEMBLE_HTTP,
+    ENSEMBLE,
     LABELS,
-    MODEL_GRPC,
-    MODEL_HTTP,
+    MODEL,
     UPPER_BOUND,
-    Baseline,
     BenchmarkPlan,
     Figures,
-    Load,
     load_id,
     prefixed,
 )
 from scripts.measuring.knee import knee
 from scripts.measuring.limit import Workers, with_pillow
-from scripts.measuring.perf_analyzer import InputTensor, PerfAnalyzer
 from scripts.measuring.pictures import picture
 from scripts.measuring.subject import Subject
-from scripts.measuring.wrk import InferRequest, Wrk
+from scripts.measuring.wrk import Wrk
 from scripts.repository.steps.preprocess import imaging
 
 SIZE, QUALITY = (500, 375), 91  # about 45 KB
@@ -39,23 +32,10 @@ Advance = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Target:
-    """The HOST:PORT of a running server over HTTP and gRPC, and the load generators.
+    """The HOST:PORT of a running server over HTTP, and the load generator for it."""
 
-    Without `perf_analyzer` gRPC is not measured.
-    """
-
-    http: str
-    grpc: str
+    address: str
     wrk: Wrk
-    perf_analyzer: PerfAnalyzer | None = None
-
-
-@dataclass(frozen=True)
-class Series:
-    """How to load one model over one protocol; `last` is a request that waits for the others."""
-
-    load: Callable[[int], Load]
-    last: InferRequest
 
 
 class Bench:
@@ -71,92 +51,71 @@ class Bench:
     """
 
     def __init__(self, subject: Subject, target: Target, plan: BenchmarkPlan) -> None:
+        image = picture(SIZE, quality=QUALITY)
         self._target = target
         self._plan = plan
-        image = picture(SIZE, quality=QUALITY)
         self._workers = Workers(subject.graph, subject.recipe, image)
         self._numbered = subject.numbered_request(image)
-        self._series = {
-            MODEL_HTTP: self._http(subject.tensor_request()),
-            ENSEMBLE_HTTP: self._http(subject.image_request(image)),
+        self._requests = {
+            MODEL: subject.tensor_request(),
+            ENSEMBLE: subject.image_request(image),
         }
-        if analyzer := target.perf_analyzer:
-            inputs = {
-                MODEL_GRPC: (subject.onnx_name, subject.tensor_input(), MODEL_HTTP),
-                ENSEMBLE_GRPC: (subject.name, InputTensor.image(image), ENSEMBLE_HTTP),
-            }
-            for name, (model, tensor, same) in inputs.items():
-                load = partial(
-                    analyzer.load, model, target.grpc, tensor, seconds=self._plan.seconds
-                )
-                self._series[name] = Series(load, self._series[same].last)
+        self.turns = len(PREPROCESS) * 5 + len(self._requests) * len(plan.clients) + 1
 
     def __enter__(self) -> "Bench":
-        self._workers.__enter__()
         return self
 
-    def __exit__(self, *error: object) -> None:
-        self._workers.__exit__(*error)
-
-    @property
-    def turns(self) -> int:
-        """The number of times that a round calls `advance`."""
-        baselines = len(PREPROCESS) * (len(self._series) + 3)
-        return baselines + len(self._series) * len(self._plan.clients) + 1
+    def __exit__(self, *_: object) -> None:
+        self._workers.close()
 
     def round(self, advance: Advance) -> Figures:
-        """Measure everything once. The baselines take turns between the others; means count."""
+        """Measure everything once; the baselines are means of turns between the others."""
         turns = [self._baselines(advance)]
-        loads: dict[str, list[Load]] = {}
-        for name, series in self._series.items():
-            loads[name] = self._sweep(name, series, advance)
+        figures: Figures = {}
+        for series in self._requests:
+            figures |= self._sweep(series, advance)
             turns.append(self._baselines(advance))
-        alone = self._baselines(advance, alone=True)
-        overload = self._overload(loads[ENSEMBLE_HTTP])
+        for name, turn in self._baselines(advance, alone=True).items():
+            figures |= prefixed(f"{name}_alone", turn)
+        figures |= self._overload(figures)
         advance("overload")
         turns.append(self._baselines(advance))
-        figures: Figures = {}
         for name in PREPROCESS:
             figures |= prefixed(name, mean([each[name] for each in turns]))
-            figures |= prefixed(f"{name}_alone", alone[name])
-        for name, each in loads.items():
-            for clients, load in zip(self._plan.clients, each, strict=True):
-                figures |= prefixed(load_id(name, clients), load)
-        return figures | overload
+        return figures
 
-    def _http(self, request: InferRequest) -> Series:
-        load = partial(self._target.wrk.closed_loop, request, seconds=self._plan.seconds)
-        return Series(lambda clients: load(clients=clients), request)
-
-    def _baselines(self, advance: Advance, *, alone: bool = False) -> dict[str, Baseline]:
+    def _baselines(self, advance: Advance, *, alone: bool = False) -> dict[str, Figures]:
         turns = {}
         for name, preprocess in PREPROCESS.items():
-            turns[name] = self._workers.measure(
-                seconds=self._plan.seconds, alone=alone, preprocess=preprocess
-            )
+            turns[name] = self._workers.measure(self._plan.seconds, preprocess, alone=alone)
             advance(f"{LABELS[name]}, one worker" if alone else LABELS[name])
         return turns
 
-    def _sweep(self, name: str, series: Series, advance: Advance) -> list[Load]:
-        loads = []
+    def _sweep(self, series: str, advance: Advance) -> Figures:
+        figures: Figures = {}
+        request = self._requests[series]
         for clients in self._plan.clients:
-            loads.append(series.load(clients))
-            triton.settle(self._target.http, series.last)
-            advance(f"{LABELS[name]}, {clients} clients")
-        return loads
+            load = self._target.wrk.closed_loop(
+                request, clients=clients, seconds=self._plan.seconds
+            )
+            triton.settle(self._target.address, request)
+            figures |= prefixed(load_id(series, clients), load)
+            advance(f"{LABELS[series]}, {clients} clients")
+        return figures
 
-    def _overload(self, loads: Sequence[Load]) -> Figures:
+    def _overload(self, figures: Figures) -> Figures:
         """Offer several times the throughput at the knee."""
-        # Little's law: so many clients divided by the rate is the mean response time.
         clients = self._plan.clients
-        found = knee([(load.rate, n / load.rate) for n, load in zip(clients, loads, strict=True)])
-        rate = OVERLOAD * loads[found].rate
-        overload = self._target.wrk.open_loop(self._numbered, rate=rate, seconds=self._plan.seconds)
-        triton.settle(self._target.http, self._series[ENSEMBLE_HTTP].last)
+        rates = [figures[f"{load_id(ENSEMBLE, each)}_rate"] for each in clients]
+        # Little's law: the number of clients divided by the rate is the mean response time.
+        found = knee([(rate, n / rate) for n, rate in zip(clients, rates, strict=True)])
+        overload = self._target.wrk.open_loop(
+            self._numbered, rate=OVERLOAD * rates[found], seconds=self._plan.seconds
+        )
+        triton.settle(self._target.address, self._requests[ENSEMBLE])
         return prefixed("overload", overload)
 
 
-def mean(turns: Sequence[Baseline]) -> Baseline:
+def mean(turns: Sequence[Figures]) -> Figures:
     """Return the mean of each figure."""
-    columns = zip(*map(dataclasses.astuple, turns), strict=True)
-    return Baseline(*map(statistics.fmean, columns))
+    return {name: statistics.fmean(each[name] for each in turns) for name in turns[0]}

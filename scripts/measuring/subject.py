@@ -10,7 +10,6 @@ from tritonclient.grpc import model_config_pb2 as pb
 from tritonclient.http import InferenceServerClient, InferInput
 
 from scripts.embedded import ServerError
-from scripts.measuring.perf_analyzer import InputTensor
 from scripts.measuring.wrk import InferRequest
 from scripts.repository import manifest
 from scripts.repository.errors import BuildError
@@ -46,19 +45,11 @@ class Subject:
 
     def tensor_request(self) -> InferRequest:
         """Return a request for the logits of random numbers."""
-        values = self._values()
+        shape = (1, 3, self.recipe.crop, self.recipe.crop)
+        values = np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
         tensor = InferInput(self.tensor, list(values.shape), "FP32")
         tensor.set_data_from_numpy(values)
         return _request(self.onnx_name, tensor)
-
-    def tensor_input(self) -> InputTensor:
-        """Return the same numbers for perf_analyzer."""
-        values = self._values()
-        return InputTensor(self.tensor, values.tobytes(), values.shape[1:])
-
-    def _values(self) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
-        shape = (1, 3, self.recipe.crop, self.recipe.crop)
-        return np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
 
 
 def read(repository: Path, name: str) -> Subject:

@@ -39,16 +39,15 @@ def _loads(report: Report, model: str, figures: Figures, ratios: Figures) -> Tab
     for series in SERIES:
         for clients in report.plan.clients:
             load = load_id(series, clients)
-            if f"{load}_rate" in figures:
-                table.add_row(
-                    LABELS[series],
-                    str(clients),
-                    f"{figures[f'{load}_rate']:.1f}",
-                    f"{ratios[f'{load}_rate_to_{UPPER_BOUND}']:.3f}",
-                    f"{ratios[f'{load}_rate_to_{BASELINE}']:.3f}",
-                    *(f"{figures[f'{load}_{each}_ms']:.1f}" for each in ("p50", "p99")),
-                    f"{ratios[f'{load}_p99_to_p50']:.2f}",
-                )
+            table.add_row(
+                LABELS[series],
+                str(clients),
+                f"{figures[f'{load}_rate']:.1f}",
+                f"{ratios[f'{load}_rate_to_{UPPER_BOUND}']:.3f}",
+                f"{ratios[f'{load}_rate_to_{BASELINE}']:.3f}",
+                *(f"{figures[f'{load}_{each}_ms']:.1f}" for each in ("p50", "p99")),
+                f"{ratios[f'{load}_p99_to_p50']:.2f}",
+            )
         table.add_section()
     return table
 

@@ -3,7 +3,6 @@
 import json
 import math
 import re
-import resource
 import shutil
 import subprocess
 import tempfile
@@ -12,17 +11,18 @@ from pathlib import Path
 from typing import Any
 
 from scripts.embedded import ServerError
-from scripts.measuring.figures import Load, Overload
+from scripts.measuring.figures import Figures
 
 SCRIPT = Path(__file__).with_name("post.lua")
 INSTALL = "apt-get install wrk"
 TIMEOUT_SECONDS = 30
 WARM_UP = 1 / 8  # of a turn, before it
 MIN_WARM_UP_SECONDS = 0.25
-# An open loop has connections for the requests of a quarter of a second, and for 128 that wait.
+# An open loop has connections for the requests of a quarter of a second, and for 128 that wait, as
+# far as the usual limit of 1,024 open files allows.
 SPARE_SECONDS = 0.25
 SPARE_CONNECTIONS = 128
-MAX_FILES, SPARE_FILES = 65_536, 64
+MAX_CONNECTIONS = 900
 
 
 @dataclass(frozen=True)
@@ -37,9 +37,6 @@ class InferRequest:
 class Wrk:
     """The installed wrk, with a server at HOST:PORT as its target.
 
-    Raises this process's limit of open files to make room for connections. Servers that are started
-    later inherit it.
-
     Raises:
         ServerError: wrk is not installed.
     """
@@ -49,60 +46,51 @@ class Wrk:
         if not executable:
             raise ServerError(f"the load generator wrk is not installed; run: {INSTALL}")
         self._executable = executable
-        self._max_files = _raise_file_limit()
         self._address = address
 
-    def closed_loop(self, request: InferRequest, *, clients: int, seconds: float) -> Load:
+    def closed_loop(self, request: InferRequest, *, clients: int, seconds: float) -> Figures:
         """Run clients that send their next request when they have their answer.
 
         Each client is a thread of wrk with one connection, which times every answer by itself.
-        (wrk's own percentiles contain corrections for coordinated omission.)
+        (wrk's own percentiles contain corrections for coordinated omission.) Returns `rate`,
+        `p50_ms` and `p99_ms`.
 
         Raises:
             ServerError: a request failed or was refused; quotes the first such response.
         """
-        output = self._run(request, connections=clients, threads=clients, seconds=seconds)
+        output = self._run(request, clients, clients, seconds, rate=0)
         if output["failed"] or output["error"] or not output["answered"]:
             reason = output["error"] or "no response"
             raise ServerError(f"{request.model} failed with {clients} clients: {reason}")
-        return Load(rate=output["rate"], p50_ms=output["p50"], p99_ms=output["p99"])
+        return {name: output[name] for name in ("rate", "p50_ms", "p99_ms")}
 
-    def open_loop(self, request: InferRequest, *, rate: float, seconds: float) -> Overload:
+    def open_loop(self, request: InferRequest, *, rate: float, seconds: float) -> Figures:
         """Offer `rate` images per second at random times, independent of responses.
 
         A server that lets all requests wait occupies all connections in the end and is offered
         less. The request needs a JSON header with a request id, by which responses are matched.
+        Returns the rates offered and answered, the shares refused (HTTP 503) and failed, and
+        percentiles of answers and refusals.
 
         Raises:
             ServerError: wrk failed.
         """
-        connections = round(rate * SPARE_SECONDS) + SPARE_CONNECTIONS
-        output = self._run(request, connections=connections, threads=1, seconds=seconds, rate=rate)
+        connections = min(round(rate * SPARE_SECONDS) + SPARE_CONNECTIONS, MAX_CONNECTIONS)
+        output = self._run(request, connections, 1, seconds, rate)
         total = output["answered"] + output["refused"] + output["failed"]
         if not total:
             raise ServerError(f"{request.model} sent no response at {rate:.0f} images/s")
-        return Overload(
-            offered_rate=total / output["seconds"],
-            rate=output["rate"],
-            refused_share=output["refused"] / total,
-            failed_share=output["failed"] / total,
-            p50_ms=output["p50"],
-            p99_ms=output["p99"],
-            refusal_p50_ms=output["refusal_p50"],
-        )
+        figures = {
+            "offered_rate": total / output["seconds"],
+            "refused_share": output["refused"] / total,
+            "failed_share": output["failed"] / total,
+        }
+        measured = ("rate", "p50_ms", "p99_ms", "refusal_p50_ms")
+        return figures | {name: output[name] for name in measured if output[name] is not None}
 
     def _run(
-        self,
-        request: InferRequest,
-        *,
-        connections: int,
-        threads: int,
-        seconds: float,
-        rate: float = 0,
+        self, request: InferRequest, connections: int, threads: int, seconds: float, rate: float
     ) -> dict[str, Any]:
-        needed = connections + SPARE_FILES
-        if needed > self._max_files:
-            raise ServerError(f"{connections} connections are too many; run: ulimit -n {needed}")
         # wrk takes whole seconds only.
         whole = math.ceil(seconds + max(MIN_WARM_UP_SECONDS, WARM_UP * seconds))
         warm_up = whole - seconds
@@ -132,12 +120,3 @@ def parse(stdout: str, stderr: str) -> dict[str, Any]:
         raise ServerError(f"wrk failed: {lines[-1] if lines else 'no output'}")
     figures: dict[str, Any] = json.loads(found[0])
     return figures
-
-
-def _raise_file_limit() -> int:
-    """Raise the soft limit of open files as far as allowed and return it."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    limits = [each for each in (hard, MAX_FILES) if each != resource.RLIM_INFINITY]
-    limit = max(soft, min(limits))
-    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
-    return limit

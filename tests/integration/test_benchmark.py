@@ -70,8 +70,7 @@ def test_a_running_server_is_measured_and_compared(
     options = [*QUICK, "--model-repository", str(small_repository), "--output", str(tmp_path)]
     options += ["--compare", str(measured / "benchmark.json"), "--clients", "1"]
     with EmbeddedServer(small_repository, endpoints=endpoints, arguments=HASTE):
-        for protocol in ("http", "grpc"):
-            options += [f"--{protocol}", f"127.0.0.1:{endpoints.ports[protocol]}"]
+        options += ["--http", f"127.0.0.1:{endpoints.http}"]
         assert benchmark.main(options) == 0
     output = capsys.readouterr().out
     assert "birds: before and after" in output
@@ -84,7 +83,7 @@ def test_a_running_server_is_measured_and_compared(
     ("options", "reason"),
     [
         (["--models", "planes"], "has birds, not planes; choose with --models"),
-        (["--models", "birds", "--http", "127.0.0.1:9", "--grpc", "127.0.0.1:9"], "no Triton"),
+        (["--models", "birds", "--http", "127.0.0.1:9"], "no Triton"),
         (["--models", "birds", "--compare", "nowhere.json"], "nowhere.json"),
     ],
 )
@@ -132,20 +131,20 @@ def wrk() -> Iterator[Wrk]:
 
 def test_refusals_are_counted_apart_from_answers(wrk: Wrk) -> None:
     overload = wrk.open_loop(InferRequest("busy", b"id-00000000", 11), rate=100, seconds=0.5)
-    assert 0 < overload.refused_share < 1
-    assert overload.failed_share == 0
-    assert None not in {overload.p50_ms, overload.p99_ms, overload.refusal_p50_ms}
+    assert 0 < overload["refused_share"] < 1
+    assert overload["failed_share"] == 0
+    assert {"p50_ms", "p99_ms", "refusal_p50_ms"} <= overload.keys()
 
 
 def test_an_open_loop_offers_the_requested_rate(wrk: Wrk) -> None:
     overload = wrk.open_loop(InferRequest("busy", b"id-00000000", 11), rate=200, seconds=1.75)
-    assert overload.offered_rate == pytest.approx(200, rel=0.25)
+    assert overload["offered_rate"] == pytest.approx(200, rel=0.25)
 
 
 def test_there_is_no_latency_without_answers(wrk: Wrk) -> None:
     overload = wrk.open_loop(InferRequest("full", b"id-00000000", 11), rate=100, seconds=0.5)
-    assert (overload.refused_share, overload.rate) == (1, 0)
-    assert (overload.p50_ms, overload.p99_ms) == (None, None)
+    assert (overload["refused_share"], overload["rate"]) == (1, 0)
+    assert not {"p50_ms", "p99_ms"} & overload.keys()
 
 
 @pytest.mark.parametrize(

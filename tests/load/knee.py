@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from scripts.measuring import knee as benchmark
 
 MAX_FAILED = 0.01  # of a step's requests; beyond it the server is overloaded
+# Titles by column.
 COLUMNS = {
     "users": "users",
     "rate": "req/s",
@@ -16,15 +17,13 @@ COLUMNS = {
     "failed": "failed",
     "knee": "",
 }
-KNEE = "<- knee"
 
 
 @dataclass(frozen=True)
 class LoadStep:
-    """The measurements under one load.
+    """The measurements under one load, during `seconds`.
 
-    `times` counts successful requests by response time in milliseconds, `failed` the others, during
-    `seconds`.
+    `times` counts successful requests by response time in milliseconds, `failed` counts others.
     """
 
     users: int
@@ -34,7 +33,6 @@ class LoadStep:
 
     @property
     def succeeded(self) -> int:
-        """The number of successful requests."""
         return sum(self.times.values())
 
     @property
@@ -50,7 +48,6 @@ class LoadStep:
 
     @property
     def failed_share(self) -> float:
-        """The share of failed requests, 0 to 1."""
         total = self.succeeded + self.failed
         return self.failed / total if total else 0.0
 
@@ -81,18 +78,14 @@ def knee(steps: Sequence[LoadStep]) -> int | None:
 def rows(steps: Sequence[LoadStep]) -> list[dict[str, str]]:
     """Return the text of each cell by column, with the knee marked."""
     found = knee(steps)
-    return [
-        {
-            "users": str(step.users),
-            "rate": f"{step.rate:.1f}",
-            "mean_ms": _milliseconds(step.mean),
-            "p50_ms": _milliseconds(step.percentile(0.5)),
-            "p99_ms": _milliseconds(step.percentile(0.99)),
-            "failed": str(step.failed),
-            "knee": KNEE if index == found and index < len(steps) - 1 else "",
-        }
-        for index, step in enumerate(steps)
-    ]
+    result = []
+    for index, step in enumerate(steps):
+        times = (step.mean, step.percentile(0.5), step.percentile(0.99))
+        milliseconds = ("-" if math.isnan(each) else f"{each:.1f}" for each in times)
+        mark = "<- knee" if index == found and index < len(steps) - 1 else ""
+        cells = (str(step.users), f"{step.rate:.1f}", *milliseconds, str(step.failed), mark)
+        result.append(dict(zip(COLUMNS, cells, strict=True)))
+    return result
 
 
 def table(steps: Sequence[LoadStep]) -> list[str]:
@@ -109,11 +102,5 @@ def summary(steps: Sequence[LoadStep]) -> str:
     users = f"{steps[found].users} user{'s' if steps[found].users > 1 else ''}"
     if found == len(steps) - 1:
         return f"no knee up to {users}: throughput still grows; continue with more users"
-    return (
-        f"the knee is at {users}, {steps[found].rate:.1f} requests/s: beyond it latency grows "
-        "faster than throughput"
-    )
-
-
-def _milliseconds(time: float) -> str:
-    return "-" if math.isnan(time) else f"{time:.1f}"
+    rate = f"{steps[found].rate:.1f} requests/s"
+    return f"the knee is at {users}, {rate}: beyond it latency grows faster than throughput"

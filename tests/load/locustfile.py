@@ -20,11 +20,9 @@ __all__ = ["GrpcUser", "HttpUser"]
 
 @events.init_command_line_parser.add_listener
 def add_options(parser: LocustArgumentParser) -> None:
-    """Add the options of this file to Locust's."""
     options.add_to(parser)
 
 
 @events.init.add_listener
 def start(environment: Environment, web_ui: WebUI | None, **_: Any) -> None:
-    """Create the session of this process."""
     Session(environment, web_ui)

@@ -2,8 +2,8 @@
 
 from argparse import ArgumentTypeError
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
-from typing import Any, Protocol
+from dataclasses import dataclass, field, fields
+from typing import Any
 
 from client._endpoint import Endpoint
 from scripts import arguments
@@ -12,13 +12,6 @@ from scripts.arguments import Size
 MAX_PIXELS = 100_000_000  # the server's limit
 MAX_EDGE = 65_500  # the limit of JPEG
 DEFAULT_HOST = "localhost:8001"
-
-
-class Parser(Protocol):
-    """Locust's parser: argparse's, with `include_in_web_ui`."""
-
-    def add_argument(self, *names: str, **settings: Any) -> Any:
-        """Add an option."""
 
 
 def _name(text: str) -> str:
@@ -75,60 +68,28 @@ class Option:
         return value if isinstance(value, int | float) else text
 
 
-OPTIONS = (
-    Option("model", "resnet50_v1", _name, "NAME", "classifier to load"),
-    Option(
-        "sizes",
-        "320x240,500x375,1280x960",
-        _sizes,
-        "WxH,...",
-        "sizes of the JPEGs in pixels, sent in turn",
-    ),
-    Option("batch_size", 1, arguments.count, "N", "images per request"),
-    Option("top_k", "", _count_or_none, "K", "classes per image (default: the server's)"),
-    Option("broken", 0.0, arguments.share, "SHARE", "share of broken requests, 0 to 1"),
-    Option("timeout", 30.0, arguments.seconds, "SECONDS", "deadline of each request"),
-    Option(
-        "steps",
-        "",
-        _steps,
-        "N,...",
-        "numbers of users such as 1,2,4,8, instead of -u, -r and -t; finds the knee",
-    ),
-    Option("step_seconds", 15.0, arguments.seconds, "SECONDS", "measured time of each step"),
-)
-THRESHOLDS = (
-    Option(
-        "max_error_rate",
-        None,
-        arguments.share,
-        "SHARE",
-        "exit with code 1 if a larger share of requests fails, 0 to 1 (default: if any fails)",
-        in_form=False,
-    ),
-    Option(
-        "max_p99_ms",
-        None,
-        arguments.seconds,
-        "MS",
-        "exit with code 1 if the 99th percentile of all response times is higher",
-        in_form=False,
-    ),
-)
+def _option(*settings: Any) -> Any:
+    return field(metadata={"settings": settings})
 
 
 @dataclass(frozen=True)
 class Options:
-    """The values of `OPTIONS`. Sizes are (width, height); a `top_k` of None is the server's."""
+    """What to send. Sizes are (width, height); a `top_k` of None is the server's default."""
 
-    model: str
-    sizes: tuple[Size, ...]
-    batch_size: int
-    top_k: int | None
-    broken: float
-    timeout: float
-    steps: tuple[int, ...]
-    step_seconds: float
+    model: str = _option("resnet50_v1", _name, "NAME", "classifier to load")
+    sizes: tuple[Size, ...] = _option(
+        "320x240,500x375,1280x960", _sizes, "WxH,...", "sizes of the JPEGs in pixels, sent in turn"
+    )
+    batch_size: int = _option(1, arguments.count, "N", "images per request")
+    top_k: int | None = _option(
+        "", _count_or_none, "K", "classes per image (default: the server's)"
+    )
+    broken: float = _option(0.0, arguments.share, "SHARE", "share of broken requests, 0 to 1")
+    timeout: float = _option(30.0, arguments.seconds, "SECONDS", "deadline of each request")
+    steps: tuple[int, ...] = _option(
+        "", _steps, "N,...", "numbers of users such as 1,2,4,8, instead of -u, -r and -t"
+    )
+    step_seconds: float = _option(15.0, arguments.seconds, "SECONDS", "measured time of each step")
 
     @classmethod
     def read(cls, given: Mapping[str, Any]) -> "Options":
@@ -146,10 +107,22 @@ class Options:
         return cls(**values)
 
 
-assert [field.name for field in fields(Options)] == [option.dest for option in OPTIONS]
+OPTIONS = [Option(each.name, *each.metadata["settings"]) for each in fields(Options)]
+THRESHOLDS = (
+    Option(
+        *("max_error_rate", None, arguments.share, "SHARE"),
+        "exit with code 1 if a larger share of requests fails, 0 to 1 (default: if any fails)",
+        in_form=False,
+    ),
+    Option(
+        *("max_p99_ms", None, arguments.seconds, "MS"),
+        "exit with code 1 if the 99th percentile of all response times is higher",
+        in_form=False,
+    ),
+)
 
 
-def add_to(parser: Parser) -> None:
+def add_to(parser: Any) -> None:
     """Add the options to Locust's parser; its web form shows all but the thresholds."""
     for option in (*OPTIONS, *THRESHOLDS):
         default = "" if option.default in {"", None} else f" (default: {option.default})"

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from client._endpoint import Endpoint
 from tests.load import answers, traffic
-from tests.load.answers import Answer, NotRefused, Refused, TopClasses, WrongAnswer
+from tests.load.answers import Answer, Failure, NotRefused, Refused, TopClasses, WrongAnswer
 from tests.load.options import Options
 from tests.load.traffic import ImageBatch
 from tests.load.transports import Message, transport
@@ -23,12 +23,8 @@ class PlannedRequest:
 class Plan:
     """The requests that the users of one process send to one server, in turn.
 
-        plan = Plan(options, Endpoint.parse("localhost:8001"))
-        plan.warm_up()
-        request = plan.next()
-
-    `expected` maps pictures to the classes that may come first. The first answer to any other
-    picture decides.
+    `expected` maps pictures to the class ids that may come first. For other pictures the first
+    answer decides.
     """
 
     def __init__(
@@ -38,9 +34,8 @@ class Plan:
         expected: Mapping[str, Sequence[int]] | None = None,
     ) -> None:
         self.transport = transport(endpoint, options.model, options.timeout)
-        self.expected: dict[str, TopClasses] = {
-            picture: frozenset(ids) for picture, ids in (expected or {}).items()
-        }
+        pairs = (expected or {}).items()
+        self._expected: dict[str, TopClasses] = {name: frozenset(ids) for name, ids in pairs}
         self._top_k = options.top_k
         self._share = options.broken
         self._batches = traffic.good(options.sizes, options.batch_size)
@@ -72,35 +67,40 @@ class Plan:
         finally:
             connection.close()
 
-    def check(self, batch: ImageBatch, reply: Message) -> None:
-        """Check the reply to a batch.
+    def expected_ids(self) -> dict[str, list[int]]:
+        """Return what another process's plan takes as `expected`."""
+        return {picture: sorted(ids) for picture, ids in self._expected.items()}
 
-        Raises:
-            Failure: it is wrong, or the batch should have been refused.
+    def verdict(self, batch: ImageBatch, outcome: Message | Failure) -> Failure | None:
+        """Return the failure that an outcome is, or None if it is a success.
+
+        Good batches must be answered correctly, and broken ones refused.
         """
+        try:
+            if isinstance(outcome, Message):
+                self._check(batch, outcome)
+            elif isinstance(outcome, Refused) and batch.broken is not None:
+                answers.check_refusal(outcome, batch.broken)
+            else:
+                return outcome
+        except Failure as failure:
+            return failure
+        return None
+
+    def _check(self, batch: ImageBatch, reply: Message) -> None:
         if batch.broken is not None:
             raise NotRefused("a broken image was answered")
         answer = self.transport.decode(reply)
         answers.check(answer, len(batch.images), self._top_k)
         self._keep(batch, answer)
         for picture, class_id in zip(batch.pictures, answer.class_ids[:, 0], strict=True):
-            if int(class_id) not in self.expected[picture]:
+            if int(class_id) not in self._expected[picture]:
                 raise WrongAnswer("another top class than the same image's first answer")
 
-    def check_refusal(self, batch: ImageBatch, refusal: Refused) -> None:
-        """Check that a batch was refused for its broken image.
-
-        Raises:
-            Failure: it was refused for another reason.
-        """
-        if batch.broken is None:
-            raise refusal
-        answers.check_refusal(refusal, batch.broken)
-
     def _keep(self, batch: ImageBatch, answer: Answer) -> None:
-        if not all(picture in self.expected for picture in batch.pictures):
+        if not all(picture in self._expected for picture in batch.pictures):
             for picture, top in zip(batch.pictures, answers.top_classes(answer), strict=True):
-                self.expected.setdefault(picture, top)
+                self._expected.setdefault(picture, top)
 
     def _planned(self, batches: Sequence[ImageBatch], top_k: int | None) -> list[PlannedRequest]:
         encode = self.transport.encode

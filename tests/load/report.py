@@ -4,6 +4,7 @@ import csv
 import io
 import json
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 
@@ -19,17 +20,16 @@ SECTION = '<section id="load-test" style="font-family: sans-serif; margin: 2em">
 KEY = "knee"  # of the tab and its table
 
 
+@dataclass
 class LoadReport:
     """Reports on the current or last test; `options` is None before the first."""
 
-    def __init__(self) -> None:
-        self.host = ""
-        self.options: Options | None = None
-        self.shape: Steps | None = None
+    host: str = ""
+    options: Options | None = None
+    shape: Steps | None = None
 
     @property
     def steps(self) -> Sequence[LoadStep]:
-        """The completed steps."""
         return self.shape.results() if self.shape else ()
 
     def csv(self) -> str:

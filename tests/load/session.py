@@ -13,7 +13,7 @@ from locust.web import WebUI
 
 from tests.load import knee
 from tests.load.answers import Failure
-from tests.load.options import Options, endpoint, protocols
+from tests.load.options import OPTIONS, Options, endpoint, protocols
 from tests.load.plan import Plan
 from tests.load.report import LoadReport
 from tests.load.steps import Recorder, Steps
@@ -41,11 +41,11 @@ class Session:
             runner.register_message(MESSAGE, self._receive_plans)
             return
         events.test_start.add_listener(self._send_plans)
-        events.test_stop.add_listener(self._stop)
         events.quitting.add_listener(self._judge)
         events.quit.add_listener(self._quit)
         given = environment.parsed_options
         assert given
+        events.test_stop.add_listener(lambda **_: self._print_steps(when=not given.headless))
         try:
             self._choose_users(given.host, given.user_classes)
             if given.headless or given.autostart:
@@ -107,33 +107,19 @@ class Session:
         return None
 
     def _send_plans(self, **_: Any) -> None:
-        """Send what the warm-up found to the workers, which then need none of their own.
-
-        Locust sends them their users after this.
-        """
-        runner, given = self._environment.runner, self._environment.parsed_options
+        """Send the expected answers to the workers, before Locust sends them their users."""
+        runner, given = self._environment.runner, vars(self._environment.parsed_options)
         if isinstance(runner, MasterRunner):
-            expected = {
-                protocol: {picture: [*ids] for picture, ids in plan.expected.items()}
-                for protocol, plan in plans.items()
-            }
-            data = {
-                "options": {name: vars(given)[name] for name in Options.__dataclass_fields__},
-                "host": self._environment.host,
-                "expected": expected,
-            }
-            runner.send_message(MESSAGE, data)
+            options = {option.dest: given[option.dest] for option in OPTIONS}
+            plain = {name: plan.expected_ids() for name, plan in plans.items()}
+            message = {"options": options, "host": self._environment.host, "expected": plain}
+            runner.send_message(MESSAGE, message)
 
     def _receive_plans(self, msg: Any, **_: Any) -> None:
-        options = Options.read(msg.data["options"])
+        options, host = Options.read(msg.data["options"]), msg.data["host"]
         plans.clear()
         for protocol, expected in msg.data["expected"].items():
-            plans[protocol] = Plan(options, endpoint(msg.data["host"], protocol), expected)
-
-    def _stop(self, **_: Any) -> None:
-        given = self._environment.parsed_options
-        if given and not given.headless:
-            self._print_steps()
+            plans[protocol] = Plan(options, endpoint(host, protocol), expected)
 
     def _judge(self, **_: Any) -> None:
         """Set the exit code."""
@@ -141,10 +127,9 @@ class Session:
         assert given
         assert environment.runner
         total = environment.stats.total
+        p99_ms = total.get_response_time_percentile(0.99) or 0
         missed = Thresholds(given.max_error_rate, given.max_p99_ms).missed(
-            requests=total.num_requests,
-            failures=total.num_failures,
-            p99_ms=total.get_response_time_percentile(0.99) or 0,
+            requests=total.num_requests, failures=total.num_failures, p99_ms=p99_ms
         )
         for line in missed:
             logger.error("threshold missed: %s", line)
@@ -156,23 +141,20 @@ class Session:
     def _quit(self, **_: Any) -> None:
         given = self._environment.parsed_options
         assert given
-        if given.headless:
-            self._print_steps()
+        self._print_steps(when=given.headless)
         self._report.write(given.html_file, given.csv_prefix)
 
-    def _print_steps(self) -> None:
-        if steps := self._report.steps:
+    def _print_steps(self, *, when: bool) -> None:
+        if when and (steps := self._report.steps):
             for line in ["", *knee.table(steps), ""]:
                 tables.info(line)
 
 
 def _check_common_options(given: Namespace) -> None:
-    """Reject options that --steps replaces."""
     for dest, flag in REPLACED.items():
         if given.steps and getattr(given, dest) is not None:
             raise ValueError(f"--steps does not go with {flag}")
 
 
 def _line(error: Exception) -> str:
-    """Return the error's message as one line."""
     return " ".join(str(error).split())

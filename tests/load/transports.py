@@ -6,8 +6,9 @@ Messages are those of tritonclient. Its clients would encode each request while 
 import contextlib
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import gevent
@@ -23,31 +24,25 @@ from tritonclient.grpc import service_pb2
 from tritonclient.utils import InferenceServerException
 
 from client._endpoint import Endpoint
-from tests.load.answers import (
-    Answer,
-    Failure,
-    Overloaded,
-    Refused,
-    ServerFailed,
-    TimedOut,
-    Unreachable,
-)
+from tests.load import answers
+from tests.load.answers import Answer, Failure, Refused, ServerFailed, TimedOut, Unreachable
 
 # Required before the first channel; Locust has patched the standard library by now.
 grpc_gevent.init_gevent()
 
+HEADER_LENGTH = "Inference-Header-Content-Length"
 METHOD = "/inference.GRPCInferenceService/ModelInfer"
 USERS_PER_CHANNEL = 8
 UNEXPECTED = "unexpected response"
 OUTPUTS = ("CLASS_ID", "PROBABILITY", "LABEL")
 STATUSES: dict[Any, type[Failure]] = {
     grpc.StatusCode.INVALID_ARGUMENT: Refused,
-    grpc.StatusCode.UNAVAILABLE: Overloaded,
-    grpc.StatusCode.RESOURCE_EXHAUSTED: Overloaded,
+    grpc.StatusCode.UNAVAILABLE: answers.Overloaded,
+    grpc.StatusCode.RESOURCE_EXHAUSTED: answers.Overloaded,
     grpc.StatusCode.DEADLINE_EXCEEDED: TimedOut,
     400: Refused,
-    429: Overloaded,
-    503: Overloaded,
+    429: answers.Overloaded,
+    503: answers.Overloaded,
     504: TimedOut,
 }
 # gRPC reports failed connections as UNAVAILABLE, with one of these messages.
@@ -62,32 +57,12 @@ class Message:
     header_length: int | None = None
 
 
-class GrpcConnection:
-    """One user's share of a channel."""
+@dataclass(frozen=True)
+class Connection:
+    """One user's connection. `send` raises Failure for errors and missing responses."""
 
-    def __init__(self, channel: Any, transport: "GrpcTransport") -> None:
-        self._channel = channel
-        self._transport = transport
-        self._call = channel.unary_unary(METHOD)  # without serializers: bytes in and out
-
-    def send(self, request: Message) -> Message:
-        """Send a request and wait for the reply.
-
-        Raises:
-            Failure: the server returned an error or did not respond.
-        """
-        future = self._call.future(request.body, timeout=self._transport.timeout)
-        try:
-            return Message(future.result())
-        except grpc.RpcError as error:
-            raise _grpc_failure(error) from None
-        except gevent.GreenletExit:
-            future.cancel()  # the user was stopped
-            raise
-
-    def close(self) -> None:
-        """Release the share."""
-        self._transport.users[self._channel] -= 1
+    send: Callable[[Message], Message]
+    close: Callable[[], None]
 
 
 class GrpcTransport:
@@ -102,10 +77,10 @@ class GrpcTransport:
     method = "gRPC"
 
     def __init__(self, endpoint: Endpoint, model: str, timeout: float) -> None:
-        self.timeout = timeout
-        self.users: Counter[Any] = Counter()
         self._endpoint = endpoint
         self._model = model
+        self._timeout = timeout
+        self._users: Counter[Any] = Counter()
 
     def encode(self, images: Sequence[bytes], top_k: int | None) -> Message:
         """Serialize a ModelInferRequest; a `top_k` of None leaves it to the server."""
@@ -129,16 +104,27 @@ class GrpcTransport:
             raise ServerFailed(UNEXPECTED) from None
         return _answer(tritonclient.grpc.InferResult(response))
 
-    def connect(self) -> GrpcConnection:
+    def connect(self) -> Connection:
         """Use the first channel with room for another user, or open one."""
-        free = (each for each, users in self.users.items() if users < USERS_PER_CHANNEL)
+        free = (each for each, users in self._users.items() if users < USERS_PER_CHANNEL)
         channel = next(free, None) or self._open()
-        self.users[channel] += 1
-        return GrpcConnection(channel, self)
+        self._users[channel] += 1
+        call = channel.unary_unary(METHOD)  # without serializers: bytes in and out
+        return Connection(partial(self._send, call), lambda: self._users.subtract([channel]))
+
+    def _send(self, call: Any, request: Message) -> Message:
+        future = call.future(request.body, timeout=self._timeout)
+        try:
+            return Message(future.result())
+        except grpc.RpcError as error:
+            raise _grpc_failure(error) from None
+        except gevent.GreenletExit:
+            future.cancel()  # the user was stopped
+            raise
 
     def _open(self) -> Any:
         pool = gevent.get_hub().threadpool
-        pool.maxsize = max(pool.maxsize, 10 + len(self.users))
+        pool.maxsize = max(pool.maxsize, 10 + len(self._users))
         options = [
             ("grpc.max_send_message_length", -1),
             ("grpc.max_receive_message_length", -1),
@@ -149,37 +135,6 @@ class GrpcTransport:
         if self._endpoint.secure:
             return grpc.secure_channel(address, grpc.ssl_channel_credentials(), options)
         return grpc.insecure_channel(address, options)
-
-
-class HttpConnection:
-    """One user's connection; it opens with the first request."""
-
-    def __init__(self, client: Any, path: str) -> None:
-        self._client = client
-        self._path = path
-
-    def send(self, request: Message) -> Message:
-        """Post a request and read the reply.
-
-        Raises:
-            Failure: the server returned an error or did not respond.
-        """
-        headers = {"Inference-Header-Content-Length": str(request.header_length)}
-        try:
-            response = self._client.post(self._path, body=request.body, headers=headers)
-            body = bytes(response.read())
-        except TimeoutError:
-            raise TimedOut("deadline exceeded") from None
-        except (OSError, HTTPConnectionClosed, HTTPParseError) as error:
-            raise Unreachable(str(error) or type(error).__name__) from None
-        if response.status_code != 200:
-            raise _http_failure(response.status_code, body)
-        header_length = response.get("Inference-Header-Content-Length")
-        return Message(body, None if header_length is None else int(header_length))
-
-    def close(self) -> None:
-        """Close the connection."""
-        self._client.close()
 
 
 class HttpTransport:
@@ -211,15 +166,29 @@ class HttpTransport:
         """
         read = tritonclient.http.InferResult.from_response_body
         try:
-            result = read(reply.body, header_length=reply.header_length)
+            return _answer(read(reply.body, header_length=reply.header_length))
         except (InferenceServerException, ValueError):
             raise ServerFailed(UNEXPECTED) from None
-        return _answer(result)
 
-    def connect(self) -> HttpConnection:
-        """Return a connection of one user."""
+    def connect(self) -> Connection:
+        """Return a connection that opens with its first request."""
         timeouts = {"connection_timeout": self._timeout, "network_timeout": self._timeout}
-        return HttpConnection(HTTPClient.from_url(self._url, concurrency=1, **timeouts), self._path)
+        client = HTTPClient.from_url(self._url, concurrency=1, **timeouts)
+        return Connection(partial(self._send, client), client.close)
+
+    def _send(self, client: Any, request: Message) -> Message:
+        headers = {HEADER_LENGTH: str(request.header_length)}
+        try:
+            response = client.post(self._path, body=request.body, headers=headers)
+            body = bytes(response.read())
+        except TimeoutError:
+            raise TimedOut("deadline exceeded") from None
+        except (OSError, HTTPConnectionClosed, HTTPParseError) as error:
+            raise Unreachable(str(error) or type(error).__name__) from None
+        if response.status_code != 200:
+            raise _http_failure(response.status_code, body)
+        header_length = response.get(HEADER_LENGTH)
+        return Message(body, None if header_length is None else int(header_length))
 
 
 def transport(endpoint: Endpoint, model: str, timeout: float) -> GrpcTransport | HttpTransport:

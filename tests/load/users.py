@@ -7,10 +7,10 @@ from locust import User, task
 from locust.env import Environment
 
 from client._endpoint import Protocol
-from tests.load.answers import Failure, Refused
+from tests.load.answers import Failure
 from tests.load.options import Options, endpoint
-from tests.load.plan import Plan, PlannedRequest
-from tests.load.transports import GrpcConnection, HttpConnection, Message
+from tests.load.plan import Plan
+from tests.load.transports import Connection, Message
 
 plans: dict[str, Plan] = {}  # of this process's current test, by protocol
 
@@ -31,7 +31,7 @@ class ClassifierUser(User):
 
     abstract = True
     protocol: ClassVar[Protocol]
-    _connection: GrpcConnection | HttpConnection | None = None
+    _connection: Connection | None = None
 
     def on_start(self) -> None:
         """Connect."""
@@ -46,41 +46,25 @@ class ClassifierUser(User):
     @task
     def classify(self) -> None:
         """Send one request, stop the clock, and check the answer."""
-        request = self._plan.next()
-        reply: Message | None = None
-        failure: Failure | None = None
         assert self._connection
-        start = time.time()
-        clock = time.perf_counter()
+        request = self._plan.next()
+        outcome: Message | Failure
+        start, clock = time.time(), time.perf_counter()
         try:
-            reply = self._connection.send(request.message)
+            outcome = self._connection.send(request.message)
         except Failure as error:
-            failure = error
+            outcome = error
         elapsed = time.perf_counter() - clock
         self.environment.events.request.fire(
             request_type=self._plan.transport.method,
             name=request.batch.name,
             response_time=elapsed * 1000,
-            response_length=len(reply.body) if reply else 0,
-            exception=self._verdict(request, reply, failure),
+            response_length=len(outcome.body) if isinstance(outcome, Message) else 0,
+            exception=self._plan.verdict(request.batch, outcome),
             context={},
             start_time=start,
             url=None,
         )
-
-    def _verdict(
-        self, request: PlannedRequest, reply: Message | None, failure: Failure | None
-    ) -> Failure | None:
-        try:
-            if reply:
-                self._plan.check(request.batch, reply)
-            elif isinstance(failure, Refused):
-                self._plan.check_refusal(request.batch, failure)
-            else:
-                return failure
-        except Failure as wrong:
-            return wrong
-        return None
 
 
 class GrpcUser(ClassifierUser):
