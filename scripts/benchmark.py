@@ -11,10 +11,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from scripts import cli
 from scripts.embedded import EmbeddedServer, Endpoints
-from scripts.measuring import chart, machine, report, subject, tables, triton
+from scripts.measuring import chart, report, subject, tables, triton
 from scripts.measuring.figures import BenchmarkPlan, Figures
 from scripts.measuring.report import Report
-from scripts.measuring.rounds import Bench, Target
+from scripts.measuring.rounds import Bench
 from scripts.measuring.wrk import Wrk
 
 EXAMPLES = """\
@@ -135,9 +135,9 @@ def _measure(options: argparse.Namespace) -> Report:
     subjects = [subject.read(options.model_repository, name) for name in options.models]
     rounds: dict[str, list[Figures]] = {each.name: [] for each in subjects}
     with ExitStack() as stack:
-        target = stack.enter_context(_target(options, subjects))
-        where = machine.this(triton.version(target.address))
-        benches = {each.name: stack.enter_context(Bench(each, target, plan)) for each in subjects}
+        wrk = stack.enter_context(_server(options, subjects))
+        where = report.this_machine(triton.version(wrk.address))
+        benches = {each.name: stack.enter_context(Bench(each, wrk, plan)) for each in subjects}
         progress = stack.enter_context(_progress())
         total = plan.rounds * sum(bench.turns for bench in benches.values())
         task = progress.add_task("starting", total=total)
@@ -152,17 +152,16 @@ def _measure(options: argparse.Namespace) -> Report:
 
 
 @contextmanager
-def _target(options: argparse.Namespace, subjects: list[subject.Subject]) -> Iterator[Target]:
-    """Connect to the given server, or start one with the measured models only."""
+def _server(options: argparse.Namespace, subjects: list[subject.Subject]) -> Iterator[Wrk]:
+    """Return wrk for the given server, or for a new one with the measured models only."""
     if options.http:
-        yield Target(options.http, Wrk(options.http))
+        yield Wrk(options.http)
         return
     endpoints = Endpoints.free()
-    address = f"{endpoints.host}:{endpoints.http}"
-    target = Target(address, Wrk(address))  # fails before the server starts if wrk is missing
+    wrk = Wrk(f"{endpoints.host}:{endpoints.http}")  # fails early if wrk is missing
     models = [model for each in subjects for model in (each.name, each.onnx_name)]
     with EmbeddedServer(options.model_repository, models=models, endpoints=endpoints):
-        yield target
+        yield wrk
 
 
 def _progress() -> Progress:

@@ -22,7 +22,7 @@ LABELS = {
     "model_peak_to_graph_only": "model only: peak throughput / onnxruntime without a server",
     "one_client_p50_to_upper_bound": "one client: p50 / p50 of one upper-bound worker",
     "one_client_p50_to_baseline": "one client: p50 / p50 of one baseline worker",
-    "preprocess_cpu_to_baseline": "preprocessing: CPU of the step's code / CPU of Pillow",
+    "preprocess_to_baseline": "preprocessing: CPU of the step's code / CPU of Pillow",
     "overload_rate_to_peak": "overload: throughput / peak throughput",
     "overload_refused_share": "overload: share of requests refused",
     "overload_failed_share": "overload: share of requests failed",

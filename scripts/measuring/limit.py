@@ -12,7 +12,6 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 from PIL import Image
 
 from scripts.embedded import ServerError
@@ -24,6 +23,7 @@ from scripts.repository.tuning import cores
 
 WARM_UP_SECONDS = 0.1  # before each turn; the first one loads the graph
 
+_session = cache(single_threaded)  # of a worker process
 Preprocess = Callable[[bytes, Recipe], Image.Image]
 
 
@@ -96,11 +96,6 @@ def summary(turns: Sequence[WorkerTurn]) -> Figures:
 
 def _ignore_interrupts() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
-
-
-@cache
-def _session(graph: Path) -> onnxruntime.InferenceSession:
-    return single_threaded(graph)
 
 
 def _turn(

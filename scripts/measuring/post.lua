@@ -2,14 +2,12 @@
 --
 -- Arguments: BODY_FILE HEADER_LENGTH WARM_UP_SECONDS RATE
 --
--- HEADER_LENGTH becomes Inference-Header-Content-Length. With RATE > 0 a thread sends RATE requests
--- per second at random times (a Poisson process), each on a free connection. With RATE 0 each
--- connection sends its next request when it has a response. Responses of the first WARM_UP_SECONDS
--- are not counted.
+-- With RATE > 0 a thread sends RATE requests per second at random times (a Poisson process), each on
+-- a free connection. With RATE 0 each connection sends its next request when it has a response.
+-- Responses of the first WARM_UP_SECONDS are not counted.
 --
--- wrk's hooks do not know their connection. Requests are matched to responses by the id in the JSON
--- header: PLACEHOLDER in the body becomes a number, which the response repeats. Bodies without it
--- need threads with one connection each.
+-- wrk's hooks do not know their connection. Responses are matched by the id in the JSON header:
+-- PLACEHOLDER in the body becomes a number. Bodies without it need one connection per thread.
 
 local ffi = require("ffi")
 ffi.cdef [[
@@ -22,9 +20,7 @@ local MONOTONIC = 1
 local OK, UNAVAILABLE = 200, 503
 
 local moment = ffi.new("moment")
-local threads = {}
-local due = 0
-local sent = {}
+local threads, due, sent = {}, 0, {}
 
 -- Global, because done() reads them from each thread. Times are in milliseconds.
 answered, refusals, refused, failed, first_error = {}, {}, 0, 0, ""
@@ -54,14 +50,10 @@ function init(args)
    wrk.headers["Inference-Header-Content-Length"] = args[2]
    warm_up = tonumber(args[3]) * 1e3
    local rate = tonumber(args[4])
-   if rate > 0 then
-      delay = function() return until_due(1e3 / rate) end
-   end
+   if rate > 0 then delay = function() return until_due(1e3 / rate) end end
    whole = wrk.format()
    local from, to = whole:find(PLACEHOLDER, 1, true)
-   if from then
-      before, after, serial = whole:sub(1, from - 1), whole:sub(to + 1), 0
-   end
+   if from then before, after, serial = whole:sub(1, from - 1), whole:sub(to + 1), 0 end
 end
 
 function request()
@@ -82,9 +74,7 @@ function response(status, headers, body)
    local id = serial and body:match("id%-%d+") or "only"
    local since = sent[id]
    sent[id] = nil
-   if status ~= OK and first_error == "" then
-      first_error = status .. " " .. body:sub(1, 300)
-   end
+   if status ~= OK and first_error == "" then first_error = status .. " " .. body:sub(1, 300) end
    if now < start + warm_up then return end
    if status == OK and since then
       if #answered == 0 then first = now end

@@ -2,28 +2,45 @@
 
 import dataclasses
 import json
+import re
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 
 from scripts.embedded import ServerError
 from scripts.measuring.figures import BASELINE, SERIES, UPPER_BOUND, BenchmarkPlan, Figures, load_id
-from scripts.measuring.machine import Machine
+from scripts.repository.tuning import cores
 
+PACKAGES = ("onnxruntime", "pillow", "numpy")
+CPU_INFO = Path("/proc/cpuinfo")
 # The ratios besides those of each load.
 COMPARED = {
     "ensemble_peak_to_upper_bound": ("ensemble_http_peak_rate", "upper_bound_rate"),
     "model_peak_to_graph_only": ("model_http_peak_rate", "upper_bound_graph_rate"),
     "one_client_p50_to_upper_bound": ("ensemble_http_1_clients_p50_ms", "upper_bound_alone_p50_ms"),
     "one_client_p50_to_baseline": ("ensemble_http_1_clients_p50_ms", "baseline_alone_p50_ms"),
-    "preprocess_cpu_to_baseline": (
-        "upper_bound_preprocess_cpu_ms",
-        "baseline_preprocess_cpu_ms",
-    ),
+    "preprocess_to_baseline": ("upper_bound_preprocess_cpu_ms", "baseline_preprocess_cpu_ms"),
     "overload_rate_to_peak": ("overload_rate", "ensemble_http_peak_rate"),
     "overload_p99_to_p50": ("overload_p99_ms", "overload_p50_ms"),
 }
+
+
+@dataclass(frozen=True)
+class Machine:
+    """The CPU, the cores that this process may use, and package versions."""
+
+    cpu: str
+    cores: int
+    versions: dict[str, str]
+
+
+def this_machine(triton: str) -> Machine:
+    """Describe this machine; `triton` is the version of the measured server."""
+    found = re.search(r"^model name\s*:\s*(.+)$", CPU_INFO.read_text(), re.MULTILINE)
+    versions = {name: version(name) for name in PACKAGES} | {"triton": triton}
+    return Machine(found[1] if found else "unknown CPU", cores(), versions)
 
 
 @dataclass(frozen=True)
@@ -60,10 +77,8 @@ def read(file: Path) -> Report:
         plan = content["plan"]
         return Report(
             Machine(**content["machine"]),
-            BenchmarkPlan(
-                float(plan["seconds"]), int(plan["rounds"]), tuple(map(int, plan["clients"]))
-            ),
-            {model: tuple(map(_figures, rounds)) for model, rounds in content["rounds"].items()},
+            BenchmarkPlan(float(plan["seconds"]), int(plan["rounds"]), tuple(plan["clients"])),
+            {model: tuple(rounds) for model, rounds in content["rounds"].items()},
         )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ServerError(
@@ -104,7 +119,3 @@ def compare(before: Report, after: Report, model: str) -> dict[str, tuple[float,
         return {}
     old, new = medians(before.ratios(model)), medians(after.ratios(model))
     return {name: (old[name], new[name]) for name in new if name in old}
-
-
-def _figures(content: dict[str, float]) -> Figures:
-    return {name: float(value) for name, value in content.items()}

@@ -2,7 +2,6 @@
 
 import statistics
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 from scripts.measuring import triton
 from scripts.measuring.figures import (
@@ -30,18 +29,10 @@ PREPROCESS = {UPPER_BOUND: imaging.load, BASELINE: with_pillow}
 Advance = Callable[[str], None]
 
 
-@dataclass(frozen=True)
-class Target:
-    """The HOST:PORT of a running server over HTTP, and the load generator for it."""
-
-    address: str
-    wrk: Wrk
-
-
 class Bench:
     """Measures a model round after round.
 
-        with Bench(subject, target, plan) as bench:
+        with Bench(subject, wrk, plan) as bench:
             print(bench.round(advance=print))
 
     `advance` is called with the name of each finished turn; a round has `turns` of them.
@@ -50,9 +41,9 @@ class Bench:
         ServerError: a request or a worker failed.
     """
 
-    def __init__(self, subject: Subject, target: Target, plan: BenchmarkPlan) -> None:
+    def __init__(self, subject: Subject, wrk: Wrk, plan: BenchmarkPlan) -> None:
         image = picture(SIZE, quality=QUALITY)
-        self._target = target
+        self._wrk = wrk
         self._plan = plan
         self._workers = Workers(subject.graph, subject.recipe, image)
         self._numbered = subject.numbered_request(image)
@@ -95,10 +86,8 @@ class Bench:
         figures: Figures = {}
         request = self._requests[series]
         for clients in self._plan.clients:
-            load = self._target.wrk.closed_loop(
-                request, clients=clients, seconds=self._plan.seconds
-            )
-            triton.settle(self._target.address, request)
+            load = self._wrk.closed_loop(request, clients=clients, seconds=self._plan.seconds)
+            triton.settle(self._wrk.address, request)
             figures |= prefixed(load_id(series, clients), load)
             advance(f"{LABELS[series]}, {clients} clients")
         return figures
@@ -109,10 +98,10 @@ class Bench:
         rates = [figures[f"{load_id(ENSEMBLE, each)}_rate"] for each in clients]
         # Little's law: the number of clients divided by the rate is the mean response time.
         found = knee([(rate, n / rate) for n, rate in zip(clients, rates, strict=True)])
-        overload = self._target.wrk.open_loop(
+        overload = self._wrk.open_loop(
             self._numbered, rate=OVERLOAD * rates[found], seconds=self._plan.seconds
         )
-        triton.settle(self._target.address, self._requests[ENSEMBLE])
+        triton.settle(self._wrk.address, self._requests[ENSEMBLE])
         return prefixed("overload", overload)
 
 

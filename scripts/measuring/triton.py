@@ -24,27 +24,26 @@ def settle(address: str, request: InferRequest) -> None:
     """Wait until earlier requests are done: until this one, queued last, is answered.
 
     Raises:
-        ServerError: the request fails for another reason than a full queue.
+        ServerError: the request fails, or the queue stays full.
     """
     deadline = time.monotonic() + TIMEOUT_SECONDS
     url = f"http://{address}/v2/models/{request.model}/infer"
     headers = {"Inference-Header-Content-Length": str(request.header_length)}
-    while (
-        response := _send("POST", url, request.body, headers)
-    ).status_code == requests.codes.unavailable:
-        if time.monotonic() > deadline:
-            raise ServerError(f"{request.model} is still busy after {TIMEOUT_SECONDS} s")
+    while True:
+        response = _send("POST", url, request.body, headers)
+        if response.status_code != requests.codes.unavailable or time.monotonic() > deadline:
+            _checked(response)
+            return
         time.sleep(PAUSE_SECONDS)
-    _checked(response)
 
 
 def _send(
-    method: str, url: str, body: bytes | None = None, headers: dict[str, str] | None = None
+    method: str, url: str, data: bytes | None = None, headers: dict[str, str] | None = None
 ) -> requests.Response:
     with requests.Session() as session:
         session.trust_env = False  # proxies of the environment cannot reach this machine
         try:
-            return session.request(method, url, data=body, headers=headers, timeout=TIMEOUT_SECONDS)
+            return session.request(method, url, data=data, headers=headers, timeout=TIMEOUT_SECONDS)
         except requests.RequestException as error:
             raise ServerError(f"no Triton responds at {url}: {error}") from error
 

@@ -46,7 +46,7 @@ class Wrk:
         if not executable:
             raise ServerError(f"the load generator wrk is not installed; run: {INSTALL}")
         self._executable = executable
-        self._address = address
+        self.address = address
 
     def closed_loop(self, request: InferRequest, *, clients: int, seconds: float) -> Figures:
         """Run clients that send their next request when they have their answer.
@@ -101,7 +101,7 @@ class Wrk:
                 self._executable,
                 *("-c", str(connections), "-t", str(threads), "-s", str(SCRIPT)),
                 *("-d", f"{whole}s", "--timeout", f"{TIMEOUT_SECONDS}s"),
-                f"http://{self._address}/v2/models/{request.model}/infer",
+                f"http://{self.address}/v2/models/{request.model}/infer",
                 *("--", str(body), str(request.header_length), str(warm_up), str(rate)),
             ]
             result = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -19,7 +19,7 @@ class Failure(Exception):
 
 
 class Refused(Failure):
-    """The server rejected the request as invalid: INVALID_ARGUMENT or 400."""
+    """The request is invalid: INVALID_ARGUMENT or 400."""
 
 
 class Overloaded(Failure):

@@ -137,7 +137,7 @@ def add_to(parser: Any) -> None:
 
 
 def protocols(host: str | None, named: Mapping[str, bool]) -> list[str]:
-    """Return the protocols to use: those of the named user classes, or the host's.
+    """Return the protocols of the named user classes, or else of the host.
 
     `named` tells for each protocol whether its user class was named.
 
@@ -145,17 +145,11 @@ def protocols(host: str | None, named: Mapping[str, bool]) -> list[str]:
         ValueError: the host is not a valid URL, or not one for a named user class.
     """
     chosen = [protocol for protocol, is_named in named.items() if is_named]
-    if not chosen:
-        return [Endpoint.parse(host or DEFAULT_HOST).protocol]
     for protocol in chosen:
         endpoint(host, protocol)
-    return chosen
+    return chosen or [Endpoint.parse(host or DEFAULT_HOST).protocol]
 
 
 def endpoint(host: str | None, protocol: str) -> Endpoint:
-    """Return the host as an endpoint of a protocol, by default on this machine.
-
-    Raises:
-        ValueError: the host is not a valid URL for the protocol.
-    """
+    """Return the host, by default this machine, as an endpoint; raises ValueError if invalid."""
     return Endpoint.parse(host or "localhost", "grpc" if protocol == "grpc" else "http")

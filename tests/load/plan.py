@@ -2,22 +2,15 @@
 
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 from client._endpoint import Endpoint
 from tests.load import answers, traffic
 from tests.load.answers import Answer, Failure, NotRefused, Refused, TopClasses, WrongAnswer
 from tests.load.options import Options
 from tests.load.traffic import ImageBatch
-from tests.load.transports import Message, transport
+from tests.load.transports import TRANSPORTS, Message
 
-
-@dataclass(frozen=True)
-class PlannedRequest:
-    """A batch and its encoded request."""
-
-    batch: ImageBatch
-    message: Message
+PlannedRequest = tuple[ImageBatch, Message]
 
 
 class Plan:
@@ -28,12 +21,9 @@ class Plan:
     """
 
     def __init__(
-        self,
-        options: Options,
-        endpoint: Endpoint,
-        expected: Mapping[str, Sequence[int]] | None = None,
+        self, options: Options, endpoint: Endpoint, expected: Mapping[str, Sequence[int]] | None
     ) -> None:
-        self.transport = transport(endpoint, options.model, options.timeout)
+        self.transport = TRANSPORTS[endpoint.protocol](endpoint, options.model, options.timeout)
         pairs = (expected or {}).items()
         self._expected: dict[str, TopClasses] = {name: frozenset(ids) for name, ids in pairs}
         self._top_k = options.top_k
@@ -44,7 +34,7 @@ class Plan:
         self._numbers = itertools.count()
 
     def next(self) -> PlannedRequest:
-        """Return the next request; the users of a process share one sequence."""
+        """Return the next batch and its request; the users of a process share one sequence."""
         number = next(self._numbers)
         requests = self._broken if traffic.is_broken(number, self._share) else self._good
         return requests[number % len(requests)]
@@ -60,10 +50,10 @@ class Plan:
         connection = self.transport.connect()
         try:
             for top_k in (None, self._top_k):
-                for request in self._planned(self._batches, top_k):
-                    answer = self.transport.decode(connection.send(request.message))
-                    answers.check(answer, len(request.batch.images), top_k)
-                    self._keep(request.batch, answer)
+                for batch, message in self._planned(self._batches, top_k):
+                    answer = self.transport.decode(connection.send(message))
+                    answers.check(answer, len(batch.images), top_k)
+                    self._keep(batch, answer)
         finally:
             connection.close()
 
@@ -104,4 +94,4 @@ class Plan:
 
     def _planned(self, batches: Sequence[ImageBatch], top_k: int | None) -> list[PlannedRequest]:
         encode = self.transport.encode
-        return [PlannedRequest(batch, encode(batch.images, top_k)) for batch in batches]
+        return [(batch, encode(batch.images, top_k)) for batch in batches]

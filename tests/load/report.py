@@ -3,7 +3,7 @@
 import csv
 import io
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -13,7 +13,7 @@ from locust.web import WebUI
 
 from tests.load import knee
 from tests.load.knee import LoadStep
-from tests.load.options import OPTIONS, Options
+from tests.load.options import OPTIONS
 from tests.load.steps import Steps
 
 SECTION = '<section id="load-test" style="font-family: sans-serif; margin: 2em">'
@@ -22,10 +22,10 @@ KEY = "knee"  # of the tab and its table
 
 @dataclass
 class LoadReport:
-    """Reports on the current or last test; `options` is None before the first."""
+    """Reports on the current or last test; `options` are as given, None before the first."""
 
     host: str = ""
-    options: Options | None = None
+    options: Mapping[str, object] | None = None
     shape: Steps | None = None
 
     @property
@@ -44,7 +44,7 @@ class LoadReport:
         """Return Locust's HTML report with a section for the options and the knee."""
         if not self.options or SECTION in page:
             return page
-        values = [(option.flag, _text(getattr(self.options, option.dest))) for option in OPTIONS]
+        values = [(option.flag, str(self.options[option.dest])) for option in OPTIONS]
         parts = ["<h2>Load test</h2>", _table([("--host", self.host), *values])]
         if steps := self.steps:
             rows = [row.values() for row in knee.rows(steps)]
@@ -87,13 +87,6 @@ class LoadReport:
         elif request.path.endswith("/stats/report"):
             response.set_data(self.add_to(response.get_data(as_text=True)))
         return response
-
-
-def _text(value: object) -> str:
-    """Write an option's value as on the command line; "-" for the default of an empty one."""
-    if isinstance(value, tuple):
-        return ",".join("x".join(map(str, e)) if isinstance(e, tuple) else str(e) for e in value)
-    return "-" if value is None else str(value)
 
 
 def _table(rows: Iterable[Iterable[str]]) -> str:

@@ -2,7 +2,6 @@
 
 import logging
 import sys
-from argparse import Namespace
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,7 +16,7 @@ from tests.load.options import OPTIONS, Options, endpoint, protocols
 from tests.load.plan import Plan
 from tests.load.report import LoadReport
 from tests.load.steps import Recorder, Steps
-from tests.load.thresholds import Thresholds
+from tests.load.thresholds import missed
 from tests.load.users import ClassifierUser, plans
 
 logger = logging.getLogger(__name__)
@@ -49,7 +48,9 @@ class Session:
         try:
             self._choose_users(given.host, given.user_classes)
             if given.headless or given.autostart:
-                _check_common_options(given)
+                for dest, flag in REPLACED.items():
+                    if given.steps and getattr(given, dest) is not None:
+                        raise ValueError(f"--steps does not go with {flag}")
                 self._prepare(vars(given))
         except (ValueError, Failure) as error:
             sys.exit(f"error: {_line(error)}")
@@ -81,11 +82,10 @@ class Session:
         for user in environment.user_classes:
             assert issubclass(user, ClassifierUser)
             where = endpoint(environment.host, user.protocol)
-            plan = Plan(options, where)
-            plan.warm_up()
-            plans[user.protocol] = plan
+            plans[user.protocol] = Plan(options, where, expected=None)
+            plans[user.protocol].warm_up()
             self._report.host = str(where)
-        self._report.options = options
+        self._report.options = given
         if options.steps:
             assert environment.runner
             shape = Steps(options, environment.runner, self._recorder)
@@ -127,13 +127,12 @@ class Session:
         assert given
         assert environment.runner
         total = environment.stats.total
-        p99_ms = total.get_response_time_percentile(0.99) or 0
-        missed = Thresholds(given.max_error_rate, given.max_p99_ms).missed(
-            requests=total.num_requests, failures=total.num_failures, p99_ms=p99_ms
-        )
-        for line in missed:
+        p99 = total.get_response_time_percentile(0.99) or 0
+        thresholds = (given.max_error_rate, given.max_p99_ms)
+        lines = missed(*thresholds, total.num_requests, total.num_failures, p99)
+        for line in lines:
             logger.error("threshold missed: %s", line)
-        if missed:
+        if lines:
             environment.process_exit_code = 1
         elif given.max_error_rate is not None and not environment.runner.exceptions:
             environment.process_exit_code = 0
@@ -148,12 +147,6 @@ class Session:
         if when and (steps := self._report.steps):
             for line in ["", *knee.table(steps), ""]:
                 tables.info(line)
-
-
-def _check_common_options(given: Namespace) -> None:
-    for dest, flag in REPLACED.items():
-        if given.steps and getattr(given, dest) is not None:
-            raise ValueError(f"--steps does not go with {flag}")
 
 
 def _line(error: Exception) -> str:

@@ -1,19 +1,14 @@
 """The requests of a load test: batches of good and broken images, made in advance."""
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from client import SAMPLE
 from scripts.arguments import Size
 from scripts.measuring.pictures import picture
+from tests.images import BROKEN
 
 QUALITY = 90
-BROKEN: Mapping[str, bytes] = {
-    "text": b"this is no image",
-    "half a JPEG": SAMPLE.read_bytes()[:9000],
-    "a PNG's head": b"\x89PNG\r\n\x1a\n" + bytes(40),
-}
 BROKEN_NAME = "broken image"
 
 

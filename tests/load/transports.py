@@ -68,10 +68,9 @@ class Connection:
 class GrpcTransport:
     """gRPC, with channels shared by several users.
 
-    Under gevent, grpc needs a thread of gevent's pool for every blocking call, and for every
-    channel whose calls are futures. The pool has ten threads by default; further users would wait
-    for a thread while their clock runs. This class uses futures, shares channels as tritonclient
-    does, and grows the pool with them.
+    Under gevent, grpc needs a thread of gevent's pool, which has ten, for every blocking call, and
+    for every channel whose calls are futures. Further users would wait for a thread while their
+    clock runs. So this uses futures, shares channels as tritonclient does, and grows the pool.
     """
 
     method = "gRPC"
@@ -191,10 +190,8 @@ class HttpTransport:
         return Message(body, None if header_length is None else int(header_length))
 
 
-def transport(endpoint: Endpoint, model: str, timeout: float) -> GrpcTransport | HttpTransport:
-    """Return the transport of the endpoint's protocol; `timeout` is in seconds per request."""
-    chosen = GrpcTransport if endpoint.protocol == "grpc" else HttpTransport
-    return chosen(endpoint, model, timeout)
+Transport = GrpcTransport | HttpTransport
+TRANSPORTS: dict[str, type[Transport]] = {"grpc": GrpcTransport, "http": HttpTransport}
 
 
 def _answer(result: Any) -> Answer:

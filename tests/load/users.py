@@ -4,7 +4,6 @@ import time
 from typing import ClassVar
 
 from locust import User, task
-from locust.env import Environment
 
 from client._endpoint import Protocol
 from tests.load.answers import Failure
@@ -15,17 +14,6 @@ from tests.load.transports import Connection, Message
 plans: dict[str, Plan] = {}  # of this process's current test, by protocol
 
 
-def plan_for(environment: Environment, protocol: str) -> Plan:
-    """Return the plan of the current test.
-
-    A worker that joins a running test makes its own, without a warm-up.
-    """
-    if protocol not in plans:
-        options = Options.read(vars(environment.parsed_options))
-        plans[protocol] = Plan(options, endpoint(environment.host, protocol))
-    return plans[protocol]
-
-
 class ClassifierUser(User):
     """The base class of both."""
 
@@ -34,8 +22,12 @@ class ClassifierUser(User):
     _connection: Connection | None = None
 
     def on_start(self) -> None:
-        """Connect."""
-        self._plan = plan_for(self.environment, self.protocol)
+        """Connect; a worker that joined a running test makes its own plan first."""
+        if self.protocol not in plans:
+            options = Options.read(vars(self.environment.parsed_options))
+            where = endpoint(self.environment.host, self.protocol)
+            plans[self.protocol] = Plan(options, where, expected=None)
+        self._plan = plans[self.protocol]
         self._connection = self._plan.transport.connect()
 
     def on_stop(self) -> None:
@@ -47,20 +39,20 @@ class ClassifierUser(User):
     def classify(self) -> None:
         """Send one request, stop the clock, and check the answer."""
         assert self._connection
-        request = self._plan.next()
+        batch, message = self._plan.next()
         outcome: Message | Failure
         start, clock = time.time(), time.perf_counter()
         try:
-            outcome = self._connection.send(request.message)
+            outcome = self._connection.send(message)
         except Failure as error:
             outcome = error
         elapsed = time.perf_counter() - clock
         self.environment.events.request.fire(
             request_type=self._plan.transport.method,
-            name=request.batch.name,
+            name=batch.name,
             response_time=elapsed * 1000,
             response_length=len(outcome.body) if isinstance(outcome, Message) else 0,
-            exception=self._plan.verdict(request.batch, outcome),
+            exception=self._plan.verdict(batch, outcome),
             context={},
             start_time=start,
             url=None,

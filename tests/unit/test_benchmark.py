@@ -15,9 +15,8 @@ from scripts.embedded import ServerError
 from scripts.measuring import chart, knee, limit, perf_analyzer, report, rounds, tables, wrk
 from scripts.measuring.figures import BenchmarkPlan, Figures, load_id, prefixed
 from scripts.measuring.limit import WorkerTurn
-from scripts.measuring.machine import Machine
 from scripts.measuring.pictures import picture
-from scripts.measuring.report import Report
+from scripts.measuring.report import Machine, Report
 from scripts.repository.steps.preprocess.recipe import Recipe
 from tests.conftest import ROOT
 
@@ -62,7 +61,7 @@ def test_ratios_are_computed_within_a_round_and_medians_over_rounds() -> None:
     assert ratios["ensemble_http_1_clients_p99_to_p50"] == 1.5
     assert ratios["one_client_p50_to_upper_bound"] == 2.0
     assert ratios["one_client_p50_to_baseline"] == 1.25
-    assert ratios["preprocess_cpu_to_baseline"] == 0.625
+    assert ratios["preprocess_to_baseline"] == 0.625
     assert ratios["overload_rate_to_peak"] == 0.5
     assert ratios["overload_refused_share"] == 0.75
     assert "overload_p99_to_p50" not in ratios
@@ -106,7 +105,7 @@ def test_reports_are_compared_by_their_ratios() -> None:
     before, after = a_report(40.0), a_report(20.0)
     changes = report.compare(before, after, "birds")
     assert changes["ensemble_http_8_clients_rate_to_upper_bound"] == (18 / 40, 18 / 20)
-    assert changes["preprocess_cpu_to_baseline"] == (0.625, 0.625)
+    assert changes["preprocess_to_baseline"] == (0.625, 0.625)
     assert report.compare(before, after, "planes") == {}
 
 

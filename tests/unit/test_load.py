@@ -14,7 +14,7 @@ from tests.load import answers, knee, options, traffic
 from tests.load.answers import Answer, NotRefused, Refused, WrongAnswer
 from tests.load.knee import LoadStep
 from tests.load.options import Options
-from tests.load.thresholds import Thresholds
+from tests.load.thresholds import missed
 
 
 def test_options_are_read_from_the_text_of_a_form() -> None:
@@ -93,7 +93,7 @@ def test_each_size_starts_one_batch_and_the_next_sizes_fill_it() -> None:
 def test_broken_batches_have_one_broken_image_at_changing_positions() -> None:
     good = traffic.good([(32, 24)], 2)
     broken = traffic.broken(good)
-    assert [request.broken for request in broken] == [0, 1, 0]
+    assert [request.broken for request in broken] == [0, 1, 0, 1, 0]
     for request in broken:
         assert request.broken is not None
         assert request.images[request.broken] in BROKEN.values()
@@ -211,11 +211,10 @@ def test_the_table_marks_the_knee_and_shows_steps_with_failures_only() -> None:
 
 
 def test_each_missed_threshold_is_a_line() -> None:
-    thresholds = Thresholds(error_rate=0.01, p99_ms=200)
-    assert thresholds.missed(requests=100, failures=1, p99_ms=200) == []
-    assert thresholds.missed(requests=100, failures=2, p99_ms=210) == [
+    assert missed(0.01, 200, requests=100, failures=1, p99=200) == []
+    assert missed(0.01, 200, requests=100, failures=2, p99=210) == [
         "error rate 2.00% is above 1.00%",
         "p99 210 ms is above 200 ms",
     ]
-    assert thresholds.missed(requests=0, failures=0, p99_ms=0) == ["no request was sent"]
-    assert Thresholds().missed(requests=0, failures=0, p99_ms=0) == []
+    assert missed(0.01, 200, requests=0, failures=0, p99=0) == ["no request was sent"]
+    assert missed(None, None, requests=0, failures=0, p99=0) == []
