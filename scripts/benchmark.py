@@ -3,7 +3,7 @@
 import argparse
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
 from rich.console import Console
@@ -137,7 +137,9 @@ def _measure(options: argparse.Namespace) -> Report:
     with ExitStack() as stack:
         wrk = stack.enter_context(_server(options, subjects))
         where = report.this_machine(triton.version(wrk.address))
-        benches = {each.name: stack.enter_context(Bench(each, wrk, plan)) for each in subjects}
+        benches = {
+            each.name: stack.enter_context(closing(Bench(each, wrk, plan))) for each in subjects
+        }
         progress = stack.enter_context(_progress())
         total = plan.rounds * sum(bench.turns for bench in benches.values())
         task = progress.add_task("starting", total=total)

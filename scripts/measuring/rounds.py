@@ -16,9 +16,9 @@ from scripts.measuring.figures import (
     prefixed,
 )
 from scripts.measuring.knee import knee
-from scripts.measuring.limit import Workers, with_pillow
 from scripts.measuring.pictures import picture
 from scripts.measuring.subject import Subject
+from scripts.measuring.workers import Workers, with_pillow
 from scripts.measuring.wrk import Wrk
 from scripts.repository.steps.preprocess import imaging
 
@@ -30,12 +30,7 @@ Advance = Callable[[str], None]
 
 
 class Bench:
-    """Measures a model round after round.
-
-        with Bench(subject, wrk, plan) as bench:
-            print(bench.round(advance=print))
-
-    `advance` is called with the name of each finished turn; a round has `turns` of them.
+    """Measures a model round after round, until it is closed; a round has `turns` turns.
 
     Raises:
         ServerError: a request or a worker failed.
@@ -47,20 +42,18 @@ class Bench:
         self._plan = plan
         self._workers = Workers(subject.graph, subject.recipe, image)
         self._numbered = subject.numbered_request(image)
-        self._requests = {
-            MODEL: subject.tensor_request(),
-            ENSEMBLE: subject.image_request(image),
-        }
+        self._requests = {MODEL: subject.tensor_request(), ENSEMBLE: subject.image_request(image)}
         self.turns = len(PREPROCESS) * 5 + len(self._requests) * len(plan.clients) + 1
 
-    def __enter__(self) -> "Bench":
-        return self
-
-    def __exit__(self, *_: object) -> None:
+    def close(self) -> None:
+        """End the workers."""
         self._workers.close()
 
     def round(self, advance: Advance) -> Figures:
-        """Measure everything once; the baselines are means of turns between the others."""
+        """Measure everything once; the baselines are means of turns between the others.
+
+        `advance` is called with the name of each finished turn.
+        """
         turns = [self._baselines(advance)]
         figures: Figures = {}
         for series in self._requests:

@@ -64,16 +64,10 @@ def read(repository: Path, name: str) -> Subject:
         raise BuildError(f"{repository} has {known}, not {name}; choose with --models")
     entry = entries[name]
     onnx_name = entry.parts["onnx"]
-    config = text_format.Parse(
-        (repository / onnx_name / "config.pbtxt").read_text("utf-8"), pb.ModelConfig()
-    )
-    return Subject(
-        name=name,
-        onnx_name=onnx_name,
-        recipe=Recipe.from_json(json.dumps(entry.recipe)),
-        graph=repository / entry.parts["pixels"] / GRAPH,
-        tensor=config.input[0].name,
-    )
+    config = (repository / onnx_name / "config.pbtxt").read_text("utf-8")
+    tensor = text_format.Parse(config, pb.ModelConfig()).input[0].name
+    recipe = Recipe.from_json(json.dumps(entry.recipe))
+    return Subject(name, onnx_name, recipe, repository / entry.parts["pixels"] / GRAPH, tensor)
 
 
 def _request(model: str, tensor: InferInput, request_id: str = "") -> InferRequest:

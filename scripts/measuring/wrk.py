@@ -60,8 +60,8 @@ class Wrk:
         """
         output = self._run(request, clients, clients, seconds, rate=0)
         if output["failed"] or output["error"] or not output["answered"]:
-            reason = output["error"] or "no response"
-            raise ServerError(f"{request.model} failed with {clients} clients: {reason}")
+            reason = f"{clients} clients: {output['error'] or 'no response'}"
+            raise ServerError(f"{request.model} failed with {reason}")
         return {name: output[name] for name in ("rate", "p50_ms", "p99_ms")}
 
     def open_loop(self, request: InferRequest, *, rate: float, seconds: float) -> Figures:
@@ -112,11 +112,9 @@ def parse(stdout: str, stderr: str) -> dict[str, Any]:
     """Return the JSON object that post.lua printed.
 
     Raises:
-        ServerError: there is none; quotes wrk's last line.
+        ServerError: it printed none; quotes wrk's last line.
     """
-    found = re.search(r"^\{.*\}$", stdout, re.MULTILINE)
-    if not found:
-        lines = (stderr.strip() or stdout.strip()).splitlines()
-        raise ServerError(f"wrk failed: {lines[-1] if lines else 'no output'}")
-    figures: dict[str, Any] = json.loads(found[0])
-    return figures
+    if found := re.search(r"^\{.*\}$", stdout, re.MULTILINE):
+        return dict(json.loads(found[0]))
+    lines = (stderr.strip() or stdout.strip()).splitlines()
+    raise ServerError(f"wrk failed: {lines[-1] if lines else 'no output'}")

@@ -101,7 +101,7 @@ def test_errors_are_one_line(
     assert "Traceback" not in output
 
 
-class Moody(BaseHTTPRequestHandler):
+class Backend(BaseHTTPRequestHandler):
     """Responds by the model's name in the path, with the id of the request."""
 
     protocol_version = "HTTP/1.1"
@@ -122,7 +122,7 @@ class Moody(BaseHTTPRequestHandler):
 
 @pytest.fixture(scope="module")
 def wrk() -> Iterator[Wrk]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Moody)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Backend)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield Wrk(f"127.0.0.1:{server.server_port}")
     server.shutdown()

@@ -95,7 +95,7 @@ def test_a_missed_threshold_sets_the_exit_code_and_is_named(server: EmbeddedServ
     assert re.search(r"p99 \S+ ms is above 0\.001 ms$", line)
 
 
-class Moody(BaseHTTPRequestHandler):
+class Unreliable(BaseHTTPRequestHandler):
     """Answers correctly during the warm-up; then also overloaded, wrong, or not at all, in turn."""
 
     protocol_version = "HTTP/1.1"
@@ -104,21 +104,21 @@ class Moody(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         self.rfile.read(int(self.headers["Content-Length"]))
         number = next(self.numbers)
-        mood = "well" if number < 4 else ("well", "overloaded", "wrong", "gone")[number % 4]
-        if mood == "gone":
+        kind = "correct" if number < 4 else ("correct", "overloaded", "wrong", "closed")[number % 4]
+        if kind == "closed":
             self.close_connection = True
             return
-        self.answer(mood)
+        self.answer(kind)
 
-    def answer(self, mood: str) -> None:
-        best = 7 if mood == "wrong" else 3
+    def answer(self, kind: str) -> None:
+        best = 7 if kind == "wrong" else 3
         values = {"CLASS_ID": [best, 1], "PROBABILITY": [0.9, 0.1], "LABEL": ["one", "another"]}
         types = {"CLASS_ID": "INT32", "PROBABILITY": "FP32", "LABEL": "BYTES"}
         outputs = [
             {"name": name, "datatype": types[name], "shape": [1, 2], "data": data}
             for name, data in values.items()
         ]
-        overloaded = mood == "overloaded"
+        overloaded = kind == "overloaded"
         body = json.dumps({"error": "too much"} if overloaded else {"outputs": outputs}).encode()
         self.send_response(503 if overloaded else 200)
         self.send_header("Content-Length", str(len(body)))
@@ -130,12 +130,12 @@ class Moody(BaseHTTPRequestHandler):
 
 
 def test_each_kind_of_failure_is_counted_apart(tmp_path: Path) -> None:
-    with ThreadingHTTPServer(("127.0.0.1", 0), Moody) as moody:
-        threading.Thread(target=moody.serve_forever, daemon=True).start()
-        host = f"http://127.0.0.1:{moody.server_port}"
+    with ThreadingHTTPServer(("127.0.0.1", 0), Unreliable) as unreliable:
+        threading.Thread(target=unreliable.serve_forever, daemon=True).start()
+        host = f"http://127.0.0.1:{unreliable.server_port}"
         reports = ["--csv", str(tmp_path / "run"), "--top-k", "2", "--max-error-rate", "0.1"]
         result = locust(*BRIEFLY, *reports, "--host", host)
-        moody.shutdown()
+        unreliable.shutdown()
     assert result.returncode == 1
     assert "threshold missed: error rate" in result.stdout
     failures = (tmp_path / "run_failures.csv").read_text()
@@ -144,14 +144,14 @@ def test_each_kind_of_failure_is_counted_apart(tmp_path: Path) -> None:
     assert "Traceback" not in result.stdout
 
 
-class SlowAtFirst(Moody):
+class SlowAtFirst(Unreliable):
     """Takes a second for each of the four requests of a warm-up with two sizes."""
 
     def do_POST(self) -> None:
         self.rfile.read(int(self.headers["Content-Length"]))
         if next(self.numbers) < 4:
             time.sleep(1)
-        self.answer("well")
+        self.answer("correct")
 
 
 def test_the_warm_up_is_made_once_for_all_workers_and_before_the_run_time(tmp_path: Path) -> None:
@@ -171,22 +171,22 @@ def test_the_warm_up_is_made_once_for_all_workers_and_before_the_run_time(tmp_pa
 
 
 def test_a_broken_image_that_is_answered_is_a_failure(tmp_path: Path) -> None:
-    with ThreadingHTTPServer(("127.0.0.1", 0), Content) as content:
-        threading.Thread(target=content.serve_forever, daemon=True).start()
-        host = f"http://127.0.0.1:{content.server_port}"
+    with ThreadingHTTPServer(("127.0.0.1", 0), Correct) as correct:
+        threading.Thread(target=correct.serve_forever, daemon=True).start()
+        host = f"http://127.0.0.1:{correct.server_port}"
         result = locust(*BRIEFLY, "--top-k", "2", "--broken", "0.5", "--host", host)
-        content.shutdown()
+        correct.shutdown()
     assert result.returncode == 1
     sent, failed = row(result.stdout, "broken image")
     assert sent == failed > 0
 
 
-class Content(Moody):
+class Correct(Unreliable):
     """Answers everything correctly."""
 
     def do_POST(self) -> None:
         self.rfile.read(int(self.headers["Content-Length"]))
-        self.answer("well")
+        self.answer("correct")
 
 
 def test_a_run_within_its_thresholds_succeeds(server: EmbeddedServer) -> None:

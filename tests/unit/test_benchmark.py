@@ -12,11 +12,11 @@ from rich.console import Console
 
 from scripts import arguments, benchmark
 from scripts.embedded import ServerError
-from scripts.measuring import chart, knee, limit, perf_analyzer, report, rounds, tables, wrk
+from scripts.measuring import chart, knee, perf_analyzer, report, rounds, tables, workers, wrk
 from scripts.measuring.figures import BenchmarkPlan, Figures, load_id, prefixed
-from scripts.measuring.limit import WorkerTurn
 from scripts.measuring.pictures import picture
 from scripts.measuring.report import Machine, Report
+from scripts.measuring.workers import WorkerTurn
 from scripts.repository.steps.preprocess.recipe import Recipe
 from tests.conftest import ROOT
 
@@ -27,14 +27,14 @@ def baseline(*values: float) -> Figures:
     return dict(zip(BASELINE, values, strict=True))
 
 
-def one_round(limit_rate: float = 40.0) -> Figures:
+def one_round(bound: float = 40.0) -> Figures:
     overload = {"rate": 9.0, "refused_share": 0.75, "failed_share": 0.0, "p50_ms": 20.0}
     figures = prefixed("overload", overload)
     for name, values in {
-        "upper_bound": baseline(limit_rate, 1.5 * limit_rate, 12.5, 1.25),
-        "baseline": baseline(0.5 * limit_rate, 1.5 * limit_rate, 25.0, 2.0),
-        "upper_bound_alone": baseline(0.5 * limit_rate, 0.75 * limit_rate, 1.0, 1.5),
-        "baseline_alone": baseline(0.25 * limit_rate, 0.75 * limit_rate, 1.6, 2.5),
+        "upper_bound": baseline(bound, 1.5 * bound, 12.5, 1.25),
+        "baseline": baseline(0.5 * bound, 1.5 * bound, 25.0, 2.0),
+        "upper_bound_alone": baseline(0.5 * bound, 0.75 * bound, 1.0, 1.5),
+        "baseline_alone": baseline(0.25 * bound, 0.75 * bound, 1.6, 2.5),
     }.items():
         figures |= prefixed(name, values)
     for series, scale in (("model_http", 2.0), ("ensemble_http", 1.0)):
@@ -44,11 +44,11 @@ def one_round(limit_rate: float = 40.0) -> Figures:
     return figures
 
 
-def a_report(*limit_rates: float, models: tuple[str, ...] = ("birds",)) -> Report:
+def a_report(*bounds: float, models: tuple[str, ...] = ("birds",)) -> Report:
     return Report(
         machine=Machine("a CPU", 2, {"numpy": "1.26.4"}),
-        plan=BenchmarkPlan(seconds=0.5, rounds=len(limit_rates), clients=(1, 8)),
-        rounds=dict.fromkeys(models, tuple(map(one_round, limit_rates))),
+        plan=BenchmarkPlan(seconds=0.5, rounds=len(bounds), clients=(1, 8)),
+        rounds=dict.fromkeys(models, tuple(map(one_round, bounds))),
     )
 
 
@@ -158,15 +158,15 @@ def test_a_missing_wrk_error_says_how_to_install_it(
 
 def test_the_mean_latency_of_perf_analyzer_is_read_in_seconds() -> None:
     output = "  Client:\n    Avg latency: 48579 usec (standard deviation 13991 usec)\n"
-    assert perf_analyzer.mean_seconds(output) == 0.048579
+    assert perf_analyzer.mean_seconds(output, "") == 0.048579
     with pytest.raises(ServerError, match="perf_analyzer failed: Client:"):
-        perf_analyzer.mean_seconds("  Client:\n")
+        perf_analyzer.mean_seconds("  Client:\n", "")
 
 
 def test_the_turns_of_workers_are_combined() -> None:
     one = WorkerTurn(images=(0.25, 0.25), preprocess_cpu=0.125, graph=0.25)
     other = WorkerTurn(images=(0.5, 0.5), preprocess_cpu=0.375, graph=0.5)
-    assert limit.summary([one, other]) == baseline(6.0, 12.0, 375.0, 125.0)
+    assert workers.summary([one, other]) == baseline(6.0, 12.0, 375.0, 125.0)
 
 
 def test_the_upper_bound_of_a_round_is_the_mean_of_its_turns() -> None:
@@ -189,10 +189,10 @@ def test_the_baseline_computes_the_same_pixels_as_the_step() -> None:
 
 
 def test_a_failed_worker_is_reported_as_one_error(tmp_path: Path) -> None:
-    workers = limit.Workers(tmp_path / "nowhere.onnx", Recipe(), b"")
+    pool = workers.Workers(tmp_path / "nowhere.onnx", Recipe(), b"")
     with pytest.raises(ServerError, match=r"a benchmark worker failed: .*nowhere\.onnx"):
-        workers.measure(0.1, limit.with_pillow)
-    workers.close()
+        pool.measure(0.1, workers.with_pillow)
+    pool.close()
 
 
 @pytest.mark.parametrize(("text", "clients"), [("8", (8,)), ("16,1,8,1", (1, 8, 16))])

@@ -35,7 +35,7 @@ def with_pillow(data: bytes, recipe: Recipe) -> Image.Image:
 
 @dataclass(frozen=True)
 class WorkerTurn:
-    """One worker's turn in seconds: of each image, of all preprocessing (CPU), and of the graph."""
+    """One worker's turn in seconds: each image, all preprocessing (CPU time), all graph runs."""
 
     images: tuple[float, ...]
     preprocess_cpu: float
