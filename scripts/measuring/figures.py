@@ -1,5 +1,6 @@
 """The figures of a benchmark: their units, their identifiers and their labels."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 # Figures by identifier, such as `ensemble_http_8_clients_rate` and `baseline_p50_ms`. Rates are in
@@ -52,3 +53,16 @@ def load_id(series: str, clients: int) -> str:
 def prefixed(prefix: str, figures: Figures) -> Figures:
     """Return figures with longer identifiers."""
     return {f"{prefix}_{name}": value for name, value in figures.items()}
+
+
+def knee(points: Sequence[tuple[float, float]]) -> int:
+    """Return the index of the knee among `points` of (throughput, mean response time).
+
+    The knee is the point with the greatest power, throughput divided by mean response time. Up to
+    it throughput grows faster than response time; beyond it response time grows faster
+    (L. Kleinrock, "Power and Deterministic Rules of Thumb for Probabilistic Problems in Computer
+    Communications", ICC 1979; R. Jain, "The Art of Computer Systems Performance Analysis", 1991,
+    chapter 3).
+    """
+    powers = [rate / time if time else 0.0 for rate, time in points]
+    return powers.index(max(powers))

@@ -12,10 +12,10 @@ from scripts.measuring.figures import (
     UPPER_BOUND,
     BenchmarkPlan,
     Figures,
+    knee,
     load_id,
     prefixed,
 )
-from scripts.measuring.knee import knee
 from scripts.measuring.pictures import picture
 from scripts.measuring.subject import Subject
 from scripts.measuring.workers import Workers, with_pillow

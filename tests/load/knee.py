@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from scripts.measuring import knee as benchmark
+from scripts.measuring import figures
 
 MAX_FAILED = 0.01  # of a step's requests; beyond it the server is overloaded
 # Titles by column.
@@ -64,15 +64,15 @@ class LoadStep:
 def knee(steps: Sequence[LoadStep]) -> int | None:
     """Return the index of the knee, or None if the first step already failed.
 
-    Steps are compared by power (see `scripts.measuring.knee`), up to the first in which more than
-    1 % of requests failed. If the last step is the best, the load was not raised far enough.
+    Steps are compared by `figures.knee`, up to the first in which more than 1 % of requests failed.
+    If the last step is the best, the load was not raised far enough.
     """
     good: list[tuple[float, float]] = []
     for step in steps:
         if step.failed_share > MAX_FAILED or not step.succeeded:
             break
         good.append((step.rate, step.mean))
-    return benchmark.knee(good) if good else None
+    return figures.knee(good) if good else None
 
 
 def rows(steps: Sequence[LoadStep]) -> list[dict[str, str]]:

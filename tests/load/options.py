@@ -108,17 +108,11 @@ class Options:
 
 
 OPTIONS = [Option(each.name, *each.metadata["settings"]) for each in fields(Options)]
+ERROR_RATE = "exit with code 1 if a larger share of requests fails, 0 to 1 (default: if any fails)"
+P99 = "exit with code 1 if the 99th percentile of all response times is higher"
 THRESHOLDS = (
-    Option(
-        *("max_error_rate", None, arguments.share, "SHARE"),
-        "exit with code 1 if a larger share of requests fails, 0 to 1 (default: if any fails)",
-        in_form=False,
-    ),
-    Option(
-        *("max_p99_ms", None, arguments.seconds, "MS"),
-        "exit with code 1 if the 99th percentile of all response times is higher",
-        in_form=False,
-    ),
+    Option("max_error_rate", None, arguments.share, "SHARE", ERROR_RATE, in_form=False),
+    Option("max_p99_ms", None, arguments.seconds, "MS", P99, in_form=False),
 )
 
 

@@ -49,7 +49,7 @@ class Plan:
         """
         connection = self.transport.connect()
         try:
-            for top_k in (None, self._top_k):
+            for top_k in dict.fromkeys((None, self._top_k)):
                 for batch, message in self._planned(self._batches, top_k):
                     answer = self.transport.decode(connection.send(message))
                     answers.check(answer, len(batch.images), top_k)

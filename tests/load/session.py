@@ -2,9 +2,12 @@
 
 import logging
 import sys
+import time
+from argparse import Namespace
 from collections.abc import Mapping
 from typing import Any
 
+import gevent
 from flask import Response, jsonify, request
 from locust.env import Environment
 from locust.runners import MasterRunner, WorkerRunner
@@ -23,7 +26,8 @@ logger = logging.getLogger(__name__)
 tables = logging.getLogger("locust.stats_logger")  # prints Locust's own tables
 
 REPLACED = {"num_users": "-u", "spawn_rate": "-r", "run_time": "-t"}
-MESSAGE = "load_plans"
+MAX_WAIT_SECONDS = 60
+PLANS, WORKER = "load_plans", "load_worker"  # messages to and from workers
 
 
 class Session:
@@ -33,12 +37,16 @@ class Session:
         self._environment = environment
         self._recorder = Recorder(environment)
         self._report = LoadReport()
+        self._workers: dict[str, bool] = {}  # by node, whether they are prepared
+        self._plans: object = None  # as last received
         events, runner = environment.events, environment.runner
         assert runner
         events.test_start.add_listener(lambda **_: self._recorder.clear())
         if isinstance(runner, WorkerRunner):
-            runner.register_message(MESSAGE, self._receive_plans)
+            runner.register_message(PLANS, self._receive_plans)
+            runner.send_message(WORKER, {"prepared": False})
             return
+        runner.register_message(WORKER, self._receive_worker)
         events.test_start.add_listener(self._send_plans)
         events.quitting.add_listener(self._judge)
         events.quit.add_listener(self._quit)
@@ -52,6 +60,7 @@ class Session:
                     if given.steps and getattr(given, dest) is not None:
                         raise ValueError(f"--steps does not go with {flag}")
                 self._prepare(vars(given))
+                self._prepare_workers(given)
         except (ValueError, Failure) as error:
             sys.exit(f"error: {_line(error)}")
         if web_ui and web_ui.app:
@@ -106,20 +115,39 @@ class Session:
             return jsonify({"success": False, "message": _line(error), "host": environment.host})
         return None
 
-    def _send_plans(self, **_: Any) -> None:
-        """Send the expected answers to the workers, before Locust sends them their users."""
+    def _prepare_workers(self, given: Namespace) -> None:
+        """Wait until all workers have their plans: Locust's clock starts after that."""
+        runner, sent = self._environment.runner, set[str]()
+        deadline = time.monotonic() + (given.expect_workers_max_wait or MAX_WAIT_SECONDS)
+        while isinstance(runner, MasterRunner) and time.monotonic() < deadline:
+            for node in self._workers.keys() - sent:
+                self._send_plans(node)
+                sent.add(node)
+            if sum(self._workers.values()) >= given.expect_workers:
+                return
+            gevent.sleep(0.05)
+
+    def _receive_worker(self, msg: Any, **_: Any) -> None:
+        self._workers[msg.node_id] = msg.data["prepared"]
+
+    def _send_plans(self, node: str | None = None, **_: Any) -> None:
+        """Send the expected answers to a worker, or to all before Locust sends them their users."""
         runner, given = self._environment.runner, vars(self._environment.parsed_options)
         if isinstance(runner, MasterRunner):
             options = {option.dest: given[option.dest] for option in OPTIONS}
             plain = {name: plan.expected_ids() for name, plan in plans.items()}
             message = {"options": options, "host": self._environment.host, "expected": plain}
-            runner.send_message(MESSAGE, message)
+            runner.send_message(PLANS, message, client_id=node)
 
     def _receive_plans(self, msg: Any, **_: Any) -> None:
-        options, host = Options.read(msg.data["options"]), msg.data["host"]
-        plans.clear()
-        for protocol, expected in msg.data["expected"].items():
-            plans[protocol] = Plan(options, endpoint(host, protocol), expected)
+        if msg.data != self._plans:
+            self._plans = msg.data
+            options, host = Options.read(msg.data["options"]), msg.data["host"]
+            plans.clear()
+            for protocol, expected in msg.data["expected"].items():
+                plans[protocol] = Plan(options, endpoint(host, protocol), expected)
+        assert self._environment.runner
+        self._environment.runner.send_message(WORKER, {"prepared": True})
 
     def _judge(self, **_: Any) -> None:
         """Set the exit code."""

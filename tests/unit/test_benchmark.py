@@ -12,8 +12,8 @@ from rich.console import Console
 
 from scripts import arguments, benchmark
 from scripts.embedded import ServerError
-from scripts.measuring import chart, knee, perf_analyzer, report, rounds, tables, workers, wrk
-from scripts.measuring.figures import BenchmarkPlan, Figures, load_id, prefixed
+from scripts.measuring import chart, perf_analyzer, report, rounds, tables, workers, wrk
+from scripts.measuring.figures import BenchmarkPlan, Figures, knee, load_id, prefixed
 from scripts.measuring.pictures import picture
 from scripts.measuring.report import Machine, Report
 from scripts.measuring.workers import WorkerTurn
@@ -176,7 +176,7 @@ def test_the_upper_bound_of_a_round_is_the_mean_of_its_turns() -> None:
 
 def test_the_knee_is_where_latency_begins_to_grow_faster_than_throughput() -> None:
     rates = {1: 90.0, 2: 140.0, 4: 170.0, 8: 190.0}
-    assert knee.knee([(rate, clients / rate) for clients, rate in rates.items()]) == 1
+    assert knee([(rate, clients / rate) for clients, rate in rates.items()]) == 1
 
 
 def test_the_baseline_computes_the_same_pixels_as_the_step() -> None:

@@ -92,7 +92,7 @@ def test_the_load_test_imports_only_light_modules_of_the_scripts() -> None:
     modules |= {name.rpartition(".")[0] for name in used - modules}
     assert modules == {
         "scripts.arguments",
-        "scripts.measuring.knee",
+        "scripts.measuring.figures",
         "scripts.measuring.pictures",
     }
     loaded = modules_after(f"import {', '.join(modules)}")
