@@ -33,23 +33,20 @@ def draw(report: Report, file: Path) -> None:
 
 
 def _throughput(axes: Axes, model: str, figures: Figures, clients: tuple[int, ...]) -> None:
-    _lines(axes, figures, clients, "rate")
     for bound, style in STYLES.items():
         axes.axhline(figures[f"{bound}_rate"], label=LABELS[bound], color=BOUND_COLOUR, ls=style)
-    axes.set_title(model)
-    axes.set_ylabel("throughput (images/s)")
-    axes.set_ylim(bottom=0)
+    axes.set(title=model, ylabel="throughput (images/s)")
+    _lines(axes, figures, clients, "rate")
     axes.legend(loc="lower right")
 
 
 def _latency(axes: Axes, figures: Figures, clients: tuple[int, ...]) -> None:
     """Draw the p99 and the least mean latency that the upper bound allows (Little's law)."""
-    _lines(axes, figures, clients, "p99_ms")
     alone, rate = figures[f"{UPPER_BOUND}_alone_p50_ms"], figures[f"{UPPER_BOUND}_rate"]
     least = [max(alone, 1000 * number / rate) for number in clients]
     axes.plot(clients, least, label="mean at the upper bound", color=BOUND_COLOUR, ls="--")
-    axes.set_ylabel("p99 latency (ms)")
-    axes.set_ylim(bottom=0)
+    axes.set(ylabel="p99 latency (ms)")
+    _lines(axes, figures, clients, "p99_ms")
     axes.legend(loc="upper left")
 
 
@@ -60,5 +57,6 @@ def _lines(axes: Axes, figures: Figures, clients: tuple[int, ...], name: str) ->
     axes.set_xscale("log", base=2)
     axes.set_xticks(clients, [str(each) for each in clients])
     axes.minorticks_off()
+    axes.set_ylim(bottom=0)
     axes.set_xlabel("concurrent clients")
     axes.grid(visible=True, alpha=0.3)

@@ -16,7 +16,7 @@ INSTALL = (
     "--target build/perf tritonclient==2.51.0"
 )
 MEAN = re.compile(r"^ *Avg latency: (\d+) usec", re.MULTILINE)
-# Libraries that the executable links to, and their file names in the embedded Triton's wheel.
+# Libraries that it links to and few machines have, and their files in the embedded Triton's wheel.
 LIBRARIES = {"libb64.so.0d": "libb64-*.so.0d", "libcudart.so.12": "libcudart-*.so.12*"}
 
 
@@ -48,7 +48,10 @@ class PerfAnalyzer:
                 *("--input-data", str(data), "--concurrency-range", str(clients)),
                 *("--request-count", str(count)),
             ]
-            env = _environment(folder)
+            for file, pattern in LIBRARIES.items():
+                for library in find().libraries.glob(pattern):
+                    (folder / file).symlink_to(library)
+            env = os.environ | {"LD_LIBRARY_PATH": prepend([name], "LD_LIBRARY_PATH")}
             result = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
         # Little's law. The throughput that it prints is less precise: with a number of requests, it
         # rounds the duration up to whole seconds.
@@ -65,11 +68,3 @@ def mean_seconds(stdout: str, stderr: str) -> float:
         return int(found[1]) / 1e6
     lines = (stderr.strip() or stdout.strip()).splitlines()
     raise ServerError(f"perf_analyzer failed: {lines[-1] if lines else 'no output'}")
-
-
-def _environment(folder: Path) -> dict[str, str]:
-    """Link the embedded Triton's libraries, which few machines have, into the library path."""
-    for name, pattern in LIBRARIES.items():
-        for library in find().libraries.glob(pattern):
-            (folder / name).symlink_to(library)
-    return os.environ | {"LD_LIBRARY_PATH": prepend([str(folder)], "LD_LIBRARY_PATH")}

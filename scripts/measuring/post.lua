@@ -38,9 +38,7 @@ local function until_due(mean_gap)
    return due - now
 end
 
-function setup(thread)
-   table.insert(threads, thread)
-end
+function setup(thread) table.insert(threads, thread) end
 
 function init(args)
    local file = assert(io.open(args[1], "rb"))
@@ -72,8 +70,8 @@ end
 function response(status, headers, body)
    local now = milliseconds()
    local id = serial and body:match("id%-%d+") or "only"
-   local since = sent[id]
-   sent[id] = nil
+   local since
+   since, sent[id] = sent[id], nil
    if status ~= OK and first_error == "" then first_error = status .. " " .. body:sub(1, 300) end
    if now < start + warm_up then return end
    if status == OK and since then

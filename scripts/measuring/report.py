@@ -81,9 +81,8 @@ def read(file: Path) -> Report:
             {model: tuple(rounds) for model, rounds in content["rounds"].items()},
         )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ServerError(
-            f"{file} is not a benchmark report ({error!r}); pass a benchmark.json"
-        ) from error
+        hint = "pass a benchmark.json"
+        raise ServerError(f"{file} is not a benchmark report ({error!r}); {hint}") from error
 
 
 def ratios(figures: Figures, clients: Sequence[int]) -> Figures:
@@ -107,10 +106,10 @@ def ratios(figures: Figures, clients: Sequence[int]) -> Figures:
 
 def medians(rounds: Sequence[Figures]) -> Figures:
     """Return the median of each figure over the rounds that have it."""
-    names = dict.fromkeys(name for each in rounds for name in each)
-    return {
-        name: statistics.median(each[name] for each in rounds if name in each) for name in names
-    }
+    values: dict[str, list[float]] = {}
+    for name, value in (item for figures in rounds for item in figures.items()):
+        values.setdefault(name, []).append(value)
+    return {name: statistics.median(each) for name, each in values.items()}
 
 
 def compare(before: Report, after: Report, model: str) -> dict[str, tuple[float, float]]:

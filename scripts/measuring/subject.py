@@ -9,14 +9,10 @@ from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2 as pb
 from tritonclient.http import InferenceServerClient, InferInput
 
-from scripts.embedded import ServerError
 from scripts.measuring.wrk import InferRequest
 from scripts.repository import manifest
 from scripts.repository.errors import BuildError
 from scripts.repository.steps.preprocess.recipe import Recipe
-
-GRAPH = "1/model.onnx"
-REQUEST_ID = "id-00000000"  # post.lua replaces it with a number of its own
 
 
 @dataclass(frozen=True)
@@ -41,7 +37,7 @@ class Subject:
         """Return the same with a JSON header and a request id."""
         tensor = InferInput("IMAGE", [1, 1], "BYTES")
         tensor.set_data_from_numpy(np.array([[image]], np.object_))
-        return _request(self.name, tensor, REQUEST_ID)
+        return _request(self.name, tensor, "id-00000000")  # post.lua counts it up
 
     def tensor_request(self) -> InferRequest:
         """Return a request for the logits of random numbers."""
@@ -67,11 +63,10 @@ def read(repository: Path, name: str) -> Subject:
     config = (repository / onnx_name / "config.pbtxt").read_text("utf-8")
     tensor = text_format.Parse(config, pb.ModelConfig()).input[0].name
     recipe = Recipe.from_json(json.dumps(entry.recipe))
-    return Subject(name, onnx_name, recipe, repository / entry.parts["pixels"] / GRAPH, tensor)
+    graph = repository / entry.parts["pixels"] / "1" / "model.onnx"
+    return Subject(name, onnx_name, recipe, graph, tensor)
 
 
 def _request(model: str, tensor: InferInput, request_id: str = "") -> InferRequest:
     body, length = InferenceServerClient.generate_request_body([tensor], request_id=request_id)
-    if length is None:
-        raise ServerError(f"{model}: the request has no binary data")
-    return InferRequest(model, body, length)
+    return InferRequest(model, body, int(length))

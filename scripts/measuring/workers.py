@@ -54,11 +54,11 @@ class Workers:
 
     def __init__(self, graph: Path, recipe: Recipe, image: bytes) -> None:
         self._arguments = (graph, recipe, image)
-        context = multiprocessing.get_context("spawn")
+        spawn = multiprocessing.get_context("spawn")
+        ignore = (signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
         # A pool of one process each: every worker gets its turn at the same moment.
-        self._pools = [
-            ProcessPoolExecutor(1, context, initializer=_ignore_interrupts) for _ in range(cores())
-        ]
+        pools = (ProcessPoolExecutor(1, spawn, signal.signal, ignore) for _ in range(cores()))
+        self._pools = list(pools)
 
     def close(self) -> None:
         """End the processes."""
@@ -67,11 +67,10 @@ class Workers:
 
     def measure(self, seconds: float, preprocess: Preprocess, *, alone: bool = False) -> Figures:
         """Run all workers, or one if `alone`, for some seconds with a preprocessing function."""
+        pools = self._pools[:1] if alone else self._pools
         for duration in (WARM_UP_SECONDS, seconds):
-            turns = [
-                pool.submit(_turn, *self._arguments, duration, preprocess)
-                for pool in (self._pools[:1] if alone else self._pools)
-            ]
+            arguments = (*self._arguments, duration, preprocess)
+            turns = [pool.submit(_turn, *arguments) for pool in pools]
             try:
                 results = [turn.result() for turn in turns]
             except Exception as error:
@@ -92,10 +91,6 @@ def summary(turns: Sequence[WorkerTurn]) -> Figures:
         "p50_ms": 1000 * statistics.median(times),
         "preprocess_cpu_ms": 1000 * sum(turn.preprocess_cpu for turn in turns) / len(times),
     }
-
-
-def _ignore_interrupts() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
 
 
 def _turn(

@@ -86,10 +86,6 @@ def top_classes(answer: Answer) -> tuple[TopClasses, ...]:
 
 
 def check_refusal(refusal: Refused, position: int) -> None:
-    """Check that a refusal names the broken image by its position in the batch.
-
-    Raises:
-        NotRefused: it does not.
-    """
+    """Raise NotRefused unless a refusal names the broken image by its position in the batch."""
     if f"IMAGE[{position}]" not in str(refusal):
         raise NotRefused("the refusal does not name the broken image's position")

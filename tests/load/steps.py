@@ -39,7 +39,6 @@ class Recorder:
             events.report_to_master.add_listener(self._report)
 
     def clear(self) -> None:
-        """Forget everything."""
         self._step = None
         self._counts.clear()
 
@@ -80,10 +79,7 @@ class Steps(LoadTestShape):
         self._start: float | None = None
 
     def tick(self) -> tuple[int, float] | None:
-        """Return the number of users and the spawn rate; None ends the test.
-
-        Locust calls this about once a second.
-        """
+        """Return users and spawn rate, about once a second; None ends the test."""
         step = len(self._durations)
         if self._start is None:
             if self.runner.user_count == self._users[step]:

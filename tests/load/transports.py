@@ -92,11 +92,7 @@ class GrpcTransport:
         return Message(request.SerializeToString())
 
     def decode(self, reply: Message) -> Answer:
-        """Parse a ModelInferResponse.
-
-        Raises:
-            ServerFailed: it is not one.
-        """
+        """Parse a ModelInferResponse; raises ServerFailed for anything else."""
         try:
             response = service_pb2.ModelInferResponse.FromString(reply.body)
         except DecodeError:
@@ -158,11 +154,7 @@ class HttpTransport:
         return Message(bytes(body), int(header_length))
 
     def decode(self, reply: Message) -> Answer:
-        """Parse the JSON header and the outputs.
-
-        Raises:
-            ServerFailed: the reply is something else.
-        """
+        """Parse JSON header and outputs; raises ServerFailed for anything else."""
         read = tritonclient.http.InferResult.from_response_body
         try:
             return _answer(read(reply.body, header_length=reply.header_length))
