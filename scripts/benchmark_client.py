@@ -176,9 +176,10 @@ def benchmark(options: argparse.Namespace) -> int:
 
 
 def table(comparisons: list[Comparison]) -> Table:
-    """Return medians and ranges: ratios to the first variant, and CPU time of the generator."""
-    columns = ("images/s", "ratio", "min", "max", "CPU ms/image", "min", "max")
-    table = Table("", *columns, box=box.SIMPLE_HEAD)
+    """Return medians and ranges: ratios to the first variant, and CPU time per image."""
+    columns = ("images/s", "ratio", "min", "max", "CPU ms", "min", "max")
+    table = Table("", *columns, box=box.SIMPLE_HEAD, pad_edge=False)
+    table.columns[0].no_wrap = True
     for column in table.columns[1:]:
         column.justify = "right"
     for comparison in comparisons:
@@ -192,27 +193,29 @@ def table(comparisons: list[Comparison]) -> Table:
 
 
 def _variants(options: argparse.Namespace, image: bytes) -> list[list[Variant]]:
-    urls = f"grpc://{options.grpc}", f"http://{options.http}"
+    urls = {"gRPC": f"grpc://{options.grpc}", "HTTP": f"http://{options.http}"}
     if options.shared_memory:
         return [
             [
-                Variant(f"{url} socket", _stream(options, image, url)),
-                Variant(f"{url} shared memory", _stream(options, image, url, shared_memory=True)),
+                Variant(f"{name} socket", _stream(options, image, url)),
+                Variant(f"{name} shared memory", _stream(options, image, url, shared_memory=True)),
             ]
-            for url in urls
+            for name, url in urls.items()
         ]
-    theirs = []
+    variants = []
     if options.perf_analyzer:
         analyzer = PerfAnalyzer(options.perf_analyzer)
         run = partial(_perf_analyzer, options, image, analyzer)
-        theirs.append(Variant(f"{urls[0]} perf_analyzer", run))
-    if not options.locust:
-        streams = [Variant(f"{url} client", _stream(options, image, url)) for url in urls]
-        return [[*theirs, *streams]]
-    if shutil.which("wrk"):
+        variants.append(Variant("gRPC perf_analyzer", run))
+    if options.locust and shutil.which("wrk"):
         run = partial(_wrk, options, image, Wrk(options.http))
-        theirs.append(Variant(f"{urls[1]} wrk", run))
-    return [[*theirs, *(Variant(f"{url} Locust", partial(_locust, options, url)) for url in urls)]]
+        variants.append(Variant("HTTP wrk", run))
+    for name, url in urls.items():
+        if options.locust:
+            variants.append(Variant(f"{name} Locust", partial(_locust, options, url)))
+        else:
+            variants.append(Variant(f"{name} client", _stream(options, image, url)))
+    return [variants]
 
 
 def _stream(
