@@ -8,7 +8,7 @@ PYTHON ?= $(shell for python in python3 python3.12 python3.11 python3.10; do \
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.installed
-COMPILE := $(BIN)/uv pip compile --quiet --no-header pyproject.toml
+COMPILE := $(BIN)/uv pip compile --quiet --no-header
 COMPILE_IMAGE := $(COMPILE) --no-universal --python-version 3.12 --python-platform x86_64-manylinux_2_28 \
 	--constraint requirements.lock
 
@@ -33,9 +33,9 @@ format: $(READY) ## Put the code into the project's format
 	$(BIN)/ruff format .
 
 lock: $(READY) ## Pin every dependency anew
-	$(COMPILE) --upgrade --extra dev --output-file requirements.lock
-	$(COMPILE_IMAGE) --extra build --output-file docker/build.lock
-	$(COMPILE_IMAGE) --extra steps --no-strip-markers --no-emit-package numpy --output-file docker/steps.lock
+	$(COMPILE) --upgrade pyproject.toml --group dev --output-file requirements.lock
+	$(COMPILE_IMAGE) --group build --output-file docker/build.lock
+	$(COMPILE_IMAGE) --group steps --no-strip-markers --no-emit-package numpy --output-file docker/steps.lock
 
 clean: ## Remove the environment and everything generated
 	rm -rf $(VENV) model_repository build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache

@@ -1,14 +1,16 @@
-"""A client for image classifiers on a Triton server: send image files, get labels.
+"""A client for image classifiers on Triton Inference Server: send image files, get labels.
 
 from client import Classifier
 
-with Classifier("localhost:8001", model="resnet50_v1") as classify:
-    for result in classify.stream(["photos", "cat.jpg"]):
+with Classifier("localhost:8001", model="resnet50_v1") as classifier:
+    for result in classifier.stream(["photos", "cat.jpg"]):
         print(result.source, result.error or result.top.label)
+
+The installed package is named `triton_imagenet`: `from triton_imagenet import Classifier`.
 """
 
-from client._classifier import AsyncClassifier, Classifier
-from client._exceptions import (
+from ._classifier import AsyncClassifier, Classifier
+from ._exceptions import (
     AccessDenied,
     ClientError,
     DeadlineExceeded,
@@ -19,9 +21,11 @@ from client._exceptions import (
     ServerFailed,
     ServerUnavailable,
 )
-from client._results import Classification, Model, Prediction
-from client._settings import Tls
-from client._sources import SAMPLE, ImageFile, Source, expand
+from ._options import Tls
+from ._results import Classification, Model, Prediction
+from ._sources import SAMPLE, ImageFile, Source, expand
+
+__version__ = "0.1.0"
 
 __all__ = [
     "SAMPLE",

@@ -1,4 +1,4 @@
-"""The two classifiers: one for threads, one for asyncio, with the same verbs."""
+"""The two classifiers, for threads and for asyncio, with the same methods."""
 
 import asyncio
 import os
@@ -9,32 +9,31 @@ from collections.abc import (
     AsyncIterator,
     Iterable,
     Iterator,
-    Mapping,
     Sequence,
 )
 from concurrent.futures import Future
 from itertools import islice
 from pathlib import Path
 
-from client._endpoint import Endpoint, Protocol
-from client._engine import Engine
-from client._loop import LOOP
-from client._results import Classification, Model
-from client._settings import Compression, Settings, Tls
-from client._sources import Source, expand
+from ._endpoint import Endpoint, Protocol
+from ._engine import Engine
+from ._loop import LOOP
+from ._options import Compression, Headers, RequestOptions, Tls
+from ._results import Classification, Model
+from ._sources import Source, expand
 
 DEFAULT_MODEL = "resnet50_v1"
 DEFAULT_TOP_K = 5
 DEFAULT_CONCURRENCY = 8
 DEFAULT_READY_SECONDS = 60.0
 
-# A stream is this many times its concurrency ahead of its reader, so that one slow request does
-# not leave the places of those behind it empty.
+# A stream submits up to this many times its concurrency ahead of its reader, so that one slow
+# request does not idle the others.
 AHEAD = 4
 
 
-class _Configured:
-    """What a classifier is made from."""
+class _Base:
+    """The constructor and properties that both classifiers share."""
 
     def __init__(
         self,
@@ -43,67 +42,66 @@ class _Configured:
         model: str = DEFAULT_MODEL,
         top_k: int = DEFAULT_TOP_K,
         protocol: Protocol | None = None,
-        timeout: float = Settings.timeout,
-        connect_timeout: float = Settings.connect_timeout,
-        retries: int = Settings.retries,
+        timeout: float = RequestOptions.timeout,
+        connect_timeout: float = RequestOptions.connect_timeout,
+        retries: int = RequestOptions.retries,
         tls: Tls | None = None,
-        headers: Mapping[str, str] | None = None,
+        headers: Headers | None = None,
         compression: Compression | None = None,
         shared_memory: bool = False,
     ) -> None:
-        """Nothing is connected before the first request.
+        """Configure a classifier; it connects at the first request.
 
-        `url` is one like `localhost:8001`, `grpc://host:8001`, `grpcs://host`, `http://host:8000`
-        or `https://host/path`, or several, of servers that have the same models: requests are
-        spread over them, and one that fails is left out until it is back. `protocol` is for a URL
-        that does not say which.
+        `url` is `localhost:8001`, `grpc://host:8001`, `grpcs://host`, `http://host:8000` or
+        `https://host/path`, or a list of such URLs of servers that have the same models: requests
+        are balanced over them, and a server that fails is excluded until it is ready again.
+        `protocol` applies to URLs without a scheme.
 
-        Times are in seconds: `timeout` bounds each try of a request, `connect_timeout` the wait
-        for a server's first sign of life. `retries` is how often a request is tried again that no
-        server took, or answered in time, each after a longer wait.
+        Times are in seconds: `timeout` is the deadline of each attempt of a request,
+        `connect_timeout` the connection timeout. `retries` is how often a request is retried,
+        with exponential backoff, when no server accepts it or responds in time.
 
-        `headers` go with every request, `tls` holds certificates, `compression` is gzip or
-        deflate, both ways, and `shared_memory` hands images to a server on this machine without
-        sending them through a socket.
+        `headers` go with every request, `tls` names certificates, `compression` (gzip or deflate)
+        applies to requests and responses, and `shared_memory` passes images to a server on the
+        same machine in system shared memory.
 
         Raises:
-            ValueError: a URL is none, or an option makes no sense.
+            ValueError: invalid URL or option.
         """
-        settings = Settings(
+        options = RequestOptions(
             timeout, connect_timeout, retries, tls, headers or {}, compression, shared_memory
         )
         urls = [url] if isinstance(url, str) else url
         if not urls:
-            raise ValueError("no URL of a server; give one like localhost:8001")
+            raise ValueError("no URL given: use a form such as localhost:8001")
         secure = tls is not None
         endpoints = [Endpoint.parse(each, protocol, secure=secure) for each in urls]
-        self._engine = Engine(endpoints, settings, model=model, top_k=top_k)
+        self._engine = Engine(endpoints, options, model=model, top_k=top_k)
         self._finalizer = weakref.finalize(self, self._abandon, self._engine, os.getpid())
 
     @property
     def model(self) -> str:
-        """The model that is asked."""
+        """The name of the model."""
         return self._engine.model
 
     @property
     def top_k(self) -> int:
-        """How many classes each image gets."""
+        """The number of classes returned for each image."""
         return self._engine.top_k
 
     @staticmethod
     def _abandon(engine: Engine, process: int) -> None:
-        """Do what can be done for one that nobody closed, in the process that made it."""
+        """Clean up a classifier that was not closed, in the process that created it."""
 
 
-class Classifier(_Configured):
+class Classifier(_Base):
     """An image classifier on a Triton server.
 
         with Classifier("localhost:8001", model="resnet50_v1", top_k=3) as classifier:
             for prediction in classifier.image("cat.jpg").predictions:
                 print(prediction.label, prediction.probability)
 
-    Any number of threads may use it at the same time. A process that forks makes its own after
-    the fork.
+    It is thread-safe. A forked process must create its own.
     """
 
     def __enter__(self) -> "Classifier":
@@ -113,35 +111,45 @@ class Classifier(_Configured):
         self.close()
 
     def close(self) -> None:
-        """Close the connections, which a `with` block does by itself."""
+        """Close the connections; a `with` block does so at its end."""
         self._finalizer.detach()
-        LOOP.run(self._engine.close())
+        LOOP.run(self._engine.pool.close())
 
-    def image(self, source: Source, *, request_id: str | None = None) -> Classification:
+    def image(
+        self, source: Source, *, request_id: str | None = None, headers: Headers | None = None
+    ) -> Classification:
         """Classify one image.
 
             classifier.image("cat.jpg").top
+            classifier.image("cat.jpg", headers={"traceparent": traceparent})
 
-        A source is a path, an http or https URL, the bytes of an image file, a file object opened
-        for bytes, a Pillow image, or a uint8 array [height, width, 3]. `request_id` is what the
-        server's log shall call the request; it gets one of its own unless given.
+        A source is a path, an http or https URL, the bytes of an image file, a binary file object,
+        a Pillow image, or a uint8 array [height, width, 3]. `request_id` identifies the request in
+        the server's log (default: a unique id). `headers` are added to the classifier's own, or
+        replace them.
 
         Raises:
-            ClientError: one of its kinds.
+            ClientError: or a subclass.
+            ValueError: invalid header.
         """
-        return self.batch([source], request_id=request_id)[0]
+        return self.batch([source], request_id=request_id, headers=headers)[0]
 
     def batch(
-        self, sources: Iterable[Source], *, request_id: str | None = None
+        self,
+        sources: Iterable[Source],
+        *,
+        request_id: str | None = None,
+        headers: Headers | None = None,
     ) -> list[Classification]:
-        """Classify images in one request: all of them, or none.
+        """Classify images in one request, which fails if one of them is invalid.
 
             [result.top.label for result in classifier.batch(["cat.jpg", "dog.png"])]
 
         Raises:
-            ClientError: one of its kinds; `InvalidImage` names the source that was refused.
+            ClientError: or a subclass; `InvalidImage` names the source that was rejected.
+            ValueError: invalid header.
         """
-        return LOOP.run(self._engine.classify(sources, request_id))
+        return LOOP.run(self._engine.classify(sources, request_id, headers))
 
     def stream(
         self,
@@ -151,38 +159,38 @@ class Classifier(_Configured):
         batch_size: int = 1,
         recursive: bool = False,
     ) -> Iterator[Classification]:
-        """Classify any number of images, in the order they come in.
+        """Classify any number of images, and yield the results in the order of the images.
 
             for result in classifier.stream(["photos", "more/*.png"]):
                 print(result.source, result.error or result.top.label)
 
-        At most `concurrency` requests of `batch_size` images each are under way, however many
-        there are. Folders and patterns give their images, as `expand` says. Every source has its
-        result: an image that cannot be classified is one with an `error`, and the stream goes on.
+        At most `concurrency` requests of `batch_size` images are in flight. Folders and patterns
+        are replaced by their images, see `expand`. Every image has a result: if it cannot be
+        classified, the result has an `error`, and the stream continues.
 
         Raises:
             ValueError: `concurrency` or `batch_size` is less than 1.
         """
         _check(concurrency, batch_size)
-        images = expand(_several(sources), recursive=recursive)
+        images = expand(_as_list(sources), recursive=recursive)
         return self._stream(images, concurrency, batch_size)
 
     def models(self) -> list[Model]:
-        """List the classifiers that the server has, without the parts they are made of.
+        """List the server's classifiers, without the models they consist of.
 
             [model.name for model in classifier.models() if model.ready]
 
         Raises:
-            ClientError: one of its kinds.
+            ClientError: or a subclass.
         """
         return LOOP.run(self._engine.models())
 
     def is_live(self) -> bool:
-        """Whether any server answers, be it only to refuse.
+        """Whether any server responds.
 
         if not classifier.is_live(): ...
         """
-        return LOOP.run(self._engine.is_live())
+        return LOOP.run(self._engine.pool.is_live())
 
     def wait_until_ready(self, timeout: float = DEFAULT_READY_SECONDS) -> None:
         """Return as soon as the model is ready on one of the servers.
@@ -190,14 +198,14 @@ class Classifier(_Configured):
             classifier.wait_until_ready(timeout=120)
 
         Raises:
-            ClientError: it is not after `timeout` seconds; which one says why.
+            ClientError: the model is not ready after `timeout` seconds; the subclass tells why.
         """
         LOOP.run(self._engine.wait_until_ready(timeout))
 
     @staticmethod
     def _abandon(engine: Engine, process: int) -> None:
         if process == os.getpid():
-            LOOP.finish(engine.close())
+            LOOP.finish(engine.pool.close())
 
     def _stream(
         self, images: Iterator[Source], concurrency: int, batch_size: int
@@ -206,7 +214,7 @@ class Classifier(_Configured):
         pending: deque[Future[list[Classification]]] = deque()
         try:
             while batch := list(islice(images, batch_size)):
-                pending.append(LOOP.submit(self._engine.attempt(slots, batch)))
+                pending.append(LOOP.submit(self._engine.classify_each(slots, batch)))
                 while pending and (pending[0].done() or len(pending) >= AHEAD * concurrency):
                     yield from pending[0].result()
                     pending.popleft()
@@ -218,14 +226,14 @@ class Classifier(_Configured):
                 each.cancel()
 
 
-class AsyncClassifier(_Configured):
+class AsyncClassifier(_Base):
     """An image classifier on a Triton server, for asyncio.
 
         async with AsyncClassifier("localhost:8001", model="resnet50_v1") as classifier:
             async for result in classifier.stream(paths):
                 print(result.source, result.error or result.top.label)
 
-    Any number of tasks of one event loop may use it at the same time.
+    Any number of tasks of one event loop may use it concurrently.
     """
 
     async def __aenter__(self) -> "AsyncClassifier":
@@ -235,24 +243,24 @@ class AsyncClassifier(_Configured):
         await self.close()
 
     async def close(self) -> None:
-        """Close the connections, which an `async with` block does by itself."""
-        await self._engine.close()
+        """Close the connections; an `async with` block does so at its end."""
+        await self._engine.pool.close()
 
-    async def image(self, source: Source, *, request_id: str | None = None) -> Classification:
-        """Classify one image, as `Classifier.image` does.
-
-        (await classifier.image("cat.jpg")).top
-        """
-        return (await self.batch([source], request_id=request_id))[0]
+    async def image(
+        self, source: Source, *, request_id: str | None = None, headers: Headers | None = None
+    ) -> Classification:
+        """Classify one image, as `Classifier.image` does."""
+        return (await self.batch([source], request_id=request_id, headers=headers))[0]
 
     async def batch(
-        self, sources: Iterable[Source], *, request_id: str | None = None
+        self,
+        sources: Iterable[Source],
+        *,
+        request_id: str | None = None,
+        headers: Headers | None = None,
     ) -> list[Classification]:
-        """Classify images in one request, as `Classifier.batch` does.
-
-        cat, dog = await classifier.batch(["cat.jpg", "dog.png"])
-        """
-        return await self._engine.classify(sources, request_id)
+        """Classify images in one request, as `Classifier.batch` does."""
+        return await self._engine.classify(sources, request_id, headers)
 
     def stream(
         self,
@@ -267,31 +275,22 @@ class AsyncClassifier(_Configured):
             async for result in classifier.stream(["photos", "more/*.png"]):
                 print(result.source, result.error or result.top.label)
 
-        The sources may come from an asynchronous iterator, too.
+        The sources may also come from an asynchronous iterator.
         """
         _check(concurrency, batch_size)
         batches = _batches(sources, batch_size, recursive=recursive)
         return self._stream(batches, concurrency)
 
     async def models(self) -> list[Model]:
-        """List the classifiers that the server has, as `Classifier.models` does.
-
-        [model.name for model in await classifier.models() if model.ready]
-        """
+        """List the server's classifiers, as `Classifier.models` does."""
         return await self._engine.models()
 
     async def is_live(self) -> bool:
-        """Whether any server answers, be it only to refuse.
-
-        if not await classifier.is_live(): ...
-        """
-        return await self._engine.is_live()
+        """Whether any server responds."""
+        return await self._engine.pool.is_live()
 
     async def wait_until_ready(self, timeout: float = DEFAULT_READY_SECONDS) -> None:
-        """Return as soon as the model is ready, as `Classifier.wait_until_ready` does.
-
-        await classifier.wait_until_ready(timeout=120)
-        """
+        """Return as soon as the model is ready, as `Classifier.wait_until_ready` does."""
         await self._engine.wait_until_ready(timeout)
 
     async def _stream(
@@ -301,7 +300,7 @@ class AsyncClassifier(_Configured):
         pending: deque[asyncio.Task[list[Classification]]] = deque()
         try:
             async for batch in batches:
-                pending.append(asyncio.create_task(self._engine.attempt(slots, batch)))
+                pending.append(asyncio.create_task(self._engine.classify_each(slots, batch)))
                 while pending and (pending[0].done() or len(pending) >= AHEAD * concurrency):
                     for result in await pending[0]:
                         yield result
@@ -317,10 +316,10 @@ class AsyncClassifier(_Configured):
 
 def _check(concurrency: int, batch_size: int) -> None:
     if concurrency < 1 or batch_size < 1:
-        raise ValueError("concurrency and batch size are numbers from 1")
+        raise ValueError("concurrency and batch size must be at least 1")
 
 
-def _several(sources: str | Path | Iterable[Source]) -> Iterable[Source]:
+def _as_list(sources: str | Path | Iterable[Source]) -> Iterable[Source]:
     return [sources] if isinstance(sources, str | Path) else sources
 
 
@@ -348,7 +347,7 @@ async def _each(
         async for source in sources:
             yield source
     else:
-        for source in _several(sources):
+        for source in _as_list(sources):
             yield source
 
 

@@ -1,29 +1,29 @@
-"""What can go wrong between an image and its labels.
+"""The exceptions that this package raises.
 
 ClientError
-  ServerUnavailable     no server answers there, or none that can take the request now
-    DeadlineExceeded    ... or not in time
-    ModelNotReady       ... or the model is being loaded or unloaded
-  ModelNotFound         the server does not have this model
-  AccessDenied          the server wants a header that it did not get, such as a token
-  InvalidRequest        the server refuses the request: asking again is of no use
-    InvalidImage        ... because this source is no image
-  ServerFailed          the server took the request and failed
+  ServerUnavailable     no server responds, or none accepts the request at the moment
+    DeadlineExceeded    the response did not arrive in time
+    ModelNotReady       the model is being loaded or unloaded
+  ModelNotFound         the server does not have the model
+  AccessDenied          a required header, such as a token, is missing or wrong
+  InvalidRequest        the server rejected the request; a retry cannot succeed
+    InvalidImage        the source cannot be read or is not an image
+  ServerFailed          the server accepted the request and failed
 
-Only ServerUnavailable and its kinds are worth another try, and get one.
+Only ServerUnavailable and its subclasses are retried.
 """
 
 
 class ClientError(Exception):
-    """The root of the hierarchy: `except ClientError` catches everything this package raises.
+    """The base class: `except ClientError` catches everything that this package raises.
 
         try:
             result = classifier.image("cat.jpg")
         except ClientError as error:
             print(error.source, error.model, error.request_id, error)
 
-    `model` is the model that was asked, `source` the name of the image it was asked about and
-    `request_id` what the server's log calls the request; each is None where there is none.
+    `source` is the name of the image, `model` the name of the model, and `request_id` the id of
+    the request in the server's log; each is None where it does not apply.
     """
 
     model: str | None = None
@@ -32,21 +32,21 @@ class ClientError(Exception):
 
 
 class ServerUnavailable(ClientError):
-    """No server answers at the URL, or none that takes the request now; later one may.
+    """No server responds at the URL, or none accepts the request at the moment.
 
     Classifier(url, retries=10)  # or wait_until_ready()
     """
 
 
 class DeadlineExceeded(ServerUnavailable):
-    """The server did not answer in time.
+    """The server did not respond in time.
 
     Classifier(url, timeout=60)
     """
 
 
 class ModelNotReady(ServerUnavailable):
-    """The server knows the model, but has not loaded it, or not yet.
+    """The server has the model, but it is not loaded.
 
     classifier.wait_until_ready()
     """
@@ -55,38 +55,38 @@ class ModelNotReady(ServerUnavailable):
 class ModelNotFound(ClientError):
     """The server does not have the model.
 
-    [model.name for model in classifier.models()]  # what it has
+    [model.name for model in classifier.models()]  # the models it has
     """
 
 
 class AccessDenied(ClientError):
-    """The server, or a proxy before it, wants a header that it did not get.
+    """The server, or a proxy in front of it, requires a header that is missing or wrong.
 
     Classifier(url, headers={"Authorization": "Bearer TOKEN"})
     """
 
 
 class InvalidRequest(ClientError):
-    """The server refuses the request, as one that asks for more classes than the model has.
+    """The server rejected the request, for example because `top_k` exceeds the number of classes.
 
     Classifier(url, top_k=1001)
     """
 
 
 class InvalidImage(InvalidRequest):
-    """A source cannot be read, or is no image that the server decodes.
+    """A source cannot be read, or the server cannot decode it.
 
         except InvalidImage as error:
             print(error.source, error)
 
-    `position` is its place in the batch, from 0, where there is one.
+    `position` is the image's index in the batch, from 0, if the server rejected it.
     """
 
     position: int | None = None
 
 
 class ServerFailed(ClientError):
-    """The server took the request and failed.
+    """The server accepted the request and failed.
 
-    error.request_id  # is where to look in its log
+    error.request_id  # find the request in the server's log
     """

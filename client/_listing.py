@@ -1,24 +1,24 @@
-"""Which of the models in a server's repository are classifiers, and what they are like."""
+"""Lists the classifiers in a server's model repository."""
 
 import json
 from collections.abc import Mapping
 from typing import Any
 
-from client._results import Model
-from client._server import Server
+from ._results import Model
+from ._server import Server
 
-GRAPH_SUFFIX = "_onnx"  # a classifier's graph by itself, beside the classifier
+GRAPH_SUFFIX = "_onnx"  # the model NAME_onnx is the graph of the classifier NAME
 
 
 async def models(server: Server) -> list[Model]:
-    """List a server's classifiers in alphabetical order, without the parts they are made of.
+    """List a server's classifiers in alphabetical order, without the models they consist of.
 
     Raises:
-        ClientError: one of its kinds.
+        ClientError: or a subclass.
     """
     index = {model["name"]: model for model in await server.index()}
     ready = [name for name, entry in index.items() if entry.get("state") == "READY"]
-    # Once each: ensembles share their steps, which are ready when they are.
+    # Ensembles share steps; this fetches each configuration once.
     configs = {name: await server.config(name) for name in ready}
     listed = [_model(name, index, configs) for name in sorted(index)]
     return [model for model in listed if model]
@@ -30,7 +30,7 @@ def _model(
     configs: Mapping[str, Mapping[str, Any]],
 ) -> Model | None:
     if name not in configs:
-        # What it is would be in its configuration, which the server shows of ready models only.
+        # The server returns the configuration of ready models only.
         is_classifier = f"{name}{GRAPH_SUFFIX}" in index
         reason = index[name].get("reason") or "not loaded"
         return Model(name, ready=False, reason=reason) if is_classifier else None
@@ -47,7 +47,7 @@ def _recipe(preprocess: Mapping[str, Any]) -> Mapping[str, Any] | None:
 
 
 def _classes(postprocess: Mapping[str, Any]) -> int | None:
-    """The scores that the last step takes are one for each class."""
+    """Return the number of classes: the size of the scores that the last step takes."""
     needed = [tensor for tensor in postprocess.get("input", []) if not tensor.get("optional")]
     dims = [int(size) for tensor in needed for size in tensor["dims"]]
     return dims[-1] if dims else None

@@ -1,4 +1,4 @@
-"""An event loop in a thread of its own, for callers that have none."""
+"""An event loop in a background thread, for callers that have none."""
 
 import asyncio
 import os
@@ -11,18 +11,18 @@ T = TypeVar("T")
 
 
 class LoopThread:
-    """Runs coroutines from when it is first asked to; any thread may ask."""
+    """Runs coroutines for any thread; the loop starts with the first one."""
 
     def __init__(self) -> None:
-        self._forget()
-        os.register_at_fork(after_in_child=self._forget)  # the thread is the parent's only
+        self._reset()
+        os.register_at_fork(after_in_child=self._reset)  # a forked process has no such thread
 
     def submit(self, coroutine: Coroutine[Any, Any, T]) -> "Future[T]":
         """Start a coroutine; cancelling the future cancels it."""
         return asyncio.run_coroutine_threadsafe(coroutine, self._running())
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        """Wait for a coroutine; an interrupt ends it, too."""
+        """Wait for a coroutine; an interrupt cancels it."""
         future = self.submit(coroutine)
         try:
             return future.result()
@@ -31,15 +31,15 @@ class LoopThread:
             raise
 
     def finish(self, coroutine: Coroutine[Any, Any, None]) -> None:
-        """Run a coroutine that ends something, from a finalizer, which may be in any thread."""
-        if self._loop is None:  # nothing was begun
+        """Run a coroutine that releases resources, from a finalizer in any thread."""
+        if self._loop is None:  # nothing was started
             coroutine.close()
             return
         future = self.submit(coroutine)
         if threading.current_thread() is not self._thread:
             future.result()
 
-    def _forget(self) -> None:
+    def _reset(self) -> None:
         self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None

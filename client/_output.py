@@ -1,108 +1,77 @@
-"""How results are written: for people, and in three formats for programs."""
+"""Writes results as tables, JSON, JSON lines or CSV."""
 
 import csv
+import itertools
 import json
 import sys
-from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, fields
-from typing import Any
+from typing import Any, TypeAlias
 
 from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from client._results import Classification, Model
+from ._results import Classification, Model
+
+Write: TypeAlias = Callable[[Classification], object]
+
+CSV_COLUMNS = (
+    *("source", "model", "rank", "class_id", "probability", "label"),
+    *("milliseconds", "request_id", "error"),
+)
 
 
-class Writer(ABC):
-    """Writes results to standard output, one by one; `close` writes what belongs after the last."""
-
-    @abstractmethod
-    def write(self, result: Classification) -> None:
-        """Write one image's result."""
-
-    def close(self) -> None:
-        """Write the end."""
-        sys.stdout.flush()
+@contextmanager
+def tables() -> Iterator[Write]:
+    """Write a heading and a table for each image; errors are reported on standard error instead."""
+    yield lambda result: None if result.error else _write_table(result)
 
 
-class Tables(Writer):
-    """A heading and a table for each image; one that failed is left to the error line."""
-
-    def write(self, result: Classification) -> None:
-        """Write a table."""
-        if result.error:
-            return
-        console = Console(highlight=False)
-        heading = f"{result.source} by {result.model}, {result.seconds * 1000:.1f} ms"
-        table = _table("class", "probability", "label", right=2)
-        for each in result.predictions:
-            table.add_row(str(each.class_id), f"{each.probability:.2%}", escape(each.label))
-        with console.capture() as captured:
-            console.print(escape(heading), style="bold", soft_wrap=True)
-            console.print(table if result.predictions else "  nothing above the threshold\n")
-        # By the name that a progress bar takes over, which a console would see through.
-        sys.stdout.write(captured.get())
+@contextmanager
+def json_lines() -> Iterator[Write]:
+    """Write one JSON object per line."""
+    yield lambda result: sys.stdout.write(json.dumps(_record(result)) + "\n")
 
 
-class JsonLines(Writer):
-    """One JSON object a line."""
-
-    def write(self, result: Classification) -> None:
-        """Write a line."""
-        sys.stdout.write(json.dumps(_record(result)) + "\n")
-
-
-class Json(Writer):
-    """One JSON array of the same objects, written as they come."""
-
-    def __init__(self) -> None:
-        self._before = "["
-
-    def write(self, result: Classification) -> None:
-        """Write an element."""
-        sys.stdout.write(f"{self._before}\n{json.dumps(_record(result))}")
-        self._before = ","
-
-    def close(self) -> None:
-        """End the array."""
-        sys.stdout.write("[]\n" if self._before == "[" else "\n]\n")
-        super().close()
+@contextmanager
+def json_array() -> Iterator[Write]:
+    """Write one JSON array of the same objects, incrementally."""
+    separators = itertools.chain("[", itertools.repeat(","))
+    try:
+        yield lambda result: sys.stdout.write(f"{next(separators)}\n{json.dumps(_record(result))}")
+    finally:
+        sys.stdout.write("[]\n" if next(separators) == "[" else "\n]\n")
 
 
-class Csv(Writer):
-    """A row for each prediction, and one for each image that has none."""
+@contextmanager
+def csv_rows() -> Iterator[Write]:
+    """Write a row for each prediction, and one for each image without predictions."""
+    rows = csv.DictWriter(sys.stdout, CSV_COLUMNS, extrasaction="ignore")
+    rows.writeheader()
 
-    COLUMNS = (
-        *("source", "model", "rank", "class_id", "probability", "label"),
-        *("milliseconds", "request_id", "error"),
-    )
-
-    def __init__(self) -> None:
-        self._rows = csv.DictWriter(sys.stdout, self.COLUMNS, extrasaction="ignore")
-        self._rows.writeheader()
-
-    def write(self, result: Classification) -> None:
-        """Write the rows."""
+    def write(result: Classification) -> None:
         record = _record(result)
         error = record["error"]
         message = f"{error['kind']}: {error['message']}" if error else ""
         ranked = [{"rank": rank, **each} for rank, each in enumerate(record["predictions"], 1)]
-        self._rows.writerows({**record, **each, "error": message} for each in ranked or [{}])
+        rows.writerows({**record, **each, "error": message} for each in ranked or [{}])
+
+    yield write
 
 
-FORMATS: Mapping[str, type[Writer]] = {
-    "table": Tables,
-    "json": Json,
-    "jsonl": JsonLines,
-    "csv": Csv,
+FORMATS: Mapping[str, Callable[[], AbstractContextManager[Write]]] = {
+    "table": tables,
+    "json": json_array,
+    "jsonl": json_lines,
+    "csv": csv_rows,
 }
 
 
 def write_models(models: Iterable[Model], output: str) -> None:
-    """Write what a server has, in one of the formats."""
+    """Write the list of a server's models in one of the formats."""
     if output == "table":
         Console(highlight=False).print(_models_table(models))
         return
@@ -115,6 +84,19 @@ def write_models(models: Iterable[Model], output: str) -> None:
         sys.stdout.writelines(json.dumps(record) + "\n" for record in records)
     else:
         sys.stdout.write(json.dumps(records, indent=2) + "\n")
+
+
+def _write_table(result: Classification) -> None:
+    console = Console(highlight=False)
+    heading = f"{result.source} by {result.model}, {result.seconds * 1000:.1f} ms"
+    table = _table("class", "probability", "label", right=2)
+    for each in result.predictions:
+        table.add_row(str(each.class_id), f"{each.probability:.2%}", escape(each.label))
+    with console.capture() as captured:
+        console.print(escape(heading), style="bold", soft_wrap=True)
+        console.print(table if result.predictions else "  nothing above the threshold\n")
+    # Through sys.stdout, which the progress bar replaces while it is shown.
+    sys.stdout.write(captured.get())
 
 
 def _models_table(models: Iterable[Model]) -> Table:

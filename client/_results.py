@@ -1,15 +1,15 @@
-"""What a classifier says of an image, and what a server says of its classifiers."""
+"""The results: an image's classes, and a server's models."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from client._exceptions import ClientError
+from ._exceptions import ClientError
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """One class, its probability in 0..1 and its label.
+    """One class: its index from 0, its probability from 0 to 1, and its label.
 
     print(f"{prediction.label}: {prediction.probability:.1%}")
     """
@@ -21,14 +21,14 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Classification:
-    """The best classes of one image, best first, or the error that stands in their place.
+    """The most probable classes of one image, best first, or the error if it failed.
 
         for result in classifier.stream(paths):
             print(result.source, result.error or result.top.label)
 
-    `source` names the image: its path, or what else it came from. `seconds` is what its request
-    took, tries that failed and the waits between them included, and `request_id` what the server's
-    log calls it.
+    `source` is the image's path or another name for it. `seconds` is the duration of its request,
+    including retries and the waits between them, and `request_id` the id of the request in the
+    server's log.
     """
 
     source: str
@@ -40,10 +40,10 @@ class Classification:
 
     @property
     def top(self) -> Prediction:
-        """The best of them.
+        """The most probable class.
 
         Raises:
-            ClientError: the image failed; this is its error.
+            ClientError: the error of the image, if it failed.
         """
         if self.error:
             raise self.error
@@ -56,9 +56,9 @@ class Model:
 
         ready = [model.name for model in classifier.models() if model.ready]
 
-    `recipe` holds the numbers of its preprocessing (`resize`, `crop`, `mean`, `std`) and `classes`
-    their number; both are None unless it is ready and says so. `reason` is the server's word on
-    why it is not ready.
+    `recipe` holds the preprocessing parameters (`resize` and `crop` in pixels, `mean`, `std`) and
+    `classes` the number of classes; both are None if the model is not ready or does not state
+    them. `reason` is the server's explanation if the model is not ready.
     """
 
     name: str

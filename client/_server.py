@@ -1,37 +1,38 @@
-"""One server: the calls that a classifier needs, on either protocol."""
+"""One server: the calls that a classifier needs, over either protocol."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from copy import copy
 from typing import Any
 
 import numpy as np
 
-from client._dialects import dialect
-from client._endpoint import Endpoint
-from client._exceptions import ClientError, ServerUnavailable
-from client._failures import translated
-from client._settings import Settings
-from client._shared_memory import Regions
+from ._endpoint import Endpoint, port_hint
+from ._exceptions import ClientError, DeadlineExceeded, ServerUnavailable
+from ._options import RequestOptions
+from ._shared_memory import Regions
+from ._translation import translated
+from ._transport import transport
 
 
 class Server:
-    """A connection to one server, made when it is first needed and again after a failure.
+    """A connection to one server, opened by the first request and again after a failure.
 
     It belongs to the event loop that first uses it.
     """
 
-    def __init__(self, endpoint: Endpoint, settings: Settings) -> None:
+    def __init__(self, endpoint: Endpoint, options: RequestOptions) -> None:
         self.endpoint = endpoint
         self.in_flight = 0
-        self._dialect = dialect(endpoint, settings)
-        self._connect_timeout = settings.connect_timeout
+        self._options = options
+        self._transport = transport(endpoint, options)
         self._client: Any = None
         self._connecting: asyncio.Task[ClientError | None] | None = None
-        self._regions = Regions(self._ask) if settings.shared_memory else None
+        self._regions = Regions(self.call) if options.shared_memory else None
 
     async def close(self) -> None:
-        """Close the connection, and give shared memory back."""
+        """Release shared memory and close the connection."""
         if self._regions:
             await self._regions.close()
         if self._connecting:
@@ -39,29 +40,19 @@ class Server:
         if self._client:
             await self._client.close()
 
-    async def infer(
-        self, model: str, images: Sequence[bytes], parameters: Mapping[str, int], request_id: str
-    ) -> Any:  # noqa: ANN401 - tritonclient has no types
+    async def infer(self, model: str, images: Sequence[bytes], **keywords: Any) -> Any:  # noqa: ANN401
         """Send encoded images as one batch and return tritonclient's result.
 
+        `keywords` are those of tritonclient's `infer`: parameters, request_id and headers.
+
         Raises:
-            ClientError: of the kind that the server's answer, or its silence, calls for.
+            ClientError: or a subclass.
         """
-
-        async def send() -> Any:  # noqa: ANN401
-            async with self._input(images) as tensor:
-                return await self._client.infer(
-                    model,
-                    [tensor],
-                    parameters=dict(parameters),
-                    request_id=request_id,
-                    **self._options,
-                    **self._dialect.compression,
-                )
-
+        keywords |= self._transport.compression
         self.in_flight += 1
         try:
-            return await self._call(send)
+            async with self._tensor(images) as tensor:
+                return await self.call("infer", model, [tensor], **keywords)
         finally:
             self.in_flight -= 1
 
@@ -69,79 +60,79 @@ class Server:
         """Return if the server has the model ready.
 
         Raises:
-            ClientError: it has not; which one says why.
+            ClientError: the model is not ready, or the server does not respond.
         """
-        await self._ask("get_model_metadata", model)
+        await self.call("get_model_metadata", model)
 
     async def is_live(self) -> bool:
-        """Whether anything answers there in time for a connection."""
-        return await self._reach() is None
+        """Whether the server responds within the connection timeout."""
+        return await self._connect() is None
 
     async def index(self) -> list[dict[str, Any]]:
-        """List the models in the server's repository, whatever their state."""
-        answer = await self._ask("get_model_repository_index")
-        models: list[dict[str, Any]] = (
-            answer.get("models", []) if isinstance(answer, dict) else answer
-        )
+        """List the models in the server's repository, in any state."""
+        index = await self.call("get_model_repository_index")
+        models: list[dict[str, Any]] = index.get("models", []) if isinstance(index, dict) else index
         return models
 
     async def config(self, model: str) -> dict[str, Any]:
-        """Get a ready model's configuration, as the JSON form of ModelConfig."""
-        answer = await self._ask("get_model_config", model)
-        config: dict[str, Any] = answer.get("config", answer)
+        """Return a ready model's configuration, as the JSON form of ModelConfig."""
+        response = await self.call("get_model_config", model)
+        config: dict[str, Any] = response.get("config", response)
         return config
 
-    async def _ask(self, what: str, *arguments: Any) -> Any:  # noqa: ANN401
-        as_json = self._dialect.as_json if what.startswith("get_") else {}
+    async def call(self, method: str, *arguments: Any, **keywords: Any) -> Any:  # noqa: ANN401
+        """Call a method of tritonclient's client by name; connect first if necessary.
 
-        async def ask() -> Any:  # noqa: ANN401
-            return await getattr(self._client, what)(*arguments, **as_json, **self._options)
-
-        return await self._call(ask)
-
-    async def _call(self, call: Callable[[], Awaitable[Any]]) -> Any:  # noqa: ANN401
+        Raises:
+            ClientError: or a subclass.
+        """
         if error := await self._connected():
-            raise type(error)(str(error))
+            raise copy(error)
         try:
-            with translated(self.endpoint, self._dialect.lost):
-                return await call()
+            with translated(self.endpoint, self._transport.connection_errors):
+                return await self._send(method, *arguments, **keywords)
         except ServerUnavailable:
             self._connecting = None
             if self._regions:
                 self._regions.forget()
             raise
 
+    async def _send(self, method: str, *arguments: Any, **keywords: Any) -> Any:  # noqa: ANN401
+        keywords["headers"] = {**self._options.headers, **(keywords.get("headers") or {})}
+        if method.startswith("get_"):
+            keywords |= self._transport.as_json
+        return await getattr(self._client, method)(
+            *arguments, **self._transport.options, **keywords
+        )
+
     async def _connected(self) -> ClientError | None:
-        """Wait for the connection, which the first of those who need it makes for all."""
+        """Wait for the connection, which the first of several concurrent requests opens."""
         if self._connecting is None or _failed(self._connecting):
-            self._connecting = asyncio.create_task(self._reach())
+            self._connecting = asyncio.create_task(self._connect())
         return await asyncio.shield(self._connecting)
 
-    async def _reach(self) -> ClientError | None:
-        """Get any answer within the time for a connection, or say what went wrong."""
+    async def _connect(self) -> ClientError | None:
+        """Wait for any response within the connection timeout, and return the error if none comes.
+
+        A timeout counts as ServerUnavailable, so that the request goes to another server.
+        """
         if self._client is None:
-            self._client = self._dialect.open()
+            self._client = self._transport.connect()
         try:
-            with translated(self.endpoint, self._dialect.lost):
-                await asyncio.wait_for(
-                    self._client.is_server_live(**self._options), self._connect_timeout
-                )
+            with translated(self.endpoint, self._transport.connection_errors):
+                timeout = self._options.connect_timeout
+                await asyncio.wait_for(self._send("is_server_live"), timeout)
         except ServerUnavailable as error:
-            return ServerUnavailable(str(error))
+            hint = "" if isinstance(error, DeadlineExceeded) else await port_hint(self.endpoint)
+            return ServerUnavailable(hint or str(error))
         except ClientError:
-            pass  # a refusal is an answer
+            pass  # the server responded, even if it rejected the request
         return None
 
-    @property
-    def _options(self) -> dict[str, Any]:
-        """A copy: tritonclient adds headers of its own."""
-        options = self._dialect.options
-        return options | {"headers": dict(options["headers"])}
-
     @asynccontextmanager
-    async def _input(self, images: Sequence[bytes]) -> AsyncIterator[Any]:
-        """Make the tensor of IMAGE, STRING [N, 1]."""
-        tensor = self._dialect.input("IMAGE", [len(images), 1], "BYTES")
+    async def _tensor(self, images: Sequence[bytes]) -> AsyncIterator[Any]:
+        """Create the tensor IMAGE, STRING [N, 1]."""
+        tensor = self._transport.tensor("IMAGE", [len(images), 1], "BYTES")
         if self._regions:
             async with self._regions.holding(images) as (name, size):
                 tensor.set_shared_memory(name, size)

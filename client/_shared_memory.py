@@ -1,8 +1,8 @@
-"""Images handed to a server on this machine by system shared memory.
+"""Passes images to a server on the same machine in system shared memory.
 
-A region belongs to one request at a time and is used again by later ones. Whatever becomes of the
-client, no file stays in /dev/shm: Python's resource tracker, a process of its own, unlinks what a
-killed one leaves. What a killed client had registered, the next client unregisters.
+A region belongs to one request at a time, and later requests reuse it. No file stays in /dev/shm:
+if the client is killed, Python's resource tracker, a separate process, unlinks its regions, and
+the next client unregisters them from the server.
 """
 
 import asyncio
@@ -19,63 +19,64 @@ import numpy.typing as npt
 from tenacity import AsyncRetrying, retry_if_exception_message, stop_after_delay, wait_fixed
 from tritonclient.utils import shared_memory
 
-from client._exceptions import ClientError, InvalidRequest, ServerFailed
+from ._exceptions import ClientError, InvalidRequest
 
 PREFIX = "triton-imagenet-"
-DEV_SHM = Path("/dev/shm")  # noqa: S108 - where Linux shows it
-SMALLEST = 1 << 16
+DEV_SHM = Path("/dev/shm")  # noqa: S108 - where Linux keeps it
+MIN_BYTES = 1 << 16
 
-# A request that nobody waits for any more goes on in the server, and holds its region.
+# The server finishes a cancelled request and holds its region until then.
 IN_USE_SECONDS = 10
 IN_USE_POLL_SECONDS = 0.02
 
 
 @dataclass(eq=False)
 class Region:
-    """A piece of shared memory under the same name here, in /dev/shm and on the server.
+    """A piece of shared memory, with the same name in /dev/shm and on the server.
 
-    It is `stale` when the server may have forgotten it, and `ending` gives it back.
+    A `stale` region cannot be reused, because the server may read it or may not know it any more.
+    `release` is the task that unregisters and unlinks it.
     """
 
     size: int
     stale: bool = False
-    ending: asyncio.Task[None] | None = None
+    release: asyncio.Task[None] | None = None
     name: str = field(default_factory=lambda: PREFIX + secrets.token_hex(8))
 
     def __post_init__(self) -> None:
-        """Create it."""
+        """Create the region."""
         self._handle = shared_memory.create_shared_memory_region(
             self.name, self.name, self.size, create_only=True
         )
 
     def write(self, images: Sequence[bytes]) -> None:
-        """Write images as Triton's BYTES: for each its length, 4 bytes little-endian, and it."""
+        """Write Triton's BYTES: for each image its length, 4 bytes little-endian, and its data."""
         parts: list[npt.NDArray[Any]] = []
         for image in images:
             parts += [np.array([len(image)], "<u4"), np.frombuffer(image, np.uint8)]
         shared_memory.set_shared_memory_region(self._handle, parts)
 
     def unlink(self) -> None:
-        """Give it back to the system."""
+        """Remove the region from /dev/shm."""
         shared_memory.destroy_shared_memory_region(self._handle)
 
 
 class Regions:
-    """The regions that one server knows; `ask` calls tritonclient's methods by name."""
+    """The regions of one server; `call` calls a method of tritonclient's client by name."""
 
-    def __init__(self, ask: Callable[..., Awaitable[Any]]) -> None:
-        self._ask = ask
+    def __init__(self, call: Callable[..., Awaitable[Any]]) -> None:
+        self._call = call
         self._all: set[Region] = set()
         self._free: list[Region] = []
-        self._ending: set[asyncio.Task[None]] = set()
-        self._has_tidied = False
+        self._releasing: set[asyncio.Task[None]] = set()
+        self._cleaned_up = False
 
     @asynccontextmanager
     async def holding(self, images: Sequence[bytes]) -> AsyncIterator[tuple[str, int]]:
-        """Have the images in a region that is the request's own, and give its name and their size.
+        """Write the images into a region of the request's own; yield its name and their bytes.
 
         Raises:
-            ClientError: the server does not take it, for it is on another machine.
+            ClientError: the server does not accept it, or no shared memory is left.
         """
         size = sum(4 + len(image) for image in images)
         region = await self._take(size)
@@ -86,64 +87,60 @@ class Regions:
             region.stale = True  # the server may be reading it
             raise
         finally:
-            self._release(region)
+            self._put_back(region)
 
     def forget(self) -> None:
-        """Use none of the regions any more: the server may be another than it was."""
-        self._has_tidied = False
+        """Stop using all regions, because a restarted server does not know them."""
+        self._cleaned_up = False
         for region in self._all:
             region.stale = True
         while self._free:
-            self._end(self._free.pop())
+            self._release(self._free.pop())
 
     async def close(self) -> None:
         """Unregister and unlink all regions."""
         for region in [*self._all]:
-            self._end(region)
-        await asyncio.gather(*self._ending)
+            self._release(region)
+        await asyncio.gather(*self._releasing)
 
     async def _take(self, size: int) -> Region:
         if fitting := [each for each in self._free if each.size >= size]:
             region = min(fitting, key=lambda each: each.size)
             self._free.remove(region)
             return region
-        if self._free:  # which are all too small; there is never a region more than requests
-            await asyncio.shield(self._end(self._free.pop()))
-        return await self._create(max(SMALLEST, 1 << (size - 1).bit_length()))
+        if self._free:  # all too small: replace one, so that there are never more than requests
+            await asyncio.shield(self._release(self._free.pop()))
+        return await self._create(max(MIN_BYTES, 1 << (size - 1).bit_length()))
 
     async def _create(self, size: int) -> Region:
-        if not self._has_tidied:
-            self._has_tidied = True
-            await self._tidy()
+        if not self._cleaned_up:
+            self._cleaned_up = True
+            await self._clean_up()
         region = _new_region(size)
         self._all.add(region)
         try:
-            await self._ask("register_system_shared_memory", region.name, f"/{region.name}", size)
-        except ServerFailed as error:
-            self._end(region)
-            hint = "shared memory is for a server on this machine"
-            raise InvalidRequest(f"{error}; {hint}") from error
+            await self._call("register_system_shared_memory", region.name, f"/{region.name}", size)
         except BaseException:
-            self._end(region)
+            self._release(region)
             raise
         return region
 
-    def _release(self, region: Region) -> None:
+    def _put_back(self, region: Region) -> None:
         if region.stale:
-            self._end(region)
+            self._release(region)
         else:
             self._free.append(region)
 
-    def _end(self, region: Region) -> asyncio.Task[None]:
-        """Begin to give a region back, which waits for the server to have done with it."""
-        if region.ending is None:
+    def _release(self, region: Region) -> asyncio.Task[None]:
+        """Start to unregister and unlink a region; the task waits until the server has read it."""
+        if region.release is None:
             self._all.remove(region)
-            region.ending = asyncio.create_task(self._give_back(region))
-            self._ending.add(region.ending)
-            region.ending.add_done_callback(self._ending.discard)
-        return region.ending
+            region.release = asyncio.create_task(self._unregister(region))
+            self._releasing.add(region.release)
+            region.release.add_done_callback(self._releasing.discard)
+        return region.release
 
-    async def _give_back(self, region: Region) -> None:
+    async def _unregister(self, region: Region) -> None:
         unregistering = AsyncRetrying(
             retry=retry_if_exception_message(match=".*currently in use"),
             wait=wait_fixed(IN_USE_POLL_SECONDS),
@@ -152,25 +149,25 @@ class Regions:
         )
         try:
             with suppress(ClientError):
-                await unregistering(self._ask, "unregister_system_shared_memory", region.name)
+                await unregistering(self._call, "unregister_system_shared_memory", region.name)
         finally:
             region.unlink()
 
-    async def _tidy(self) -> None:
-        """Unregister what clients that were killed left: their files are gone."""
-        status = await self._ask("get_system_shared_memory_status")
+    async def _clean_up(self) -> None:
+        """Unregister the regions of killed clients, whose files are gone."""
+        status = await self._call("get_system_shared_memory_status")
         known = status.get("regions", {}) if isinstance(status, dict) else status
         names = known if isinstance(known, dict) else [region["name"] for region in known]
         for name in names:
             if name.startswith(PREFIX) and not (DEV_SHM / name).exists():
-                await self._ask("unregister_system_shared_memory", name)
+                await self._call("unregister_system_shared_memory", name)
 
 
 def _new_region(size: int) -> Region:
-    # Writing to memory that is not there would end the process.
+    # Writing to memory beyond the limit of /dev/shm would kill the process.
     if shutil.disk_usage(DEV_SHM).free < size:
-        raise InvalidRequest(f"{DEV_SHM} has no room for {size} bytes; make it larger")
+        raise InvalidRequest(f"{DEV_SHM} has no room for {size} bytes: increase its size")
     try:
         return Region(size)
     except shared_memory.SharedMemoryException as error:
-        raise InvalidRequest(f"no shared memory of {size} bytes: {error}") from error
+        raise InvalidRequest(f"cannot create {size} bytes of shared memory: {error}") from error

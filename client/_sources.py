@@ -1,4 +1,4 @@
-"""What can be classified, and how it becomes the bytes of an image file."""
+"""Image sources, and how each becomes the bytes of an image file."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from client._exceptions import InvalidImage
+from ._exceptions import InvalidImage
 
 if TYPE_CHECKING:
     from PIL.Image import Image as Picture
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ImageFile:
-    """The bytes of an image file, and the name that results and errors shall give it.
+    """The bytes of an image file, and its name in results and errors.
 
     classifier.image(ImageFile("s3://photos/cat.jpg", data))
     """
@@ -32,26 +32,26 @@ class ImageFile:
 
 Source: TypeAlias = "str | Path | bytes | ImageFile | BinaryIO | Picture | npt.NDArray[np.uint8]"
 
-# A cat, so that there is something to classify before any image is at hand.
+# A photograph of a cat, which the command classifies by default.
 SAMPLE = Path(__file__).parent / "sample" / "chelsea.jpg"
 
-# What a folder is searched for: the formats that the server decodes.
+# The formats that the server decodes; a folder is searched for them.
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif"}
-# What PNG holds of Pillow's modes; the others are converted before they are sent.
+# Pillow's modes that PNG can store; images in other modes are converted to RGB.
 PNG_MODES = {"1", "L", "LA", "P", "RGB", "RGBA", "I;16"}
-FASTEST = 1  # of PNG's compression levels
+PNG_COMPRESSION = 1  # the fastest level
 DOWNLOAD_SECONDS = 30
 
 
 def expand(sources: Iterable[Source], *, recursive: bool = False) -> Iterator[Source]:
-    """Put the images in place of each folder and each pattern such as `photos/*.jpg`, sorted.
+    """Replace each folder and each pattern such as `photos/*.jpg` by its images, sorted.
 
         for path in expand(["photos", "more/*.png", "https://example.com/cat.jpg"]):
             ...
 
-    `recursive` looks into the folders below, and lets `**` stand for any number of them. A folder
-    is searched for the formats that the server decodes, by their suffixes. One without any, and a
-    pattern that nothing matches, stays as it is, and fails when it is read.
+    `recursive` includes subfolders and lets `**` match any number of them. A folder is searched
+    for the suffixes of the formats that the server decodes. A folder without images and a pattern
+    without matches are kept, and fail when they are loaded.
     """
     for source in sources:
         if isinstance(source, str | Path) and not _is_url(source):
@@ -61,23 +61,27 @@ def expand(sources: Iterable[Source], *, recursive: bool = False) -> Iterator[So
 
 
 async def load(source: Source) -> ImageFile:
-    """Get the bytes of an image file without holding up the event loop.
+    """Load a source as an image file without blocking the event loop.
 
-    A path or URL is read, a file object is read to its end, and what is pixels already, a Pillow
-    image or a uint8 array [height, width, 3], becomes a PNG, so that nothing of it is lost.
+    A path, URL or file object is read. A Pillow image or a uint8 array [height, width, 3] is
+    encoded as PNG, which is lossless.
 
     Raises:
-        InvalidImage: the source cannot be read, or is no picture.
+        InvalidImage: the source cannot be read, or is not an image.
     """
-    try:
-        return ImageFile(name_of(source), await _bytes_of(source))
-    except InvalidImage as error:
-        error.source = name_of(source)
-        raise
+    if isinstance(source, ImageFile):
+        return source
+    if isinstance(source, bytes):
+        data = source
+    elif isinstance(source, str) and _is_url(source):
+        data = await _download(source)
+    else:
+        data = await asyncio.to_thread(_read, source)
+    return ImageFile(name_of(source), data)
 
 
 def name_of(source: Source) -> str:
-    """Name a source in results and errors."""
+    """Return the name of a source in results and errors."""
     if isinstance(source, str | Path):
         return str(source)
     if isinstance(source, bytes):
@@ -91,22 +95,12 @@ def name_of(source: Source) -> str:
     return str(getattr(source, "name", "file object"))
 
 
-async def _bytes_of(source: Source) -> bytes:
-    if isinstance(source, bytes):
-        return source
-    if isinstance(source, ImageFile):
-        return source.data
-    if isinstance(source, str) and _is_url(source):
-        return await _download(source)
-    return await asyncio.to_thread(_read, source)
-
-
 def _read(source: str | Path | BinaryIO | Picture | npt.NDArray[np.uint8]) -> bytes:
     if isinstance(source, str | Path):
         return _read_file(Path(source))
     if isinstance(source, np.ndarray):
-        return _png(_picture(source))
-    # Without importing Pillow: who has an image of it has done so.
+        return _png(_image(source))
+    # Tested by attribute, so that Pillow need not be imported.
     return _png(source) if hasattr(source, "size") else source.read()
 
 
@@ -134,7 +128,7 @@ def _read_file(path: Path) -> bytes:
 
 
 async def _download(url: str) -> bytes:
-    import aiohttp  # noqa: PLC0415 - only who has URLs waits for it
+    import aiohttp  # noqa: PLC0415 - slow, and needed for URLs only
 
     deadline = aiohttp.ClientTimeout(total=DOWNLOAD_SECONDS)
     try:
@@ -146,18 +140,18 @@ async def _download(url: str) -> bytes:
         ):
             return await response.read()
     except asyncio.TimeoutError as error:
-        why = f"no answer within {DOWNLOAD_SECONDS} s"
-        raise InvalidImage(f"cannot be downloaded: {why}") from error
+        message = f"cannot be downloaded: no response within {DOWNLOAD_SECONDS} s"
+        raise InvalidImage(message) from error
     except (OSError, ValueError, aiohttp.ClientError) as error:
         raise InvalidImage(f"cannot be downloaded: {error}") from error
 
 
-def _picture(array: npt.NDArray[np.uint8]) -> Picture:
-    from PIL.Image import fromarray  # noqa: PLC0415 - likewise
+def _image(array: npt.NDArray[np.uint8]) -> Picture:
+    from PIL.Image import fromarray  # noqa: PLC0415 - needed for arrays only
 
     if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3:  # noqa: PLR2004
         raise InvalidImage(
-            f"{array.dtype} {list(array.shape)} is no picture; give uint8 [height, width, 3]"
+            f"{array.dtype} {list(array.shape)} is not an image: give uint8 [height, width, 3]"
         )
     return fromarray(array)
 
@@ -166,5 +160,5 @@ def _png(image: Any) -> bytes:  # noqa: ANN401
     buffer = io.BytesIO()
     exif = image.getexif()  # holds the orientation
     image = image if image.mode in PNG_MODES else image.convert("RGB")
-    image.save(buffer, "PNG", compress_level=FASTEST, exif=exif)
+    image.save(buffer, "PNG", compress_level=PNG_COMPRESSION, exif=exif)
     return buffer.getvalue()

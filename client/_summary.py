@@ -1,15 +1,15 @@
-"""What is said when all is done."""
+"""The summary line at the end of the command's output."""
 
 import time
 from array import array
 
 import numpy as np
 
-from client._results import Classification
+from ._results import Classification
 
 
 class Summary:
-    """Counts results as they come, `failed` among them, of so many images in `total`."""
+    """Counts the results of `total` images and records their durations."""
 
     def __init__(self, total: int) -> None:
         self._total = total

@@ -1,4 +1,4 @@
-"""What stands between a client and a server: a real proxy, HAProxy, or a counter of bytes."""
+"""Proxies between client and server: HAProxy, and a TCP relay that counts bytes."""
 
 import shutil
 import socket
@@ -30,7 +30,7 @@ backend triton
 def haproxy(
     folder: Path, backend: int, certificate: Path, *, ca: Path | None = None, rules: str = ""
 ) -> Iterator[int]:
-    """Serve HTTPS before an HTTP port and give the port; `ca` asks clients for certificates."""
+    """Terminate TLS in front of an HTTP port; yield the port. `ca` verifies client certificates."""
     executable = shutil.which("haproxy") or shutil.which("haproxy", path="/usr/sbin")
     if not executable:
         pytest.skip("haproxy is not installed: apt-get install haproxy")
@@ -65,7 +65,7 @@ def _wait_for(port: int) -> None:
 
 
 class Relay:
-    """Passes bytes on to a port of this machine, and counts those that are sent there."""
+    """Forwards TCP connections to a local port and counts the bytes sent to it."""
 
     def __init__(self, port: int) -> None:
         self.sent = 0
@@ -85,15 +85,15 @@ class Relay:
             end.close()
 
     def _accept(self) -> None:
-        with suppress(OSError):  # which is how it ends
+        with suppress(OSError):  # accept() fails when the socket is closed
             while True:
                 near, _ = self._listening.accept()
                 far = socket.create_connection(self._target)
                 self._ends += [near, far]
                 for source, target in ((near, far), (far, near)):
-                    threading.Thread(target=self._pass_on, args=(source, target)).start()
+                    threading.Thread(target=self._forward, args=(source, target)).start()
 
-    def _pass_on(self, source: socket.socket, target: socket.socket) -> None:
+    def _forward(self, source: socket.socket, target: socket.socket) -> None:
         with suppress(OSError):
             while data := source.recv(1 << 16):
                 self.sent += len(data) * (target.getpeername() == self._target)

@@ -1,4 +1,4 @@
-"""Certificates for a test: one authority, a server's and a client's, and a stranger's."""
+"""Certificates for tests: a CA, a server certificate and a client certificate."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,7 +8,7 @@ import trustme
 
 @dataclass(frozen=True)
 class Identity:
-    """PEM files: a certificate, its key, and both in one."""
+    """PEM files: a certificate, its private key, and both in one file."""
 
     certificate: Path
     key: Path
@@ -23,7 +23,7 @@ class Certificates:
 
 
 def issue(folder: Path) -> Certificates:
-    """Make them for a server at localhost and 127.0.0.1."""
+    """Create certificates; the server's is valid for localhost and 127.0.0.1."""
     authority = trustme.CA()
     ca = folder / "ca.pem"
     authority.cert_pem.write_to_path(str(ca))

@@ -1,4 +1,4 @@
-"""A web server for as long as a test needs it."""
+"""A local web server for tests."""
 
 import threading
 from collections.abc import Iterator
@@ -8,11 +8,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 @contextmanager
 def serving(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
-    """Serve with this handler on a free port and give its `host:port`."""
+    """Serve with this handler on a free port; yield `host:port`."""
 
     class Quiet(handler):  # type: ignore[misc, valid-type]
         def log_message(self, *_: object) -> None:
-            """Keep the requests out of the tests' output."""
+            """Do not log requests."""
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Quiet) as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.01,))

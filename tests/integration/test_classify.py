@@ -1,4 +1,4 @@
-"""`python -m client.classify` against a real server, and against none."""
+"""The command `python -m client.classify` with a real server, and without one."""
 
 import csv
 import io
@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+import client
 from client import SAMPLE, classify
 from scripts.embedded import EmbeddedServer, Endpoints
 from scripts.repository.catalog import CATALOG
@@ -27,7 +28,7 @@ Run = Callable[..., tuple[int, str, str]]
 
 @pytest.fixture
 def run(server: EmbeddedServer, protocol: str, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Run the command at the test server and return its exit code, stdout and stderr."""
+    """Run the command with the test server and return its exit code, stdout and stderr."""
 
     def run(*arguments: str) -> tuple[int, str, str]:
         exit_code = classify.main(["--url", url(server, protocol), *arguments])
@@ -38,7 +39,7 @@ def run(server: EmbeddedServer, protocol: str, capsys: pytest.CaptureFixture[str
 
 @pytest.fixture
 def album(tmp_path: Path) -> Path:
-    """Two photographs and a text that pretends to be one."""
+    """Two photographs, and a text file with the suffix of one."""
     for name in ("a.jpg", "c.jpg"):
         (tmp_path / name).write_bytes(SAMPLE.read_bytes())
     (tmp_path / "b.jpg").write_text("no image")
@@ -47,44 +48,44 @@ def album(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def command(server: EmbeddedServer) -> list[str]:
-    """The command in a process of its own, for what only a process has."""
+    """The command in a separate process."""
     module = [sys.executable, "-m", "client.classify"]
     return [*module, "--url", url(server, "grpc"), "--model", "birds"]
 
 
-def errors(said: str) -> list[str]:
-    return [line for line in said.splitlines() if line.startswith("error: ")]
+def errors(output: str) -> list[str]:
+    return [line for line in output.splitlines() if line.startswith("error: ")]
 
 
-def summary(said: str) -> str:
-    return next(line for line in said.splitlines() if "images/s" in line)
+def summary(output: str) -> str:
+    return next(line for line in output.splitlines() if "images/s" in line)
 
 
-def test_without_an_image_it_classifies_the_sample_and_says_so(run: Run) -> None:
-    exit_code, results, said = run()
+def test_the_sample_is_classified_by_default(run: Run) -> None:
+    exit_code, results, output = run()
     assert exit_code == 0
-    assert "no image given: classifying the sample photograph chelsea.jpg" in said
+    assert "no image given: classifying the sample photograph chelsea.jpg" in output
     assert "by resnet50_v1" in results
     assert " ms" in results
     assert results.count("%") == 5
 
 
-def test_it_classifies_each_image_it_is_given(run: Run) -> None:
-    exit_code, results, said = run(str(SAMPLE), str(SAMPLE), "--model", "birds", "--top-k", "3")
+def test_each_image_is_classified(run: Run) -> None:
+    exit_code, results, output = run(str(SAMPLE), str(SAMPLE), "--model", "birds", "--top-k", "3")
     assert exit_code == 0
-    assert "sample photograph" not in said
+    assert "sample photograph" not in output
     assert results.count("class 1") <= results.count("%") == 6
 
 
-def test_a_file_that_is_no_image_is_one_line_and_the_others_are_classified(
+def test_an_invalid_file_is_one_error_line_and_the_others_are_classified(
     run: Run, tmp_path: Path
 ) -> None:
     broken = tmp_path / "broken[1].jpg"
     broken.write_text("no image")
-    exit_code, results, said = run(str(broken), str(SAMPLE), "--model", "birds")
+    exit_code, results, output = run(str(broken), str(SAMPLE), "--model", "birds")
     assert exit_code == 1
     assert results.count("%") == 5
-    (line,) = errors(said)
+    (line,) = errors(output)
     assert line.startswith(f"error: {broken}: not an image (8 bytes)")
 
 
@@ -103,19 +104,19 @@ def test_a_folder_a_pattern_and_standard_input_are_classified(
     assert names == ["a.jpg", "b.jpg", "c.jpg", "b.jpg", "-"]
 
 
-def test_an_empty_folder_is_one_line_and_the_others_are_classified(
+def test_an_empty_folder_is_one_error_line_and_the_others_are_classified(
     run: Run, tmp_path: Path
 ) -> None:
-    exit_code, results, said = run(str(tmp_path), str(SAMPLE), "--model", "birds")
+    exit_code, results, output = run(str(tmp_path), str(SAMPLE), "--model", "birds")
     assert exit_code == 1
-    assert errors(said) == [f"error: {tmp_path}: there is no image in this folder"]
+    assert errors(output) == [f"error: {tmp_path}: there is no image in this folder"]
     assert results.count("%") == 5
 
 
-def test_a_file_that_is_not_there_is_one_line(run: Run) -> None:
-    exit_code, _, said = run("nowhere.jpg")
+def test_a_missing_file_is_one_error_line(run: Run) -> None:
+    exit_code, _, output = run("nowhere.jpg")
     assert exit_code == 1
-    assert errors(said) == ["error: nowhere.jpg: No such file or directory"]
+    assert errors(output) == ["error: nowhere.jpg: No such file or directory"]
 
 
 def test_json_is_one_array_in_the_order_of_the_images(run: Run, album: Path) -> None:
@@ -141,7 +142,7 @@ def test_json_without_a_result_is_an_empty_array(run: Run) -> None:
     assert (exit_code, json.loads(results)) == (2, [])
 
 
-def test_json_lines_are_the_same_objects_one_a_line(run: Run, album: Path) -> None:
+def test_json_lines_have_the_same_objects_one_per_line(run: Run, album: Path) -> None:
     options = [str(album), "--model", "birds"]
     _, results, _ = run(*options, "--output", "json")
     _, lines, _ = run(*options, "--output", "jsonl")
@@ -166,27 +167,27 @@ def test_csv_has_a_row_for_each_prediction_and_for_each_failure(run: Run, album:
     assert rows[2]["error"].startswith("InvalidImage: not an image")
 
 
-def test_only_what_is_likely_enough_is_shown(run: Run) -> None:
+def test_classes_below_the_threshold_are_omitted(run: Run) -> None:
     _, results, _ = run(str(SAMPLE), "--model", "birds", "--top-k", "10", "--output", "json")
     probabilities = [each["probability"] for each in json.loads(results)[0]["predictions"]]
     middle = str(probabilities[4])
     options = ("--model", "birds", "--top-k", "10", "--threshold", middle)
     assert run(str(SAMPLE), *options)[1].count("%") == 5
-    _, results, said = run(str(SAMPLE), "--model", "birds", "--threshold", "1.0")
+    _, results, output = run(str(SAMPLE), "--model", "birds", "--threshold", "1.0")
     assert "nothing above the threshold" in results
-    assert errors(said) == []
+    assert errors(output) == []
 
 
 def test_the_summary_counts_images_and_failures(run: Run, album: Path) -> None:
-    _, _, said = run(str(album), "--model", "birds", "--batch-size", "3")
+    _, _, output = run(str(album), "--model", "birds", "--batch-size", "3")
     pattern = r"3 images, 1 failed, [\d.]+ images/s, p50 [\d.]+ ms, p99 [\d.]+ ms"
-    assert re.fullmatch(pattern, summary(said))
+    assert re.fullmatch(pattern, summary(output))
 
 
 def test_the_models_are_listed_with_recipe_and_classes(run: Run) -> None:
-    exit_code, results, said = run("--list-models", "--output", "json")
+    exit_code, results, output = run("--list-models", "--output", "json")
     models = {model.pop("name"): model for model in json.loads(results)}
-    assert (exit_code, said) == (0, "")
+    assert (exit_code, output) == (0, "")
     assert set(models) == {*CATALOG, "birds", "birds_softmax"}
     for name, model in CATALOG.items():
         assert models[name]["ready"] is True
@@ -204,27 +205,25 @@ def test_the_models_are_listed_as_a_table_and_as_csv(run: Run) -> None:
     assert len(run("--list-models", "--output", "jsonl")[1].splitlines()) == len(rows)
 
 
-def test_a_model_that_is_not_loaded_is_one_line_that_names_those_that_are(run: Run) -> None:
-    exit_code, _, said = run("--model", "planes")
-    (line,) = errors(said)
+def test_an_unknown_model_is_one_error_line_that_lists_the_ready_models(run: Run) -> None:
+    exit_code, _, output = run("--model", "planes")
+    (line,) = errors(output)
     assert exit_code == 2
     assert "'planes' is not found" in line
     assert "; the server has: birds, birds_softmax, mobilenetv2, resnet101_v1" in line
     assert "_onnx" not in line
 
 
-def test_a_top_k_that_the_model_does_not_have_is_one_line_for_all_images(
-    run: Run, album: Path
-) -> None:
-    exit_code, _, said = run(str(album), str(album), "--model", "birds", "--top-k", "11")
+def test_an_invalid_top_k_is_one_error_line_for_all_images(run: Run, album: Path) -> None:
+    exit_code, _, output = run(str(album), str(album), "--model", "birds", "--top-k", "11")
     assert exit_code == 2
-    (line,) = errors(said)
+    (line,) = errors(output)
     assert "top_k must be a whole number from 1 to 10, not 11" in line
-    assert summary(said).startswith("0 of 6 images")
+    assert summary(output).startswith("0 of 6 images")
 
 
 @pytest.mark.parametrize("address", ["localhost:9", "http://localhost:9", "nohost.invalid:8001"])
-def test_a_server_that_is_not_there_is_one_line(
+def test_an_unreachable_server_is_one_error_line(
     address: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert classify.main(["--url", address]) == 3
@@ -232,28 +231,32 @@ def test_a_server_that_is_not_there_is_one_line(
     assert re.match(r"error: (grpc|http)://\S+:\d+ is unavailable: ", line)
 
 
-def test_the_wrong_protocol_for_a_port_is_one_line(
+def test_the_wrong_protocol_for_a_port_is_one_error_line_with_a_hint(
     server: EmbeddedServer, capsys: pytest.CaptureFixture[str]
 ) -> None:
     at = server.endpoints
-    for address in (f"http://localhost:{at.grpc}", f"grpc://localhost:{at.http}"):
-        assert classify.main(["--url", address]) == 3
-        assert len(errors(capsys.readouterr().err)) == 1
+    for address, hint in {
+        f"http://localhost:{at.grpc}": f"gRPC port; use grpc://localhost:{at.grpc} or port 8000",
+        f"grpc://localhost:{at.http}": f"HTTP port; use http://localhost:{at.http} or port 8001",
+    }.items():
+        assert classify.main(["--url", address, "--retries", "1"]) == 3
+        (line,) = errors(capsys.readouterr().err)
+        assert f"{address} is unavailable: this looks like Triton's {hint}" in line
 
 
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
-        (["--url", "ftp://localhost"], "is no URL of a server"),
-        (["--url", "localhost,ftp://localhost"], "is no URL of a server"),
-        (["--header", "secret"], "is no header"),
-        (["--header", "a header: secret"], "is no header's name"),
-        (["--ca", "nowhere.pem"], "nowhere.pem holds no certificate"),
-        (["--cert", "me.pem"], "go together"),
-        (["--retries", "-1"], "retries are a number from 0"),
+        (["--url", "ftp://localhost"], "invalid URL"),
+        (["--url", "localhost,ftp://localhost"], "invalid URL"),
+        (["--header", "secret"], "invalid header 'secret'"),
+        (["--header", "a header: secret"], "invalid header name"),
+        (["--ca", "nowhere.pem"], "nowhere.pem is not a valid CA bundle"),
+        (["--cert", "me.pem"], "needs its private key"),
+        (["--retries", "-1"], "retries must be at least 0"),
     ],
 )
-def test_wrong_usage_is_one_line(
+def test_invalid_usage_is_one_error_line(
     arguments: list[str], reason: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert classify.main(arguments) == 2
@@ -262,20 +265,35 @@ def test_wrong_usage_is_one_line(
 
 
 @pytest.mark.parametrize(
-    "arguments",
-    [["--concurrency", "0"], ["--timeout", "-1"], ["--threshold", "much"], ["--output", "xml"]],
+    ("arguments", "reason"),
+    [
+        (["--concurrency", "0"], "must be at least 1"),
+        (["--timeout", "-1"], "must be greater than 0"),
+        (["--threshold", "much"], "invalid float value"),
+        (["--output", "xml"], "invalid choice"),
+    ],
 )
-def test_a_value_that_makes_no_sense_is_wrong_usage(arguments: list[str]) -> None:
+def test_an_invalid_value_is_one_error_line(
+    arguments: list[str], reason: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(SystemExit) as ended:
         classify.main(arguments)
     assert ended.value.code == 2
+    assert f"error: argument {arguments[0]}: {reason}" in capsys.readouterr().err
+
+
+def test_the_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        classify.main(["--version"])
+    assert ended.value.code == 0
+    assert capsys.readouterr().out == f"triton-imagenet {client.__version__}\n"
 
 
 @pytest.fixture
 def restricted(
     small_repository: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[EmbeddedServer]:
-    """A server that wants a key for everything but inference."""
+    """A server that requires a key for the model repository."""
     arguments = [
         "--http-restricted-api=model-repository:admin-key=secret",
         "--grpc-restricted-protocol=model-repository:admin-key=secret",
@@ -285,7 +303,7 @@ def restricted(
         yield server
 
 
-def test_a_server_that_wants_a_key_gets_it_from_a_header_or_the_environment(
+def test_the_key_of_a_restricted_api_is_sent_from_an_option_or_the_environment(
     restricted: EmbeddedServer,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
@@ -305,10 +323,10 @@ def test_a_server_that_wants_a_key_gets_it_from_a_header_or_the_environment(
         capsys.readouterr()
         monkeypatch.delenv("TRITON_HEADERS")
         assert classify.main(["--url", url(restricted, protocol), "--model", "planes"]) == 2
-        assert "what the server has it does not say" in capsys.readouterr().err
+        assert "the server does not list its models" in capsys.readouterr().err
 
 
-def test_url_and_model_may_come_from_the_environment(
+def test_environment_variables_set_url_and_model(
     server: EmbeddedServer, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TRITON_URL", url(server, "http"))
@@ -317,9 +335,7 @@ def test_url_and_model_may_come_from_the_environment(
     assert "by birds" in capsys.readouterr().out
 
 
-def test_a_terminal_gets_a_progress_bar_and_a_pipe_gets_none(
-    command: list[str], album: Path
-) -> None:
+def test_the_progress_bar_is_shown_on_a_terminal_only(command: list[str], album: Path) -> None:
     command = [*command, *[str(album / "a.jpg")] * 40, "--output", "jsonl"]
     screen, terminal = pty.openpty()
     shown = subprocess.Popen(
@@ -338,9 +354,7 @@ def test_a_terminal_gets_a_progress_bar_and_a_pipe_gets_none(
     assert piped.stderr.count("\n") == 1
 
 
-def test_on_a_terminal_results_and_the_progress_bar_do_not_mix(
-    command: list[str], album: Path
-) -> None:
+def test_results_and_progress_bar_do_not_mix_on_a_terminal(command: list[str], album: Path) -> None:
     screen, terminal = pty.openpty()
     process = subprocess.Popen(
         [*command, *[str(album / "a.jpg")] * 10, "--top-k", "1"],
@@ -351,7 +365,7 @@ def test_on_a_terminal_results_and_the_progress_bar_do_not_mix(
     )
     os.close(terminal)
     shown = b""
-    with suppress(OSError):  # which is how a terminal ends
+    with suppress(OSError):  # read() fails when the terminal is closed
         while part := os.read(screen, 1 << 16):
             shown += part
     assert process.wait(60) == 0
@@ -363,7 +377,7 @@ def test_on_a_terminal_results_and_the_progress_bar_do_not_mix(
     assert set(headings) <= {"|", "\n"}  # never after a bar
 
 
-def test_ctrl_c_ends_at_once_and_what_was_done_is_whole(command: list[str]) -> None:
+def test_ctrl_c_stops_at_once_and_leaves_complete_output(command: list[str]) -> None:
     endless = [*command, *[str(SAMPLE)] * 20_000, "--output", "json"]
     process = subprocess.Popen(
         endless, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT
@@ -373,18 +387,20 @@ def test_ctrl_c_ends_at_once_and_what_was_done_is_whole(command: list[str]) -> N
     assert process.stderr
     process.send_signal(signal.SIGINT)
     interrupted = time.monotonic()
-    rest, said = process.stdout.read(), process.stderr.read()
+    rest, output = process.stdout.read(), process.stderr.read()
     assert process.wait(timeout=30) == 130
     assert time.monotonic() - interrupted < 2
     done = json.loads("".join(head) + rest)
     assert 19 <= len(done) < 20_000
-    counted = re.match(r"(\d+) of 20000 images, 0 failed", summary(said))
+    counted = re.match(r"(\d+) of 20000 images, 0 failed", summary(output))
     assert counted
     assert int(counted[1]) in {len(done), len(done) - 1}  # interrupted between writing and counting
-    assert errors(said) == ["error: interrupted"]
+    assert errors(output) == ["error: interrupted"]
 
 
-def test_a_server_that_goes_ends_it_and_what_was_done_is_whole(small_repository: Path) -> None:
+def test_a_server_crash_stops_the_command_and_leaves_complete_output(
+    small_repository: Path,
+) -> None:
     with EmbeddedServer(small_repository, endpoints=Endpoints.free()) as server:
         arguments = ["--url", url(server, "grpc"), "--model", "birds", "--output", "json"]
         process = subprocess.Popen(
@@ -398,22 +414,22 @@ def test_a_server_that_goes_ends_it_and_what_was_done_is_whole(small_repository:
         assert process.stderr
         head = [process.stdout.readline() for _ in range(20)]
         end(server, signal.SIGKILL)
-        rest, said = process.stdout.read(), process.stderr.read()
+        rest, output = process.stdout.read(), process.stderr.read()
     assert process.wait(timeout=30) == 3
     done = json.loads("".join(head) + rest)
-    assert summary(said).startswith(f"{len(done)} of 20000 images, 0 failed")
-    (line,) = errors(said)
+    assert summary(output).startswith(f"{len(done)} of 20000 images, 0 failed")
+    (line,) = errors(output)
     assert f"{url(server, 'grpc')} is unavailable" in line
 
 
-def test_a_model_can_be_waited_for(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+def test_wait_waits_for_the_model(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(str(SAMPLE), "--model", "birds", "--wait", "5")[0] == 0
     assert run("--model", "planes", "--wait", "0.3")[0] == 2
     assert classify.main(["--url", "localhost:9", "--wait", "0.3"]) == 3
     assert len(errors(capsys.readouterr().err)) == 1
 
 
-def test_a_reader_that_goes_away_ends_it_without_a_traceback(command: list[str]) -> None:
+def test_a_closed_pipe_stops_the_command_without_a_traceback(command: list[str]) -> None:
     arguments = [*command, *[str(SAMPLE)] * 5_000, "--output", "jsonl"]
     process = subprocess.Popen(
         arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT

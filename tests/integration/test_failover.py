@@ -1,4 +1,4 @@
-"""Servers that are slow, gone, or back: deadlines, tries, several servers, waiting."""
+"""Deadlines, retries, failover and readiness."""
 
 import itertools
 import shlex
@@ -36,14 +36,14 @@ JPEG = SAMPLE.read_bytes()
 
 @pytest.fixture
 def second(small_repository: Path) -> Iterator[EmbeddedServer]:
-    """A server beside the others, with the birds, to be ended and started again."""
+    """Another server with the birds, which tests stop and restart."""
     with EmbeddedServer(small_repository, endpoints=Endpoints.free(), arguments=HASTE) as server:
         yield server
 
 
 @contextmanager
 def restarted(server: EmbeddedServer, number: int, pause: float) -> "Iterator[Future[None]]":
-    """End a server while the block runs, and start another in its place."""
+    """Stop a server while the block runs, and start another on the same ports."""
     again = EmbeddedServer(server.repository, endpoints=server.endpoints, arguments=HASTE)
 
     def restart() -> None:
@@ -64,7 +64,7 @@ def restarted(server: EmbeddedServer, number: int, pause: float) -> "Iterator[Fu
 def numbered(
     start: int, count: int, *, more_until: "Future[None] | None" = None
 ) -> Iterator[ImageFile]:
-    """Photographs whose names are numbers; when they are out, more until something is done."""
+    """`count` photographs named by their index, and more until a future is done."""
     places = itertools.count(start)
     for place in places:
         if place >= start + count and (more_until is None or more_until.done()):
@@ -73,20 +73,20 @@ def numbered(
 
 
 def counted(server: EmbeddedServer, outcome: str) -> int:
-    """How many requests the server's ensemble has had, by its own count."""
+    """Return the server's own count of the ensemble's requests with this outcome."""
     about = requests.get(f"{url(server, 'http')}/v2/models/birds/stats", timeout=5).json()
     return int(about["model_stats"][0]["inference_stats"][outcome]["count"])
 
 
 def check(results: list[Classification]) -> None:
-    """No image is lost, none has failed, and all are in order."""
+    """Assert that all images have results, in order and without errors."""
     assert [result.error for result in results if result.error] == []
     assert [result.source for result in results] == [str(place) for place in range(len(results))]
     assert len({result.predictions for result in results}) == 1
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-def test_a_server_that_is_ended_and_started_again_in_mid_stream_loses_no_image(
+def test_a_stream_survives_a_restart_of_the_server(
     second: EmbeddedServer, protocol: str, number: int
 ) -> None:
     address = url(second, protocol)
@@ -98,7 +98,7 @@ def test_a_server_that_is_ended_and_started_again_in_mid_stream_loses_no_image(
     check(results)
 
 
-def test_requests_are_spread_over_servers_and_one_that_fails_is_left_out_until_it_is_back(
+def test_requests_are_balanced_and_a_failed_server_is_excluded_until_it_is_ready(
     server: EmbeddedServer, second: EmbeddedServer, protocol: str
 ) -> None:
     urls = [url(server, protocol), url(second, protocol)]
@@ -106,7 +106,7 @@ def test_requests_are_spread_over_servers_and_one_that_fails_is_left_out_until_i
         before = counted(server, "success"), counted(second, "success")
         results = [*classifier.stream(numbered(0, 200))]
         for each, count in zip((server, second), before, strict=True):
-            assert counted(each, "success") - count >= 10  # the busier one gets less
+            assert counted(each, "success") - count >= 10  # the busier one gets fewer
 
         with restarted(second, signal.SIGKILL, pause=0.5) as restarting:
             results += classifier.stream(numbered(200, 200, more_until=restarting))
@@ -117,7 +117,7 @@ def test_requests_are_spread_over_servers_and_one_that_fails_is_left_out_until_i
     check(results)
 
 
-def test_all_servers_gone_is_one_error(protocol: str) -> None:
+def test_no_reachable_server_is_one_error(protocol: str) -> None:
     urls = [f"{protocol}://127.0.0.1:9", f"{protocol}://127.0.0.1:10"]
     with Classifier(urls, retries=1) as classifier:
         assert not classifier.is_live()
@@ -127,7 +127,7 @@ def test_all_servers_gone_is_one_error(protocol: str) -> None:
     assert caught.value.request_id
 
 
-def test_of_a_name_with_two_addresses_both_are_used_and_one_that_is_gone_is_not_missed(
+def test_both_addresses_of_a_host_name_are_used_and_one_may_be_down(
     small_repository: Path, protocol: str, tmp_path: Path
 ) -> None:
     hosts = tmp_path / "hosts"
@@ -154,12 +154,12 @@ def test_of_a_name_with_two_addresses_both_are_used_and_one_that_is_gone_is_not_
 
 @pytest.fixture
 def silent() -> Iterator[str]:
-    """An address where connections are taken and nothing is ever said."""
+    """An address that accepts connections and never responds."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
         yield f"127.0.0.1:{listening.getsockname()[1]}"
 
 
-def test_a_server_that_never_answers_is_given_up_after_the_time_for_a_connection(
+def test_a_server_that_never_responds_fails_after_the_connection_timeout(
     silent: str, protocol: str
 ) -> None:
     with Classifier(f"{protocol}://{silent}", connect_timeout=0.3, retries=1) as classifier:
@@ -169,16 +169,14 @@ def test_a_server_that_never_answers_is_given_up_after_the_time_for_a_connection
         assert 0.3 <= time.monotonic() - start < 3
 
 
-def test_a_request_ends_at_its_deadline_and_is_tried_again(
-    small_repository: Path, protocol: str
-) -> None:
+def test_a_request_is_retried_after_its_deadline(small_repository: Path, protocol: str) -> None:
     with EmbeddedServer(small_repository, endpoints=Endpoints.free()) as server:
         process = process_of(server)
         with Classifier(url(server, protocol), model="birds", timeout=0.4) as classifier:
             expected = classifier.image(SAMPLE).predictions
             process.suspend()
             try:
-                # Now and for the time of the first try it is as if the server hung.
+                # The server hangs during the first attempt.
                 threading.Timer(0.6, process.resume).start()
                 start = time.monotonic()
                 assert classifier.image(SAMPLE).predictions == expected
@@ -195,8 +193,8 @@ def test_a_request_ends_at_its_deadline_and_is_tried_again(
                 process.resume()
 
 
-def test_what_the_server_refuses_is_not_tried_again(server: EmbeddedServer, protocol: str) -> None:
-    def refusals(retries: int) -> int:
+def test_a_rejected_request_is_not_retried(server: EmbeddedServer, protocol: str) -> None:
+    def rejections(retries: int) -> int:
         before = counted(server, "fail")
         with (
             Classifier(url(server, protocol), model="birds", retries=retries) as classifier,
@@ -205,10 +203,10 @@ def test_what_the_server_refuses_is_not_tried_again(server: EmbeddedServer, prot
             classifier.image(b"no image")
         return counted(server, "fail") - before
 
-    assert refusals(retries=5) == refusals(retries=0) > 0
+    assert rejections(retries=5) == rejections(retries=0) > 0
 
 
-def test_a_server_that_starts_can_be_waited_for(small_repository: Path, protocol: str) -> None:
+def test_the_client_can_wait_for_a_starting_server(small_repository: Path, protocol: str) -> None:
     server = EmbeddedServer(small_repository, endpoints=Endpoints.free(), arguments=HASTE)
     with Classifier(url(server, protocol), model="birds") as classifier:
         starting = threading.Timer(0.5, server.start)
@@ -221,7 +219,7 @@ def test_a_server_that_starts_can_be_waited_for(small_repository: Path, protocol
             server.stop()
 
 
-def test_waiting_ends_with_the_reason(server: EmbeddedServer, protocol: str) -> None:
+def test_a_failed_wait_raises_the_reason(server: EmbeddedServer, protocol: str) -> None:
     with Classifier(f"{protocol}://127.0.0.1:9") as classifier:
         start = time.monotonic()
         with pytest.raises(ServerUnavailable, match="is unavailable"):
@@ -234,7 +232,7 @@ def test_waiting_ends_with_the_reason(server: EmbeddedServer, protocol: str) -> 
         classifier.wait_until_ready(timeout=0.5)
 
 
-def test_a_model_that_is_unloaded_and_loaded_again_is_missed_by_nobody(
+def test_requests_are_retried_while_a_model_is_reloaded(
     small_repository: Path, protocol: str
 ) -> None:
     explicit = ["--model-control-mode=explicit", "--load-model=*"]

@@ -1,7 +1,10 @@
-"""What the protocols offer beside the question and the answer: TLS, headers, compression, ids."""
+"""TLS, headers, compression and request ids over both protocols."""
 
+import asyncio
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
@@ -9,6 +12,7 @@ import pytest
 from client import (
     SAMPLE,
     AccessDenied,
+    AsyncClassifier,
     Classifier,
     InvalidImage,
     ModelNotFound,
@@ -16,11 +20,12 @@ from client import (
     Tls,
     classify,
 )
-from client._settings import Compression
+from client._options import Compression
 from scripts.embedded import EmbeddedServer, Endpoints
 from tests import images, tls
 from tests.integration.conftest import HASTE, url
 from tests.proxy import Relay, haproxy
+from tests.web import serving
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +42,7 @@ def secured(
     *,
     mutual: bool,
 ) -> Iterator[str]:
-    """Serve over TLS, gRPC by Triton itself and HTTP behind a proxy, and give the URL."""
+    """Serve gRPC with Triton's own TLS, or HTTP behind a TLS proxy; yield the URL."""
     server = certificates.server
     arguments = [
         "--grpc-use-ssl=1",
@@ -57,7 +62,7 @@ def secured(
             yield f"https://localhost:{port}"
 
 
-def test_over_tls_the_server_is_known_by_its_certificate(
+def test_tls_verifies_the_server(
     small_repository: Path, tmp_path: Path, protocol: str, certificates: tls.Certificates
 ) -> None:
     with secured(small_repository, tmp_path, protocol, certificates, mutual=False) as address:
@@ -69,7 +74,7 @@ def test_over_tls_the_server_is_known_by_its_certificate(
             Classifier(address, model="birds", retries=0) as classifier,
             pytest.raises(ServerUnavailable),
         ):
-            classifier.image(SAMPLE)  # signed by nobody whom everybody knows
+            classifier.image(SAMPLE)  # not signed by one of the system's authorities
         stranger = tls.issue(tmp_path)
         with (
             Classifier(address, model="birds", retries=0, tls=Tls(stranger.ca)) as classifier,
@@ -78,7 +83,7 @@ def test_over_tls_the_server_is_known_by_its_certificate(
             classifier.image(SAMPLE)
 
 
-def test_over_mutual_tls_the_client_is_known_too(
+def test_mutual_tls_verifies_the_client(
     small_repository: Path, tmp_path: Path, protocol: str, certificates: tls.Certificates
 ) -> None:
     client = certificates.client
@@ -100,7 +105,7 @@ def test_over_mutual_tls_the_client_is_known_too(
         assert classify.main([*arguments, "--retries", "0", *map(str, files[:2])]) == 3
 
 
-def test_a_proxy_may_want_a_path_and_a_token(
+def test_a_proxy_can_require_a_path_and_a_token(
     server: EmbeddedServer, tmp_path: Path, certificates: tls.Certificates
 ) -> None:
     rules = (
@@ -121,7 +126,9 @@ def test_a_proxy_may_want_a_path_and_a_token(
         assert (caught.value.source, caught.value.model) == (str(SAMPLE), "birds")
 
 
-def test_restricted_inference_wants_the_key(small_repository: Path, protocol: str) -> None:
+def test_restricted_inference_requires_the_key_in_the_headers_of_classifier_or_request(
+    small_repository: Path, protocol: str
+) -> None:
     arguments = [
         "--http-restricted-api=inference:infer-key=secret",
         "--grpc-restricted-protocol=inference:infer-key=secret",
@@ -139,9 +146,69 @@ def test_restricted_inference_wants_the_key(small_repository: Path, protocol: st
         ):
             classifier.image(SAMPLE)
 
+        headers = {key: "secret"}
+        with Classifier(
+            url(server, protocol), model="birds", headers={key.title(): "wrong"}
+        ) as classifier:
+            assert classifier.image(SAMPLE, headers=headers).top
+            assert len(classifier.batch([SAMPLE] * 2, headers=headers)) == 2
+            with pytest.raises(AccessDenied, match="restricted"):
+                classifier.image(SAMPLE)
+
+        async def classify() -> None:
+            async with AsyncClassifier(url(server, protocol), model="birds") as classifier:
+                assert (await classifier.image(SAMPLE, headers=headers)).top
+                assert len(await classifier.batch([SAMPLE] * 2, headers=headers)) == 2
+                with pytest.raises(AccessDenied, match="restricted"):
+                    await classifier.image(SAMPLE)
+
+        asyncio.run(classify())
+
+
+@pytest.mark.parametrize("headers", [{"a header": "1"}, {"traceparent": "00\n01"}])
+def test_an_invalid_header_of_a_request_is_rejected(
+    headers: dict[str, str],
+) -> None:
+    with (
+        Classifier("localhost:9") as classifier,
+        pytest.raises(ValueError, match=r"invalid .*header"),
+    ):
+        classifier.image(SAMPLE, headers=headers)
+
+
+def test_the_trace_of_a_request_is_the_callers(small_repository: Path, protocol: str) -> None:
+    exported = bytearray()
+
+    class Collector(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            exported.extend(self.rfile.read(int(self.headers["Content-Length"])))
+            self.send_response(200)
+            self.end_headers()
+
+    traces = ["4bf92f3577b34da6a3ce929d0e0e4736", "0af7651916cd43dd8448eb211c80319c"]
+    with serving(Collector) as collector:
+        arguments = [
+            "--trace-config=mode=opentelemetry",
+            "--trace-config=rate=1",
+            "--trace-config=level=TIMESTAMPS",
+            f"--trace-config=opentelemetry,url=http://{collector}/v1/traces",
+            "--trace-config=opentelemetry,bsp_schedule_delay=100",
+        ]
+        at = Endpoints.free()
+        with (
+            EmbeddedServer(small_repository, endpoints=at, arguments=arguments) as server,
+            Classifier(url(server, protocol), model="birds") as classifier,
+        ):
+            for trace in traces:
+                classifier.image(SAMPLE, headers={"traceparent": f"00-{trace}-00f067aa0ba902b7-01"})
+            deadline = time.monotonic() + 10
+            while not all(trace.encode() in exported for trace in traces):
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+
 
 @pytest.mark.parametrize("compression", ["gzip", "deflate"])
-def test_compression_makes_a_picture_small_and_the_answer_is_the_same(
+def test_compression_reduces_bytes_and_keeps_the_results(
     server: EmbeddedServer, birds: Classifier, protocol: str, compression: Compression
 ) -> None:
     flat = images.encode(images.photo(8, 8).resize((400, 400)), "BMP")
@@ -156,13 +223,13 @@ def test_compression_makes_a_picture_small_and_the_answer_is_the_same(
     assert relay.sent < len(flat) / 4
 
 
-def test_every_request_has_an_id_of_its_own_or_the_one_it_is_given(birds: Classifier) -> None:
+def test_request_ids_are_unique_or_the_callers(birds: Classifier) -> None:
     results = [*birds.stream([SAMPLE, b"no image"] * 4), birds.image(SAMPLE)]
     assert len({result.request_id for result in results}) == len(results)
     assert birds.image(SAMPLE, request_id="order 66").request_id == "order 66"
 
 
-def test_the_id_is_in_the_servers_log_and_in_every_error(
+def test_the_request_id_is_in_the_servers_log_and_in_errors(
     small_repository: Path, protocol: str, tmp_path: Path
 ) -> None:
     log = tmp_path / "tritonserver.log"
@@ -171,21 +238,21 @@ def test_the_id_is_in_the_servers_log_and_in_every_error(
     with EmbeddedServer(small_repository, endpoints=at, arguments=arguments, log=log) as server:
         with Classifier(url(server, protocol), model="birds") as classifier:
             classifier.image(SAMPLE, request_id="good-one")
-            with pytest.raises(InvalidImage) as refused:
+            with pytest.raises(InvalidImage) as rejected:
                 classifier.image(b"no image")
         with (
             Classifier(url(server, protocol), model="planes") as classifier,
             pytest.raises(ModelNotFound) as missed,
         ):
-            classifier.image(SAMPLE, request_id="of-no-model")
-    said = log.read_text()
-    assert "[request id: good-one]" in said
-    assert refused.value.request_id
-    assert f"[request id: {refused.value.request_id}]" in said
-    assert missed.value.request_id == "of-no-model"
+            classifier.image(SAMPLE, request_id="unknown-model")
+    output = log.read_text()
+    assert "[request id: good-one]" in output
+    assert rejected.value.request_id
+    assert f"[request id: {rejected.value.request_id}]" in output
+    assert missed.value.request_id == "unknown-model"
     with (
         Classifier(f"{protocol}://127.0.0.1:9", retries=0) as classifier,
         pytest.raises(ServerUnavailable) as lost,
     ):
-        classifier.image(SAMPLE, request_id="to-nobody")
-    assert lost.value.request_id == "to-nobody"
+        classifier.image(SAMPLE, request_id="no-server")
+    assert lost.value.request_id == "no-server"

@@ -1,4 +1,4 @@
-"""Images handed over by system shared memory: the same answers, and nothing left behind."""
+"""Images in system shared memory: the same results, and no regions left."""
 
 import asyncio
 import itertools
@@ -24,14 +24,14 @@ BMP = images.encode(images.photo(1024, 768), "BMP")
 
 
 def regions(server: EmbeddedServer) -> set[str]:
-    """The shared memory that the server has been told of."""
+    """Return the names of the regions registered with the server."""
     status = requests.get(f"{url(server, 'http')}/v2/systemsharedmemory/status", timeout=5)
     return {region["name"] for region in status.json()}
 
 
 @pytest.fixture(autouse=True)
-def nothing_is_left(server: EmbeddedServer) -> Iterator[None]:
-    """Whatever a test does, no file and no registration stays."""
+def no_region_is_left(server: EmbeddedServer) -> Iterator[None]:
+    """Assert that no file and no registration remains after a test."""
     before = files()
     yield
     assert files() <= before
@@ -44,7 +44,9 @@ def sharing(server: EmbeddedServer, protocol: str) -> Iterator[Classifier]:
         yield classifier
 
 
-def test_the_answers_are_the_same(birds: Classifier, sharing: Classifier) -> None:
+def test_results_are_the_same_as_without_shared_memory(
+    birds: Classifier, sharing: Classifier
+) -> None:
     sources = [JPEG, BMP, JPEG, images.encode(images.noise(300, 200, seed=1))]
     ours, theirs = (
         [result.predictions for result in each.stream(sources * 5, batch_size=3, concurrency=4)]
@@ -53,7 +55,7 @@ def test_the_answers_are_the_same(birds: Classifier, sharing: Classifier) -> Non
     assert ours == theirs
 
 
-def test_a_stream_uses_a_few_regions_again(server: EmbeddedServer, sharing: Classifier) -> None:
+def test_a_stream_reuses_a_few_regions(server: EmbeddedServer, sharing: Classifier) -> None:
     for count, _ in enumerate(sharing.stream(itertools.islice(mixed(), 60), concurrency=4)):
         assert count or 1 <= len(regions(server)) <= 4
     assert 1 <= len(regions(server)) <= 4
@@ -65,7 +67,9 @@ def mixed() -> Iterator[ImageFile]:
         yield ImageFile(str(number), BMP if number % 3 == 0 else JPEG)
 
 
-def test_a_bad_image_gives_its_region_back(server: EmbeddedServer, sharing: Classifier) -> None:
+def test_the_region_of_an_invalid_image_is_reused(
+    server: EmbeddedServer, sharing: Classifier
+) -> None:
     for _ in range(5):
         with pytest.raises(InvalidImage):
             sharing.image(b"no image")
@@ -74,13 +78,13 @@ def test_a_bad_image_gives_its_region_back(server: EmbeddedServer, sharing: Clas
     assert len(regions(server)) <= 8
 
 
-def test_a_stream_that_is_left_gives_everything_back(sharing: Classifier) -> None:
+def test_a_closed_stream_releases_its_regions(sharing: Classifier) -> None:
     stream = sharing.stream(itertools.repeat(JPEG))
     next(stream)
     stream.close()  # type: ignore[attr-defined]
 
 
-def test_cancelled_tasks_give_everything_back(server: EmbeddedServer, protocol: str) -> None:
+def test_cancelled_tasks_release_their_regions(server: EmbeddedServer, protocol: str) -> None:
     async def classify() -> None:
         address = url(server, protocol)
         async with AsyncClassifier(address, model="birds", shared_memory=True) as classifier:
@@ -95,7 +99,7 @@ def test_cancelled_tasks_give_everything_back(server: EmbeddedServer, protocol: 
     asyncio.run(classify())
 
 
-def test_a_server_that_is_started_again_is_told_again(
+def test_regions_are_registered_again_after_a_restart(
     small_repository: Path, protocol: str
 ) -> None:
     at = Endpoints.free()
@@ -109,7 +113,7 @@ def test_a_server_that_is_started_again_is_told_again(
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-def test_a_client_that_is_killed_leaves_no_file_and_the_next_one_tidies_up(
+def test_a_killed_client_leaves_no_file_and_the_next_one_cleans_up(
     server: EmbeddedServer, protocol: str, number: int
 ) -> None:
     code = (
@@ -127,9 +131,9 @@ def test_a_client_that_is_killed_leaves_no_file_and_the_next_one_tidies_up(
         process.stdout.readline()
         assert files() > before
         process.send_signal(number)
-        process.communicate()  # the signal is all that happens to it: nobody closes its output
+        process.communicate()  # its output stays open: only the signal ends it
     deadline = time.monotonic() + 10
-    while files() != before:  # the resource tracker ends a moment later
+    while files() != before:  # the resource tracker finishes later
         assert time.monotonic() < deadline
         time.sleep(0.05)
     if number == signal.SIGINT:
@@ -139,8 +143,8 @@ def test_a_client_that_is_killed_leaves_no_file_and_the_next_one_tidies_up(
         assert len(regions(server)) == 1
 
 
-def said_with_other_memory(server: EmbeddedServer, protocol: str, mount: str, source: str) -> str:
-    """Mount something else on /dev/shm for a client, and return what it says of the refusal."""
+def output_with_other_memory(server: EmbeddedServer, protocol: str, mount: str, source: str) -> str:
+    """Run a client with another /dev/shm and return the error that it prints."""
     code = (
         "import sys; from client import *\n"
         "with Classifier(sys.argv[1], model='birds', shared_memory=True) as classifier:\n"
@@ -150,19 +154,21 @@ def said_with_other_memory(server: EmbeddedServer, protocol: str, mount: str, so
     command = namespaces.inside(
         f"mount -t tmpfs {mount} none /dev/shm", sys.executable, "-c", code, url(server, protocol)
     )
-    said = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
-    assert said.stderr == ""
-    return said.stdout
+    output = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
+    assert output.stderr == ""
+    return output.stdout
 
 
-def test_memory_that_is_not_there_is_an_error_and_no_crash(
+def test_too_little_shared_memory_is_an_error_and_not_a_crash(
     server: EmbeddedServer, protocol: str
 ) -> None:
-    said = said_with_other_memory(server, protocol, "-o size=1m", "bytes(10_000_000)")
-    assert said.startswith("/dev/shm has no room for")
+    output = output_with_other_memory(server, protocol, "-o size=1m", "bytes(10_000_000)")
+    assert output.startswith("/dev/shm has no room for")
 
 
-def test_a_server_that_cannot_see_the_memory_says_so(server: EmbeddedServer, protocol: str) -> None:
-    # As from another machine, or another container: the memory is the client's own.
-    said = said_with_other_memory(server, protocol, "", "SAMPLE")
-    assert "shared memory is for a server on this machine" in said
+def test_a_server_that_cannot_open_the_region_is_a_clear_error(
+    server: EmbeddedServer, protocol: str
+) -> None:
+    # As on another machine or in another container.
+    output = output_with_other_memory(server, protocol, "", "SAMPLE")
+    assert "shared memory needs a client on the server's machine" in output

@@ -1,4 +1,4 @@
-"""Streams of images, and the same verbs for threads and for asyncio."""
+"""Streams of images, and the same methods for threads and for asyncio."""
 
 import asyncio
 import itertools
@@ -28,7 +28,7 @@ JPEG = SAMPLE.read_bytes()
 
 
 def numbered(count: int) -> Iterator[ImageFile]:
-    """Photographs whose names tell their place; every fifth is no image."""
+    """Photographs named by their index; every fifth is not an image."""
     for number in range(count):
         yield ImageFile(str(number), b"no image" if number % 5 == 4 else JPEG)
 
@@ -38,7 +38,7 @@ def without_times(result: Classification) -> Classification:
 
 
 @pytest.mark.parametrize("batch_size", [1, 4, 7])
-def test_every_image_has_its_result_in_order_and_a_bad_one_is_one_failed_result(
+def test_results_are_in_order_and_only_invalid_images_fail(
     birds: Classifier, batch_size: int
 ) -> None:
     results = list(birds.stream(numbered(60), concurrency=4, batch_size=batch_size))
@@ -55,7 +55,9 @@ def test_every_image_has_its_result_in_order_and_a_bad_one_is_one_failed_result(
             assert result.seconds > 0
 
 
-def test_folders_and_patterns_give_their_images(birds: Classifier, tmp_path: Path) -> None:
+def test_folders_and_patterns_are_replaced_by_their_images(
+    birds: Classifier, tmp_path: Path
+) -> None:
     for name in ("b.jpg", "a.jpg", "below/c.jpg"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(JPEG)
@@ -65,7 +67,7 @@ def test_folders_and_patterns_give_their_images(birds: Classifier, tmp_path: Pat
     assert deep == [*flat, f"{tmp_path}/below/c.jpg"]
 
 
-def test_a_source_that_cannot_be_read_is_one_failed_result(
+def test_a_source_that_cannot_be_loaded_is_one_failed_result(
     birds: Classifier, tmp_path: Path
 ) -> None:
     sources: list[Source] = [SAMPLE, "nowhere.jpg", tmp_path, "http://127.0.0.1:9/cat.jpg", JPEG]
@@ -80,7 +82,9 @@ def test_a_source_that_cannot_be_read_is_one_failed_result(
     assert {result.model for result in results} == {"birds"}
 
 
-def test_what_is_everyones_error_is_everyones_result(server: EmbeddedServer, protocol: str) -> None:
+def test_an_error_of_the_whole_request_is_the_result_of_each_image(
+    server: EmbeddedServer, protocol: str
+) -> None:
     with Classifier(url(server, protocol), model="planes") as classifier:
         results = list(classifier.stream([JPEG] * 3))
     assert [type(result.error) for result in results] == [ModelNotFound] * 3
@@ -89,7 +93,7 @@ def test_what_is_everyones_error_is_everyones_result(server: EmbeddedServer, pro
     assert [type(result.error) for result in results] == [InvalidRequest] * 3
 
 
-def test_no_more_sources_are_taken_than_a_stream_is_ahead(birds: Classifier) -> None:
+def test_a_stream_reads_a_bounded_number_of_sources_ahead(birds: Classifier) -> None:
     taken = itertools.count()
     results = birds.stream((ImageFile(str(next(taken)), JPEG) for _ in range(1000)), concurrency=2)
     assert next(results).source == "0"
@@ -97,30 +101,30 @@ def test_no_more_sources_are_taken_than_a_stream_is_ahead(birds: Classifier) -> 
     assert next(taken) <= 2 * 4 + 1
 
 
-def test_a_slow_source_holds_no_result_back(birds: Classifier) -> None:
+def test_a_slow_source_does_not_delay_results(birds: Classifier) -> None:
     arrived: list[str] = []
 
     def camera() -> Iterator[ImageFile]:
         for number in range(4):
             yield ImageFile(str(number), JPEG)
-            # Frame by frame: the next one is not before the last one's answer is in.
+            # A camera that produces a frame only after the result of the last one.
             assert birds.image(JPEG).source
             assert len(arrived) >= number - 1
 
     for result in birds.stream(camera()):
-        arrived.append(result.source)  # noqa: PERF401 - the camera looks at it
+        arrived.append(result.source)  # noqa: PERF401 - camera() reads it
     assert arrived == ["0", "1", "2", "3"]
 
 
 @pytest.mark.parametrize(("concurrency", "batch_size"), [(0, 1), (1, 0)])
-def test_a_stream_of_nothing_at_a_time_is_refused(
+def test_concurrency_and_batch_size_must_be_at_least_1(
     birds: Classifier, concurrency: int, batch_size: int
 ) -> None:
-    with pytest.raises(ValueError, match="numbers from 1"):
+    with pytest.raises(ValueError, match="must be at least 1"):
         birds.stream([JPEG], concurrency=concurrency, batch_size=batch_size)
 
 
-def test_threads_share_a_classifier(birds: Classifier) -> None:
+def test_a_classifier_is_thread_safe(birds: Classifier) -> None:
     expected = birds.image(JPEG).predictions
 
     def work(number: int) -> bool:
@@ -132,7 +136,7 @@ def test_threads_share_a_classifier(birds: Classifier) -> None:
         assert all(pool.map(work, range(40)))
 
 
-def test_a_fork_may_make_its_own(server: EmbeddedServer) -> None:
+def test_a_forked_process_can_create_its_own_classifier(server: EmbeddedServer) -> None:
     code = f"""
 import os
 from client import SAMPLE, Classifier
@@ -150,7 +154,7 @@ assert classify(parents) == top
     run_python(code)
 
 
-def test_a_classifier_left_open_does_not_keep_the_process(server: EmbeddedServer) -> None:
+def test_an_unclosed_classifier_does_not_keep_the_process_running(server: EmbeddedServer) -> None:
     for protocol in ("grpc", "http"):
         address = url(server, protocol)
         run_python(
@@ -160,7 +164,7 @@ def test_a_classifier_left_open_does_not_keep_the_process(server: EmbeddedServer
 
 
 @pytest.mark.parametrize("batch_size", [1, 4])
-def test_asyncio_gets_what_threads_get(
+def test_both_classifiers_return_the_same_results(
     server: EmbeddedServer, protocol: str, birds: Classifier, batch_size: int
 ) -> None:
     async def classify() -> list[Classification]:
@@ -183,7 +187,7 @@ def test_asyncio_gets_what_threads_get(
     assert [type(result.error) for result in ours] == [type(result.error) for result in theirs]
 
 
-def test_asyncio_takes_asynchronous_sources_and_folders(
+def test_asyncio_accepts_asynchronous_sources_and_folders(
     server: EmbeddedServer, protocol: str, tmp_path: Path
 ) -> None:
     (tmp_path / "cat.jpg").write_bytes(JPEG)
@@ -200,7 +204,7 @@ def test_asyncio_takes_asynchronous_sources_and_folders(
     assert asyncio.run(classify()) == [f"{len(JPEG)} bytes", f"{tmp_path}/cat.jpg"]
 
 
-def test_a_cancelled_task_leaves_the_classifier_to_the_others(
+def test_other_requests_continue_after_a_task_is_cancelled(
     server: EmbeddedServer, protocol: str
 ) -> None:
     async def classify() -> None:
@@ -216,7 +220,7 @@ def test_a_cancelled_task_leaves_the_classifier_to_the_others(
     asyncio.run(classify())
 
 
-def test_ten_thousand_images_take_no_more_memory_than_two_thousand(
+def test_memory_does_not_grow_with_the_number_of_images(
     server: EmbeddedServer,
 ) -> None:
     process = psutil.Process()

@@ -1,4 +1,4 @@
-"""URLs of servers, as users write them."""
+"""Server URLs: parsing, defaults and errors."""
 
 import pytest
 
@@ -19,9 +19,7 @@ from client._endpoint import Endpoint, Protocol
         ("[::1]:8001", "grpc", "[::1]:8001"),
     ],
 )
-def test_the_protocol_is_guessed_from_scheme_and_port(
-    url: str, protocol: Protocol, address: str
-) -> None:
+def test_scheme_and_port_determine_the_protocol(url: str, protocol: Protocol, address: str) -> None:
     assert Endpoint.parse(url) == Endpoint(protocol, address)
 
 
@@ -33,19 +31,19 @@ def test_the_protocol_is_guessed_from_scheme_and_port(
         ("https://triton:8443", "http", "triton:8443"),
     ],
 )
-def test_a_scheme_that_ends_in_s_is_over_tls(url: str, protocol: Protocol, address: str) -> None:
+def test_schemes_ending_in_s_use_tls(url: str, protocol: Protocol, address: str) -> None:
     assert Endpoint.parse(url) == Endpoint(protocol, address, secure=True)
     assert str(Endpoint.parse(url)) == f"{protocol}s://{address}"
 
 
-def test_certificates_make_a_url_without_a_scheme_one_over_tls() -> None:
+def test_certificates_enable_tls_for_urls_without_a_scheme() -> None:
     assert Endpoint.parse("triton:8001", secure=True) == Endpoint("grpc", "triton:8001", True)
     assert Endpoint.parse("triton", "http", secure=True) == Endpoint("http", "triton:443", True)
-    with pytest.raises(ValueError, match="does not go with TLS; write https://triton:8000"):
+    with pytest.raises(ValueError, match="does not use TLS: use https://triton:8000"):
         Endpoint.parse("http://triton:8000", secure=True)
 
 
-def test_a_protocol_that_is_given_is_not_guessed() -> None:
+def test_an_explicit_protocol_overrides_the_port() -> None:
     assert Endpoint.parse("localhost:8000", "grpc").protocol == "grpc"
     assert Endpoint.parse("localhost", "http").address == "localhost:8000"
 
@@ -63,18 +61,18 @@ def test_a_protocol_that_is_given_is_not_guessed() -> None:
         "://a",
     ],
 )
-def test_what_is_no_url_of_a_server_is_refused(url: str) -> None:
-    with pytest.raises(ValueError, match="is no URL of a server"):
+def test_invalid_urls_are_rejected(url: str) -> None:
+    with pytest.raises(ValueError, match="invalid URL"):
         Endpoint.parse(url)
 
 
-def test_grpc_has_no_paths() -> None:
-    with pytest.raises(ValueError, match="has a path"):
+def test_a_grpc_url_with_a_path_is_rejected() -> None:
+    with pytest.raises(ValueError, match="a gRPC URL cannot have a path"):
         Endpoint.parse("grpc://triton:8001/models")
 
 
-def test_a_scheme_that_contradicts_the_protocol_is_refused() -> None:
-    with pytest.raises(ValueError, match="does not go with protocol grpc"):
+def test_a_scheme_that_contradicts_the_protocol_is_rejected() -> None:
+    with pytest.raises(ValueError, match="contradicts protocol grpc"):
         Endpoint.parse("http://localhost:8000", "grpc")
 
 
@@ -82,5 +80,5 @@ def test_a_scheme_that_contradicts_the_protocol_is_refused() -> None:
     ("url", "is_this_machine"),
     [("localhost", True), ("127.0.0.1:9000", True), ("[::1]:8001", True), ("triton", False)],
 )
-def test_a_loopback_address_is_known(url: str, is_this_machine: bool) -> None:
+def test_loopback_addresses_are_recognized(url: str, is_this_machine: bool) -> None:
     assert Endpoint.parse(url).is_this_machine == is_this_machine

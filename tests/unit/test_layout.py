@@ -1,7 +1,8 @@
-"""Who may import whom, and what every command has."""
+"""Which package may import which, and what every command provides."""
 
 import ast
 import importlib
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -23,7 +24,7 @@ STEPS_MAY_IMPORT = {"cykooz_resizer", "numpy", "PIL", "triton_python_backend_uti
 
 
 def imports(file: Path) -> set[str]:
-    """The top-level packages that a file imports; relative imports count as none."""
+    """Return the top-level packages that a file imports, without relative imports."""
     nodes = list(ast.walk(ast.parse(file.read_text())))
     names = [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
     names += [
@@ -32,12 +33,17 @@ def imports(file: Path) -> set[str]:
     return {name.partition(".")[0] for name in names}
 
 
-def test_the_client_knows_nothing_of_the_scripts() -> None:
+def test_the_client_does_not_import_the_scripts() -> None:
     assert all("scripts" not in imports(file) for file in (ROOT / "client").rglob("*.py"))
 
 
+def test_the_client_imports_its_own_modules_by_relative_name() -> None:
+    # The wheel contains the same files under another name.
+    assert all("client" not in imports(file) for file in (ROOT / "client").rglob("*.py"))
+
+
 def modules_after(code: str) -> set[str]:
-    """The modules that a Python has loaded when it has run the code."""
+    """Run code in a new process and return the modules that it loaded."""
     code = f"{code}; import sys; print(*sys.modules)"
     result = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
@@ -78,6 +84,19 @@ def test_every_command_has_a_help_with_examples(command: str) -> None:
     assert f"python -m {command}" in result.stdout.partition("examples:")[2]
 
 
+def test_the_help_of_the_client_is_in_its_documentation() -> None:
+    environment = {key: value for key, value in os.environ.items() if "TRITON_" not in key}
+    result = subprocess.run(
+        [sys.executable, "-m", "client.classify", "--help"],
+        cwd=ROOT,
+        env=environment | {"COLUMNS": "100"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert f"```text\n{result.stdout}```" in (ROOT / "docs" / "client.md").read_text("utf-8")
+
+
 def test_the_load_test_imports_only_light_modules_of_the_scripts() -> None:
     files = list((ROOT / "tests" / "load").glob("*.py"))
     assert files
@@ -99,13 +118,13 @@ def test_the_load_test_imports_only_light_modules_of_the_scripts() -> None:
     assert not {"scripts.embedded", "scripts.repository", "onnx"} & loaded
 
 
-def test_no_command_is_missing_here() -> None:
+def test_the_list_of_commands_is_complete() -> None:
     files = [*(ROOT / "client").glob("*.py"), *(ROOT / "scripts").glob("*.py")]
     found = {f"{file.parent.name}.{file.stem}" for file in files if "__main__" in file.read_text()}
     assert found == set(COMMANDS)
 
 
-def test_the_client_does_without_the_servers_packages() -> None:
+def test_the_client_does_not_import_the_servers_packages() -> None:
     assert not {"onnx", "onnxruntime", "locust", "PIL"} & modules_after("import client")
 
 
@@ -128,7 +147,7 @@ def test_the_client_imports_a_protocol_when_it_is_used() -> None:
 
 
 @pytest.mark.parametrize("command", [name for name in COMMANDS if name != "scripts.demo"])
-def test_every_option_says_what_it_is(command: str) -> None:
+def test_every_option_has_a_help_text(command: str) -> None:
     parser = importlib.import_module(command).parser()
     undocumented = [action.dest for action in parser._actions if not action.help]  # noqa: SLF001
     assert undocumented == []

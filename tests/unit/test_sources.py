@@ -1,4 +1,4 @@
-"""What the client takes as an image."""
+"""Image sources that the client accepts."""
 
 import asyncio
 import io
@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from client import SAMPLE, ImageFile, InvalidImage, Source, expand
+from client import SAMPLE, Classifier, ImageFile, InvalidImage, Source, expand
 from client._sources import load, name_of
 from scripts.repository.steps.preprocess.imaging import decode
 from tests import images
@@ -19,7 +19,7 @@ from tests.web import serving
 
 @pytest.fixture
 def album(tmp_path: Path) -> Path:
-    """Folders with images, and with what is none."""
+    """Folders with images and other files."""
     for name in ("b.jpg", "a.PNG", "notes.txt", "below/c.webp", "below/deeper/d.gif"):
         file = tmp_path / "album" / name
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -29,7 +29,7 @@ def album(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def website(tmp_path: Path) -> Iterator[str]:
-    """A real web server with one photograph."""
+    """A web server with one photograph."""
     (tmp_path / "cat.jpg").write_bytes(SAMPLE.read_bytes())
 
     class Website(SimpleHTTPRequestHandler):
@@ -48,11 +48,21 @@ def read(source: Source) -> bytes:
     return asyncio.run(load(source)).data
 
 
-def test_a_folder_stands_for_its_images_in_sorted_order(album: Path) -> None:
+def source_of_error(source: Source, message: str) -> str | None:
+    """Classify a source that cannot be loaded; no request is sent, so no server is needed."""
+    with (
+        Classifier("localhost:9") as classifier,
+        pytest.raises(InvalidImage, match=message) as error,
+    ):
+        classifier.image(source)
+    return error.value.source
+
+
+def test_a_folder_is_replaced_by_its_sorted_images(album: Path) -> None:
     assert names(expand([album]), album) == ["a.PNG", "b.jpg"]
 
 
-def test_recursive_looks_into_the_folders_below(album: Path) -> None:
+def test_recursive_includes_subfolders(album: Path) -> None:
     found = names(expand([album], recursive=True), album)
     assert found == ["a.PNG", "b.jpg", "below/c.webp", "below/deeper/d.gif"]
 
@@ -66,44 +76,42 @@ def test_recursive_looks_into_the_folders_below(album: Path) -> None:
         ("**/*.gif", True, ["below/deeper/d.gif"]),
     ],
 )
-def test_a_pattern_stands_for_what_it_matches(
+def test_a_pattern_is_replaced_by_its_matches(
     album: Path, pattern: str, recursive: bool, expected: list[str]
 ) -> None:
     assert names(expand([f"{album}/{pattern}"], recursive=recursive), album) == expected
 
 
-def test_what_holds_no_image_stays_and_fails_when_it_is_read(tmp_path: Path) -> None:
+def test_sources_without_images_are_kept_and_fail_when_loaded(tmp_path: Path) -> None:
     (tmp_path / "folder.jpg").mkdir()
     nothing: list[Source] = [tmp_path, tmp_path / "folder.jpg", f"{tmp_path}/*.tiff"]
     assert list(expand(nothing)) == nothing
     for source, reason in zip(nothing, ("no image in", "no image in", "No such file"), strict=True):
-        with pytest.raises(InvalidImage, match=reason) as caught:
-            read(source)
-        assert caught.value.source == str(source)
+        assert source_of_error(source, reason) == str(source)
 
 
-def test_a_file_whose_name_looks_like_a_pattern_is_itself(tmp_path: Path) -> None:
+def test_an_existing_file_is_not_treated_as_a_pattern(tmp_path: Path) -> None:
     file = tmp_path / "cat[1].jpg"
     file.write_bytes(b"")
     assert list(expand([str(file)])) == [str(file)]
 
 
-def test_what_is_no_path_stays_what_it_is() -> None:
+def test_sources_other_than_existing_paths_are_kept() -> None:
     sources: list[Source] = ["nowhere.jpg", "https://example.com/cat.jpg?size=*", b"*.jpg"]
     assert list(expand(sources)) == sources
 
 
 @pytest.mark.parametrize("source", [SAMPLE, str(SAMPLE), SAMPLE.read_bytes()])
-def test_a_file_is_sent_as_it_is(source: str | Path | bytes) -> None:
+def test_a_file_is_sent_unchanged(source: str | Path | bytes) -> None:
     assert read(source) == SAMPLE.read_bytes()
 
 
-def test_bytes_may_bring_their_name() -> None:
+def test_bytes_can_have_a_name() -> None:
     image = asyncio.run(load(ImageFile("s3://photos/cat.jpg", b"abc")))
     assert (image.name, image.data) == ("s3://photos/cat.jpg", b"abc")
 
 
-def test_a_file_object_is_read_to_its_end() -> None:
+def test_a_file_object_is_read() -> None:
     with SAMPLE.open("rb") as file:
         assert name_of(file) == str(SAMPLE)
         assert read(file) == SAMPLE.read_bytes()
@@ -111,7 +119,7 @@ def test_a_file_object_is_read_to_its_end() -> None:
 
 
 @pytest.mark.parametrize("mode", ["RGB", "L", "P", "RGBA", "CMYK", "HSV", "1"])
-def test_a_pillow_image_loses_nothing(mode: str) -> None:
+def test_a_pillow_image_is_encoded_losslessly(mode: str) -> None:
     image = images.photo(mode=mode)
     sent = decode(read(image))
     np.testing.assert_array_equal(np.asarray(sent), np.asarray(image.convert("RGB")))
@@ -123,7 +131,7 @@ def test_a_pillow_image_keeps_its_orientation() -> None:
     assert decode(read(image)).size == (40, 60)
 
 
-def test_an_array_loses_nothing() -> None:
+def test_an_array_is_encoded_losslessly() -> None:
     array = np.asarray(images.photo())
     np.testing.assert_array_equal(np.asarray(decode(read(array))), array)
 
@@ -137,7 +145,7 @@ def test_an_array_loses_nothing() -> None:
         np.zeros((4, 4, 3), np.float32),
     ],
 )
-def test_an_array_that_is_no_picture_is_refused(array: np.ndarray) -> None:  # type: ignore[type-arg]
+def test_an_array_of_another_shape_or_type_is_rejected(array: np.ndarray) -> None:  # type: ignore[type-arg]
     with pytest.raises(InvalidImage, match=r"give uint8 \[height, width, 3\]"):
         read(array)
 
@@ -147,17 +155,13 @@ def test_a_url_is_downloaded(website: str) -> None:
 
 
 @pytest.mark.parametrize("url", ["{website}/dog.jpg", "http://127.0.0.1:9/cat.jpg"])
-def test_a_url_that_gives_nothing_is_refused(website: str, url: str) -> None:
+def test_a_url_that_cannot_be_downloaded_is_rejected(website: str, url: str) -> None:
     url = url.format(website=website)
-    with pytest.raises(InvalidImage, match="cannot be downloaded") as caught:
-        read(url)
-    assert caught.value.source == url
+    assert source_of_error(url, "cannot be downloaded") == url
 
 
-def test_a_file_that_is_not_there_is_refused() -> None:
-    with pytest.raises(InvalidImage, match="No such file") as caught:
-        read("nowhere.jpg")
-    assert caught.value.source == "nowhere.jpg"
+def test_a_missing_file_is_rejected() -> None:
+    assert source_of_error("nowhere.jpg", "No such file") == "nowhere.jpg"
 
 
 def test_every_source_has_a_name() -> None:
