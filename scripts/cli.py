@@ -4,6 +4,7 @@ import argparse
 import logging
 import signal
 import sys
+import textwrap
 from collections.abc import Callable
 from pathlib import Path
 
@@ -21,7 +22,7 @@ def parser(command: str, description: str, *, examples: str) -> argparse.Argumen
     """Return a parser for `python -m COMMAND` whose help ends with examples."""
     return argparse.ArgumentParser(
         prog=f"python -m {command}",
-        description=description,
+        description=textwrap.fill(description, 80),
         epilog=f"examples:\n{examples}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
