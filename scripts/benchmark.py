@@ -1,9 +1,9 @@
-"""`python -m scripts.benchmark`: what a server makes of this machine, beside the limit."""
+"""`python -m scripts.benchmark`: a server's throughput and latency, compared with baselines."""
 
 import argparse
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
 from rich.console import Console
@@ -11,32 +11,29 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from scripts import cli
 from scripts.embedded import EmbeddedServer, Endpoints
-from scripts.measuring import PerfAnalyzer, chart, machine, processes, report, subject, tables
-from scripts.measuring.figures import Round, Settings
+from scripts.measuring import chart, report, subject, tables, triton
+from scripts.measuring.figures import BenchmarkPlan, Figures
 from scripts.measuring.report import Report
-from scripts.measuring.rounds import Bench, Target
-from scripts.measuring.triton_statistics import Triton
+from scripts.measuring.rounds import Bench
 from scripts.measuring.wrk import Wrk
 
 EXAMPLES = """\
   python -m scripts.benchmark
   python -m scripts.benchmark --models mobilenetv2 --seconds 2 --rounds 3 --clients 1,8
-  python -m scripts.benchmark --perf-analyzer build/perf/bin/perf_analyzer
-  python -m scripts.benchmark --http localhost:8000 --grpc localhost:8001
+  python -m scripts.benchmark --http localhost:8000
   python -m scripts.benchmark --output build/after --compare build/benchmark/benchmark.json
 """
-DEFAULTS = Settings()
-LOCAL = ("localhost", "127.0.0.1", "[::1]")
+DEFAULTS = BenchmarkPlan()
 
 
 def parser() -> argparse.ArgumentParser:
-    """Describe the command line."""
+    """Return the command's parser."""
     parser = cli.parser(
         "scripts.benchmark",
-        "Measure the images per second and the latency of a server, its models with and without "
-        "pre- and postprocessing, beside worker processes that do the same work with no server. "
-        "All take turns on the same machine, and the ratios are those of the same round. It needs "
-        "the load generator wrk.",
+        "Measure throughput and latency of a server, for each model with and without pre- and "
+        "postprocessing. Worker processes that do the same work without a server are the baseline "
+        "and the upper bound. All take turns on this machine, and ratios are computed within a "
+        "round. Requires the load generator wrk.",
         examples=EXAMPLES,
     )
     parser.add_argument(
@@ -44,52 +41,48 @@ def parser() -> argparse.ArgumentParser:
         nargs="+",
         default=["resnet50_v1", "mobilenetv2"],
         metavar="NAME",
-        help="default: resnet50_v1 mobilenetv2",
+        help="models to measure (default: resnet50_v1 mobilenetv2)",
     )
     parser.add_argument(
         "--model-repository",
         type=Path,
         default=cli.DEFAULT_REPOSITORY,
         metavar="DIR",
-        help="what is served (default: %(default)s)",
+        help="model repository of the server (default: %(default)s)",
     )
     _add_server(parser)
-    _add_settings(parser)
+    _add_plan(parser)
     _add_results(parser)
     return parser
 
 
 def _add_server(parser: argparse.ArgumentParser) -> None:
-    server = parser.add_argument_group("server (default: one is started, and stopped in the end)")
-    server.add_argument("--http", metavar="HOST:PORT", help="of one that runs on the repository")
-    server.add_argument("--grpc", metavar="HOST:PORT", help="its other port, for perf_analyzer")
-    server.add_argument(
-        "--perf-analyzer", type=Path, metavar="FILE", help="measure gRPC, too, with this executable"
-    )
+    server = parser.add_argument_group("server (default: start one and stop it at the end)")
+    server.add_argument("--http", metavar="HOST:PORT", help="running server on the repository")
 
 
-def _add_settings(parser: argparse.ArgumentParser) -> None:
-    settings = parser.add_argument_group("settings")
-    settings.add_argument(
+def _add_plan(parser: argparse.ArgumentParser) -> None:
+    plan = parser.add_argument_group("plan")
+    plan.add_argument(
         "--seconds",
-        type=duration,
+        type=cli.seconds,
         default=DEFAULTS.seconds,
         metavar="N",
-        help="of each turn (default: %(default)s)",
+        help="duration of each turn (default: %(default)s)",
     )
-    settings.add_argument(
+    plan.add_argument(
         "--rounds",
         type=cli.count,
         default=DEFAULTS.rounds,
         metavar="N",
-        help="turns of each (default: %(default)s)",
+        help="turns of each variant (default: %(default)s)",
     )
-    settings.add_argument(
+    plan.add_argument(
         "--clients",
-        type=numbers,
+        type=clients,
         default=DEFAULTS.clients,
         metavar="N,N",
-        help=f"at a time (default: {','.join(map(str, DEFAULTS.clients))})",
+        help=f"concurrent clients (default: {','.join(map(str, DEFAULTS.clients))})",
     )
 
 
@@ -100,40 +93,29 @@ def _add_results(parser: argparse.ArgumentParser) -> None:
         type=Path,
         default=Path("build/benchmark"),
         metavar="DIR",
-        help="for benchmark.json and benchmark.png (default: %(default)s)",
+        help="folder for benchmark.json and benchmark.png (default: %(default)s)",
     )
     results.add_argument(
         "--compare",
         type=Path,
         metavar="BEFORE.json",
-        help="show what became of each ratio of an earlier benchmark.json",
+        help="show the change of each ratio since an earlier benchmark.json",
     )
 
 
-def duration(text: str) -> float:
-    """Read a number of seconds, for argparse."""
-    seconds = float(text)
-    if not 0 < seconds < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text} is no time; give seconds above 0")
-    return seconds
-
-
-def numbers(text: str) -> tuple[int, ...]:
-    """Read numbers of clients, for argparse: ascending, each once."""
-    return tuple(sorted({cli.count(each) for each in text.split(",")}))
+def clients(text: str) -> tuple[int, ...]:
+    """Read numbers of clients for argparse; returns them ascending, without repetition."""
+    return tuple(sorted(set(cli.counts(text))))
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Measure, print and draw."""
-    command = parser()
-    options = command.parse_args(arguments)
-    if bool(options.http) != bool(options.grpc):
-        command.error("--http and --grpc go together")
+    """Run the command and return its exit code."""
+    options = parser().parse_args(arguments)
     return cli.run(lambda: benchmark(options))
 
 
 def benchmark(options: argparse.Namespace) -> int:
-    """Measure every model and show what came out."""
+    """Measure every model, write the results and print them."""
     before = report.read(options.compare) if options.compare else None
     options.output.mkdir(parents=True, exist_ok=True)
     result = _measure(options)
@@ -149,47 +131,39 @@ def benchmark(options: argparse.Namespace) -> int:
 
 
 def _measure(options: argparse.Namespace) -> Report:
-    settings = Settings(options.seconds, options.rounds, options.clients)
+    plan = BenchmarkPlan(options.seconds, options.rounds, options.clients)
     subjects = [subject.read(options.model_repository, name) for name in options.models]
-    rounds: dict[str, list[Round]] = {each.name: [] for each in subjects}
+    rounds: dict[str, list[Figures]] = {each.name: [] for each in subjects}
     with ExitStack() as stack:
-        target = stack.enter_context(_target(options))
-        where = machine.this(target.triton.version())
+        wrk = stack.enter_context(_server(options, subjects))
+        where = report.this_machine(triton.version(wrk.address))
         benches = {
-            each.name: stack.enter_context(Bench(each, target, settings)) for each in subjects
+            each.name: stack.enter_context(closing(Bench(each, wrk, plan))) for each in subjects
         }
         progress = stack.enter_context(_progress())
-        total = settings.rounds * sum(bench.turns for bench in benches.values())
+        total = plan.rounds * sum(bench.turns for bench in benches.values())
         task = progress.add_task("starting", total=total)
-        for _ in range(settings.rounds):
+        for _ in range(plan.rounds):
             for name, bench in benches.items():
 
                 def advance(turn: str, name: str = name) -> None:
                     progress.update(task, advance=1, description=f"{name}: {turn}")
 
                 rounds[name].append(bench.round(advance))
-    return Report(where, settings, {name: tuple(each) for name, each in rounds.items()})
+    return Report(where, plan, {name: tuple(each) for name, each in rounds.items()})
 
 
 @contextmanager
-def _target(options: argparse.Namespace) -> Iterator[Target]:
-    """Use the server that is named, or start one, with no more than what is measured."""
-    perf_analyzer = PerfAnalyzer(options.perf_analyzer) if options.perf_analyzer else None
+def _server(options: argparse.Namespace, subjects: list[subject.Subject]) -> Iterator[Wrk]:
+    """Return wrk for the given server, or for a new one with the measured models only."""
     if options.http:
-        wrk = Wrk(options.http)
-        with Triton(options.http) as triton:
-            host, _, port = options.http.rpartition(":")
-            process = processes.find(int(port)) if host in LOCAL else None
-            yield Target(triton, wrk, options.grpc, process, perf_analyzer)
+        yield Wrk(options.http)
         return
     endpoints = Endpoints.free()
-    http, grpc = f"{endpoints.host}:{endpoints.http}", f"{endpoints.host}:{endpoints.grpc}"
-    wrk = Wrk(http)  # says that it is missing before anything is started
-    models = [part for name in options.models for part in (name, f"{name}_onnx")]
-    server = EmbeddedServer(options.model_repository, models=models, endpoints=endpoints)
-    with server, Triton(http) as triton:
-        process = processes.find(endpoints.http)
-        yield Target(triton, wrk, grpc, process, perf_analyzer)
+    wrk = Wrk(f"{endpoints.host}:{endpoints.http}")  # fails early if wrk is missing
+    models = [model for each in subjects for model in (each.name, each.onnx_name)]
+    with EmbeddedServer(options.model_repository, models=models, endpoints=endpoints):
+        yield wrk
 
 
 def _progress() -> Progress:

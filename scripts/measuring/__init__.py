@@ -1,6 +1,1 @@
-"""Measures what serves and what asks, side by side, so that ratios hold on a noisy machine."""
-
-from scripts.measuring.comparison import Comparison, Variant
-from scripts.measuring.perf_analyzer import PerfAnalyzer
-
-__all__ = ["Comparison", "PerfAnalyzer", "Variant"]
+"""Benchmark internals. Variants take turns, so that ratios hold on a noisy machine."""

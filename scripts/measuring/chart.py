@@ -1,4 +1,4 @@
-"""A report as a picture: throughput and the slowest answers against the number of clients."""
+"""A benchmark report as a chart: throughput and 99th percentile against concurrent clients."""
 
 from pathlib import Path
 
@@ -6,64 +6,57 @@ import matplotlib as mpl
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 
-from scripts.measuring.report import Figures, Report, load_figure, medians
+from scripts.measuring.figures import BASELINE, LABELS, SERIES, UPPER_BOUND, Figures, load_id
+from scripts.measuring.report import Report, medians
 
-INCHES = (6.4, 4.2)  # of each of the diagrams
+INCHES = (6.4, 4.2)  # of each diagram
 DOTS_PER_INCH = 120
-LIMIT_COLOUR = "black"
+BOUND_COLOUR = "black"
+STYLES = {UPPER_BOUND: "--", BASELINE: ":"}
 
 
 def draw(report: Report, file: Path) -> None:
-    """Write the picture as PNG: a column for each model."""
+    """Write a PNG file with a column for each model."""
     mpl.use("Agg")
     models = list(report.rounds)
     size = (INCHES[0] * len(models), INCHES[1] * 2)
     figure, axes = plt.subplots(2, len(models), figsize=size, squeeze=False)
     for column, model in enumerate(models):
-        throughput, latency = axes[0, column], axes[1, column]
-        figures = medians(report.figures(model))
-        _throughput(throughput, report, model, figures)
-        _latency(latency, report, model, figures)
+        figures = medians(report.rounds[model])
+        _throughput(axes[0, column], model, figures, report.plan.clients)
+        _latency(axes[1, column], figures, report.plan.clients)
     cores, cpu = report.machine.cores, report.machine.cpu
-    figure.suptitle(f"{cores} x {cpu}, rounds: {report.settings.rounds}")
+    figure.suptitle(f"{cores} cores of {cpu}, medians of {report.plan.rounds} rounds")
     figure.tight_layout()
     figure.savefig(file, dpi=DOTS_PER_INCH, format="png")
     plt.close(figure)
 
 
-def _throughput(axes: Axes, report: Report, model: str, figures: Figures) -> None:
-    _lines(axes, report, model, figures, "rate")
-    limits = {
-        "limit: images/s": ("limit: no server, every core", "--"),
-        "plain loop: images/s": ("the same with Pillow alone", ":"),
-    }
-    for name, (label, style) in limits.items():
-        axes.axhline(figures[name], label=label, color=LIMIT_COLOUR, ls=style)
-    axes.set_title(model)
-    axes.set_ylabel("throughput (images/s)")
-    axes.set_ylim(bottom=0)
+def _throughput(axes: Axes, model: str, figures: Figures, clients: tuple[int, ...]) -> None:
+    for bound, style in STYLES.items():
+        axes.axhline(figures[f"{bound}_rate"], label=LABELS[bound], color=BOUND_COLOUR, ls=style)
+    axes.set(title=model, ylabel="throughput (images/s)")
+    _lines(axes, figures, clients, "rate")
     axes.legend(loc="lower right")
 
 
-def _latency(axes: Axes, report: Report, model: str, figures: Figures) -> None:
-    """Draw the p99, over the mean time that so many clients would see at the limit."""
-    _lines(axes, report, model, figures, "p99")
-    clients = report.settings.clients
-    bare, limit = figures["one worker alone: p50 ms"], figures["limit: images/s"]
-    least = [max(bare, 1000 * number / limit) for number in clients]
-    axes.plot(clients, least, label="mean at the limit", color=LIMIT_COLOUR, ls="--")
-    axes.set_ylabel("p99 latency (ms)")
-    axes.set_ylim(bottom=0)
+def _latency(axes: Axes, figures: Figures, clients: tuple[int, ...]) -> None:
+    """Draw the p99 and the least mean latency that the upper bound allows (Little's law)."""
+    alone, rate = figures[f"{UPPER_BOUND}_alone_p50_ms"], figures[f"{UPPER_BOUND}_rate"]
+    least = [max(alone, 1000 * number / rate) for number in clients]
+    axes.plot(clients, least, label="mean at the upper bound", color=BOUND_COLOUR, ls="--")
+    axes.set(ylabel="p99 latency (ms)")
+    _lines(axes, figures, clients, "p99_ms")
     axes.legend(loc="upper left")
 
 
-def _lines(axes: Axes, report: Report, model: str, figures: Figures, name: str) -> None:
-    for what in report.rounds[model][0].loads:
-        clients = report.settings.clients
-        values = [figures[load_figure(what, number, name)] for number in clients]
-        axes.plot(clients, values, marker="o", label=what)
+def _lines(axes: Axes, figures: Figures, clients: tuple[int, ...], name: str) -> None:
+    for series in SERIES:
+        values = [figures[f"{load_id(series, number)}_{name}"] for number in clients]
+        axes.plot(clients, values, marker="o", label=LABELS[series])
     axes.set_xscale("log", base=2)
-    axes.set_xticks(report.settings.clients, [str(each) for each in report.settings.clients])
+    axes.set_xticks(clients, [str(each) for each in clients])
     axes.minorticks_off()
-    axes.set_xlabel("clients at a time")
+    axes.set_ylim(bottom=0)
+    axes.set_xlabel("concurrent clients")
     axes.grid(visible=True, alpha=0.3)

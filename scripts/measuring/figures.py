@@ -1,125 +1,68 @@
-"""What is measured in one round, and how long."""
+"""The figures of a benchmark: their units, their identifiers and their labels."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-MODEL_ONLY = "model only"
-ENSEMBLE = "ensemble"
-LIMIT = "limit"
-PLAIN = "plain loop"
+# Figures by identifier, such as `ensemble_http_8_clients_rate` and `baseline_p50_ms`. Rates are in
+# images per second, `_ms` is in milliseconds, and shares are from 0 to 1. Figures that could not be
+# measured, such as a percentile without answers, are missing.
+Figures = dict[str, float]
+
+BASELINE = "baseline"
+UPPER_BOUND = "upper_bound"
+MODEL = "model_http"
+ENSEMBLE = "ensemble_http"
+SERIES = (MODEL, ENSEMBLE)
+
+LABELS = {
+    MODEL: "model only, HTTP",
+    ENSEMBLE: "ensemble, HTTP",
+    BASELINE: "baseline: plain loop",
+    UPPER_BOUND: "upper bound: same code without a server",
+    "ensemble_peak_to_upper_bound": "ensemble: peak throughput / upper bound",
+    "model_peak_to_graph_only": "model only: peak throughput / onnxruntime without a server",
+    "one_client_p50_to_upper_bound": "one client: p50 / p50 of one upper-bound worker",
+    "one_client_p50_to_baseline": "one client: p50 / p50 of one baseline worker",
+    "preprocess_to_baseline": "preprocessing: CPU of the step's code / CPU of Pillow",
+    "overload_rate_to_peak": "overload: throughput / peak throughput",
+    "overload_refused_share": "overload: share of requests refused",
+    "overload_failed_share": "overload: share of requests failed",
+    "overload_p99_to_p50": "overload: p99 / p50 of successful requests",
+    "overload_offered_rate": "offered (images/s)",
+    "overload_rate": "answered (images/s)",
+    "overload_p50_ms": "p50 of answers (ms)",
+    "overload_p99_ms": "p99 of answers (ms)",
+    "overload_refusal_p50_ms": "p50 of refusals (ms)",
+}
 
 
 @dataclass(frozen=True)
-class Settings:
-    """How long a turn is, how many rounds there are, and how many clients ask at a time."""
+class BenchmarkPlan:
+    """Seconds per turn, number of rounds, and numbers of concurrent clients, ascending."""
 
     seconds: float = 4
     rounds: int = 5
     clients: tuple[int, ...] = (1, 2, 4, 8, 16)
 
 
-@dataclass(frozen=True)
-class Load:
-    """A turn of so many clients, each of which sends its next image when it has its answer.
+def load_id(series: str, clients: int) -> str:
+    """Return the identifier that the figures of a load begin with."""
+    return f"{series}_{clients}_clients"
 
-    `rate` is in images a second, `p50` and `p99` are of an image's time at the client, in ms.
+
+def prefixed(prefix: str, figures: Figures) -> Figures:
+    """Return figures with longer identifiers."""
+    return {f"{prefix}_{name}": value for name, value in figures.items()}
+
+
+def knee(points: Sequence[tuple[float, float]]) -> int:
+    """Return the index of the knee among `points` of (throughput, mean response time).
+
+    The knee is the point with the greatest power, throughput divided by mean response time. Up to
+    it throughput grows faster than response time; beyond it response time grows faster
+    (L. Kleinrock, "Power and Deterministic Rules of Thumb for Probabilistic Problems in Computer
+    Communications", ICC 1979; R. Jain, "The Art of Computer Systems Performance Analysis", 1991,
+    chapter 3).
     """
-
-    clients: int
-    rate: float
-    p50: float
-    p99: float
-
-    @property
-    def power(self) -> float:
-        """Images a second for each second that one takes, which here is `clients / rate`."""
-        return self.rate**2 / self.clients
-
-
-@dataclass(frozen=True)
-class Bare:
-    """A turn of worker processes without a server.
-
-    `rate` is in images a second, all workers together; `graph_rate` is what it were if they did
-    nothing but run the graph. `p50` is of an image's whole time in ms, and `imaging_ms` the mean
-    CPU time in ms that decoding and resizing one takes.
-    """
-
-    workers: int
-    rate: float
-    graph_rate: float
-    p50: float
-    imaging_ms: float
-
-
-@dataclass(frozen=True)
-class Step:
-    """What Triton's statistics say of a step, in ms an image.
-
-    `queue` is the waiting for an instance, `input`, `compute` and `output` are the time in it, and
-    `batch` is the mean number of images that were run together.
-    """
-
-    queue: float
-    input: float
-    compute: float
-    output: float
-    batch: float
-
-
-@dataclass(frozen=True)
-class Inside:
-    """What went on in the server during the ensemble's turn of so many clients.
-
-    `steps` are in the ensemble's order, preprocessing first.
-    `cpu_ms` is the CPU time of each of its processes in ms an image, and empty where they are not
-    to be seen.
-    """
-
-    clients: int
-    steps: dict[str, Step]
-    cpu_ms: dict[str, float]
-
-
-@dataclass(frozen=True)
-class Overload:
-    """A turn with more images offered than can be answered: several times as many as at the knee.
-
-    `offered` and `rate`, of those answered, are in images a second. `refused` is the share that got
-    503, `failed` the share that got anything else or no answer. `p50`, `p99` and `refusal_p50` are
-    in ms; None where there was no such answer.
-    """
-
-    offered: float
-    rate: float
-    refused: float
-    failed: float
-    p50: float | None
-    p99: float | None
-    refusal_p50: float | None
-
-
-@dataclass(frozen=True)
-class Photograph:
-    """Milliseconds that a large photograph takes: in the step's code, and in the zoo's."""
-
-    step_ms: float
-    reference_ms: float
-
-
-@dataclass(frozen=True)
-class Round:
-    """All that is measured of one model before the next one has its turn.
-
-    `limit` is every core at work with the step's own code, `plain` with Pillow's alone; `alone` and
-    `plain_alone` are a single worker. `loads` are by what is asked, MODEL_ONLY or ENSEMBLE, over
-    HTTP or gRPC.
-    """
-
-    limit: Bare
-    plain: Bare
-    alone: Bare
-    plain_alone: Bare
-    loads: dict[str, tuple[Load, ...]]
-    inside: Inside
-    overload: Overload
-    photograph: Photograph
+    powers = [rate / time if time else 0.0 for rate, time in points]
+    return powers.index(max(powers))

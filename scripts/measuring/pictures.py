@@ -1,26 +1,25 @@
-"""Pictures to send, made from the sample photograph."""
+"""The sample photograph in other sizes and formats."""
 
 import io
 
 from PIL import Image
 
 from client import SAMPLE
-from scripts.embedded import ServerError
+from scripts.arguments import Size
 
 
-def picture(size: str, file_format: str, quality: int | None = None) -> bytes:
-    """Encode the sample photograph in another size, such as `500x375`.
+def picture(size: Size, file_format: str = "JPEG", quality: int | None = None) -> bytes:
+    """Encode the sample photograph with `size` = (width, height) in pixels.
 
-    `quality` is that of the format's encoder, which has its own default.
+    `quality` is passed to the encoder; None keeps the encoder's default.
 
     Raises:
-        ServerError: the size or the format is none.
+        ValueError: Pillow cannot write such an image.
     """
     buffer = io.BytesIO()
     options = {} if quality is None else {"quality": quality}
     try:
-        width, height = map(int, size.split("x"))
-        Image.open(SAMPLE).resize((width, height)).save(buffer, file_format, **options)
+        Image.open(SAMPLE).resize(size).save(buffer, file_format, **options)
     except (ValueError, KeyError) as error:
-        raise ServerError(f"no picture of {size} as {file_format} can be made: {error}") from error
+        raise ValueError(f"cannot write {size[0]}x{size[1]} as {file_format}: {error}") from error
     return buffer.getvalue()

@@ -1,114 +1,66 @@
-"""A report as tables for a terminal."""
+"""A benchmark report as tables for a terminal."""
+
+import statistics
 
 from rich import box
 from rich.table import Table
 
-from scripts.measuring.figures import LIMIT, PLAIN
-from scripts.measuring.processes import SERVER
-from scripts.measuring.report import (
-    Figures,
-    Report,
-    compare,
-    cpu_figure,
-    load_figure,
-    medians,
-    share,
-    step_figure,
-)
-
-STEP_COLUMNS = ("queue", "input", "compute", "output", "batch")
+from scripts.measuring.figures import BASELINE, LABELS, SERIES, UPPER_BOUND, load_id
+from scripts.measuring.report import Report, compare, medians
 
 
 def of_model(report: Report, model: str) -> list[Table]:
-    """Show one model's medians: its loads, what else is a ratio, and the inside of the server."""
-    figures, ratios = medians(report.figures(model)), medians(report.ratios(model))
-    return [
-        _loads(report, model, figures, ratios),
-        _other_ratios(report, model, ratios),
-        _inside(report, model, figures),
-        _overload(model, figures),
-    ]
+    """Return a model's medians: its loads, and its other ratios and figures."""
+    return [_loads(report, model), _others(report, model)]
 
 
 def comparison(before: Report, after: Report, model: str) -> Table:
-    """Show what became of each of a model's ratios."""
-    table = _table(f"{model}: before and after", "", "before", "after", "ratio")
+    """Return the change of each of a model's ratios."""
+    table = _table(f"{model}: before and after", "before", "after", "ratio")
     for name, (old, new) in compare(before, after, model).items():
-        table.add_row(name, f"{old:.3f}", f"{new:.3f}", f"{new / old:.3f}" if old else "-")
+        change = f"{new / old:.3f}" if old else "-"
+        table.add_row(LABELS.get(name, name), f"{old:.3f}", f"{new:.3f}", change)
     return table
 
 
-def _loads(report: Report, model: str, figures: Figures, ratios: Figures) -> Table:
+def _loads(report: Report, model: str) -> Table:
+    figures, ratios = medians(report.rounds[model]), medians(report.ratios(model))
     title = (
-        f"{model}: the limit is {figures['limit: images/s']:.1f} images/s, "
-        f"{figures['limit, the graph alone: images/s']:.1f} for the graph alone, "
-        f"{figures['plain loop: images/s']:.1f} for the plain loop"
+        f"{model}: upper bound {figures['upper_bound_rate']:.1f} images/s "
+        f"({figures['upper_bound_graph_rate']:.1f} for the graph only), "
+        f"baseline {figures['baseline_rate']:.1f} images/s"
     )
-    shares = (f"of the {bare}" for bare in (LIMIT, PLAIN))
-    columns = ("clients", "images/s", *shares, "p50 ms", "p99 ms", "p99 / p50")
-    table = _table(title, "", *columns)
-    for what, loads in report.rounds[model][0].loads.items():
-        for clients in (load.clients for load in loads):
-            rate, p50, p99 = (
-                figures[load_figure(what, clients, name)] for name in ("rate", "p50", "p99")
-            )
+    columns = ("clients", "images/s", "/ upper bound", "/ baseline", "p50 ms", "p99 ms", "p99/p50")
+    table = _table(title, *columns)
+    for series in SERIES:
+        for clients in report.plan.clients:
+            load = load_id(series, clients)
             table.add_row(
-                what,
+                LABELS[series],
                 str(clients),
-                f"{rate:.1f}",
-                *(f"{ratios[share(what, clients, bare)]:.3f}" for bare in (LIMIT, PLAIN)),
-                f"{p50:.1f}",
-                f"{p99:.1f}",
-                f"{ratios[f'{what}, {clients} clients: p99 / p50']:.2f}",
+                f"{figures[f'{load}_rate']:.1f}",
+                f"{ratios[f'{load}_rate_to_{UPPER_BOUND}']:.3f}",
+                f"{ratios[f'{load}_rate_to_{BASELINE}']:.3f}",
+                *(f"{figures[f'{load}_{each}_ms']:.1f}" for each in ("p50", "p99")),
+                f"{ratios[f'{load}_p99_to_p50']:.2f}",
             )
         table.add_section()
     return table
 
 
-def _other_ratios(report: Report, model: str, ratios: Figures) -> Table:
-    table = _table(f"{model}: ratios, and their range over the rounds", "", "median", "from", "to")
-    rounds = report.ratios(model)
-    for name, median in ratios.items():
-        if " clients" not in name:
-            values = [each[name] for each in rounds if name in each]
-            table.add_row(name, *(f"{each:.3f}" for each in (median, min(values), max(values))))
-    return table
-
-
-def _inside(report: Report, model: str, figures: Figures) -> Table:
-    inside = report.rounds[model][0].inside
-    title = f"{model}: where an image's ms go at {inside.clients} clients, and images in a batch"
-    table = _table(title, "", *STEP_COLUMNS[:-1], "batch", "CPU ms")
-    for step in inside.steps:
-        numbers = (figures[step_figure(step, name)] for name in STEP_COLUMNS)
-        table.add_row(step, *(f"{number:.2f}" for number in numbers), _cpu(figures, step))
-    if inside.cpu_ms:
-        table.add_row(SERVER, *("" for _ in STEP_COLUMNS), _cpu(figures, SERVER))
-    return table
-
-
-def _cpu(figures: Figures, process: str) -> str:
-    used = figures.get(cpu_figure(process))
-    return "-" if used is None else f"{used:.2f}"
-
-
-def _overload(model: str, figures: Figures) -> Table:
-    names = {
-        "offered": "offered, images/s",
-        "rate": "answered, images/s",
-        "p50": "an answer's p50 ms",
-        "p99": "an answer's p99 ms",
-        "refusal_p50": "a refusal's p50 ms",
-    }
-    table = _table(f"{model}: overload", "", "median")
-    for name, said in names.items():
-        value = figures.get(f"overload: {name}")
-        table.add_row(said, "-" if value is None else f"{value:.1f}")
+def _others(report: Report, model: str) -> Table:
+    table = _table(f"{model}: other figures, with their range", "median", "min", "max")
+    pairs = zip(report.rounds[model], report.ratios(model), strict=True)
+    rounds = [figures | ratios for figures, ratios in pairs]
+    for name, label in LABELS.items():
+        if values := [each[name] for each in rounds if name in each]:
+            numbers = (statistics.median(values), min(values), max(values))
+            table.add_row(label, *(f"{each:.3f}" for each in numbers))
     return table
 
 
 def _table(title: str, *columns: str) -> Table:
-    table = Table(*columns, title=title, title_justify="left", box=box.SIMPLE_HEAD)
+    table = Table("", *columns, title=title, title_justify="left", box=box.SIMPLE_HEAD)
     table.columns[0].no_wrap = True
     for column in table.columns[1:]:
         column.justify = "right"

@@ -1,4 +1,4 @@
-"""What counts as an answer, and what a failure is called."""
+"""Checks of answers, and the kinds of failures."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -6,44 +6,44 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-# Classes this near to the best, as a part of its probability, may take its place: a graph's last
-# digits depend on the batch that an image came to be in.
+# A graph's last digits depend on the batch that an image is in. Classes within this share of the
+# best probability may therefore change places.
 TIE = 0.05
 ROUNDING = 1e-6
 
-Likely = frozenset[int]
+TopClasses = frozenset[int]
 
 
 class Failure(Exception):
-    """A request that did not do what its user wanted; Locust counts by its kind and its words."""
+    """A failed request; Locust counts failures by class and message."""
 
 
 class Refused(Failure):
-    """The server says that the request is wrong: INVALID_ARGUMENT or 400."""
+    """The request is invalid: INVALID_ARGUMENT or 400."""
 
 
 class Overloaded(Failure):
-    """The server, or a proxy before it, has too much to do: UNAVAILABLE, 503 or 429."""
+    """The server, or a proxy in front of it, is overloaded: UNAVAILABLE, 503 or 429."""
 
 
 class Unreachable(Failure):
-    """There is no connection."""
+    """The connection failed."""
 
 
 class TimedOut(Failure):
-    """The answer did not come in time."""
+    """Deadline exceeded."""
 
 
 class ServerFailed(Failure):
-    """Any other error of the server's."""
+    """Any other error of the server."""
 
 
 class WrongAnswer(Failure):
-    """An answer came, and it is not one to this request."""
+    """The answer does not match the request."""
 
 
 class NotRefused(Failure):
-    """A broken image was answered as if it were none, or refused without being named."""
+    """A broken image was answered, or the refusal does not name its position."""
 
 
 @dataclass(frozen=True)
@@ -56,40 +56,36 @@ class Answer:
 
 
 def check(answer: Answer, images: int, top_k: int | None = None) -> None:
-    """Return if it is a whole answer for so many images; `top_k` of None is the server's own.
+    """Check that an answer is complete; a `top_k` of None accepts the server's default.
 
     Raises:
-        WrongAnswer: says what it lacks.
+        WrongAnswer: says what is wrong.
     """
     shape = answer.class_ids.shape
     if len(shape) != 2 or shape[0] != images or shape[1] < 1:
-        raise WrongAnswer(f"CLASS_ID is {list(shape)} for {images} images")
+        raise WrongAnswer(f"CLASS_ID has shape {list(shape)} for {images} images")
     if top_k is not None and shape[1] != top_k:
         raise WrongAnswer(f"{shape[1]} classes for top_k {top_k}")
     if answer.probabilities.shape != shape or answer.labels.shape != shape:
-        raise WrongAnswer("the three outputs are not of one shape")
-    # Written so that NaN, which compares as false, is no probability either.
+        raise WrongAnswer("the outputs differ in shape")
+    # Comparisons with NaN are false, so this rejects NaN as well.
     if not np.all((answer.probabilities >= 0) & (answer.probabilities <= 1 + ROUNDING)):
         raise WrongAnswer("a probability is not between 0 and 1")
     if not np.all(answer.probabilities[:, :-1] >= answer.probabilities[:, 1:]):
-        raise WrongAnswer("the probabilities do not descend")
+        raise WrongAnswer("the probabilities are not in descending order")
     if not all(label.strip() for label in answer.labels.flat):
         raise WrongAnswer("a label is empty")
 
 
-def likely(answer: Answer) -> tuple[Likely, ...]:
-    """For each image the classes that may come first: the best, and those as good as tied."""
+def top_classes(answer: Answer) -> tuple[TopClasses, ...]:
+    """Return for each image the best class and those that tie with it."""
     near = answer.probabilities >= answer.probabilities[:, :1] * (1 - TIE)
     return tuple(
         frozenset(map(int, ids[row])) for ids, row in zip(answer.class_ids, near, strict=True)
     )
 
 
-def check_refusal(refusal: Refused, place: int) -> None:
-    """Return if a refusal names the broken image by its place in the batch.
-
-    Raises:
-        NotRefused: it does not.
-    """
-    if f"IMAGE[{place}]" not in str(refusal):
-        raise NotRefused("the refusal does not name the broken image's place")
+def check_refusal(refusal: Refused, position: int) -> None:
+    """Raise NotRefused unless a refusal names the broken image by its position in the batch."""
+    if f"IMAGE[{position}]" not in str(refusal):
+        raise NotRefused("the refusal does not name the broken image's position")

@@ -1,18 +1,29 @@
-"""Where a load is best: more of it makes answers late and brings few more of them."""
+"""The steps of a rising load, the knee among them, and the table that shows them."""
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-MAX_FAILED = 0.01  # of a step's requests, or it is no load that the server bears
+from scripts.measuring import figures
+
+MAX_FAILED = 0.01  # of a step's requests; beyond it the server is overloaded
+# Titles by column.
+COLUMNS = {
+    "users": "users",
+    "rate": "req/s",
+    "mean_ms": "mean ms",
+    "p50_ms": "p50 ms",
+    "p99_ms": "p99 ms",
+    "failed": "failed",
+    "knee": "",
+}
 
 
 @dataclass(frozen=True)
-class Step:
-    """What was measured under one load.
+class LoadStep:
+    """The measurements under one load, during `seconds`.
 
-    `times` counts the requests that succeeded by their response time in milliseconds; `failed`
-    counts the others, and `seconds` is how long both were counted.
+    `times` counts successful requests by response time in milliseconds, `failed` counts others.
     """
 
     users: int
@@ -22,7 +33,6 @@ class Step:
 
     @property
     def succeeded(self) -> int:
-        """The number of requests that did."""
         return sum(self.times.values())
 
     @property
@@ -32,74 +42,65 @@ class Step:
 
     @property
     def mean(self) -> float:
-        """The mean response time in milliseconds; NaN if nothing succeeded."""
+        """The mean response time in milliseconds; NaN without successful requests."""
         total = sum(time * count for time, count in self.times.items())
         return total / self.succeeded if self.succeeded else math.nan
 
     @property
     def failed_share(self) -> float:
-        """0 to 1."""
-        every = self.succeeded + self.failed
-        return self.failed / every if every else 0.0
-
-    @property
-    def power(self) -> float:
-        """Requests per second for each second that one takes."""
-        return self.rate / self.mean * 1000 if self.succeeded and self.mean else 0.0
+        total = self.succeeded + self.failed
+        return self.failed / total if total else 0.0
 
     def percentile(self, share: float) -> float:
-        """The response time in milliseconds that this share of requests kept; NaN if none did."""
-        wanted = math.ceil(share * self.succeeded)
+        """Return the response time in milliseconds of this share of requests; NaN without any."""
+        remaining = math.ceil(share * self.succeeded)
         for time in sorted(self.times):
-            wanted -= self.times[time]
-            if wanted <= 0:
+            remaining -= self.times[time]
+            if remaining <= 0:
                 return time
         return math.nan
 
 
-def knee(steps: Sequence[Step]) -> int | None:
-    """Find the step that is the knee, as a place in `steps`, which rise; None if there is none.
+def knee(steps: Sequence[LoadStep]) -> int | None:
+    """Return the index of the knee, or None if the first step already failed.
 
-    It is the step of the greatest power, throughput divided by mean response time: up to there
-    throughput grows by a larger part than response time, and from there on by a smaller one
-    (L. Kleinrock, "Power and Deterministic Rules of Thumb for Probabilistic Problems in Computer
-    Communications", ICC 1979; R. Jain, "The Art of Computer Systems Performance Analysis", 1991,
-    chapter 3, calls its throughput the knee capacity). From the first step on in which more than
-    1 % of the requests fail, no step is the knee. The last of all steps may be: then it only says
-    that the load has not been raised far enough.
+    Steps are compared by `figures.knee`, up to the first in which more than 1 % of requests failed.
+    If the last step is the best, the load was not raised far enough.
     """
-    bearable: list[Step] = []
+    good: list[tuple[float, float]] = []
     for step in steps:
         if step.failed_share > MAX_FAILED or not step.succeeded:
             break
-        bearable.append(step)
-    if not bearable:
-        return None
-    powers = [step.power for step in bearable]
-    return powers.index(max(powers))
+        good.append((step.rate, step.mean))
+    return figures.knee(good) if good else None
 
 
-def table(steps: Sequence[Step]) -> list[str]:
-    """Write the steps as lines of text, with the knee marked and put into words."""
+def rows(steps: Sequence[LoadStep]) -> list[dict[str, str]]:
+    """Return the text of each cell by column, with the knee marked."""
     found = knee(steps)
-    lines = [f"{'users':>6} {'req/s':>9} {'mean ms':>9} {'p50 ms':>9} {'p99 ms':>9} {'failed':>8}"]
-    for place, step in enumerate(steps):
+    result = []
+    for index, step in enumerate(steps):
         times = (step.mean, step.percentile(0.5), step.percentile(0.99))
-        milliseconds = " ".join(
-            "        -" if math.isnan(each) else f"{each:9.1f}" for each in times
-        )
-        mark = "  <- knee" if place == found and found < len(steps) - 1 else ""
-        lines.append(f"{step.users:6} {step.rate:9.1f} {milliseconds} {step.failed:8}{mark}")
-    return [*lines, _words(steps, found)]
+        milliseconds = ("-" if math.isnan(each) else f"{each:.1f}" for each in times)
+        mark = "<- knee" if index == found and index < len(steps) - 1 else ""
+        cells = (str(step.users), f"{step.rate:.1f}", *milliseconds, str(step.failed), mark)
+        result.append(dict(zip(COLUMNS, cells, strict=True)))
+    return result
 
 
-def _words(steps: Sequence[Step], found: int | None) -> str:
+def table(steps: Sequence[LoadStep]) -> list[str]:
+    """Return the steps as lines of text, and a sentence about the knee."""
+    lines = ["  ".join(f"{cell:>8}" for cell in row.values()) for row in [COLUMNS, *rows(steps)]]
+    return [*(line.rstrip() for line in lines), summary(steps)]
+
+
+def summary(steps: Sequence[LoadStep]) -> str:
+    """Return a sentence about the knee."""
+    found = knee(steps)
     if found is None:
-        return "no knee: more than 1 % of requests failed from the first step on"
+        return "no knee: more than 1 % of requests failed in the first step"
     users = f"{steps[found].users} user{'s' if steps[found].users > 1 else ''}"
     if found == len(steps) - 1:
-        return f"no knee up to {users}: more load still pays, so go on with more users"
-    return (
-        f"the knee is at {users}, {steps[found].rate:.1f} requests/s: from there on answers get "
-        "slower by more than they get more"
-    )
+        return f"no knee up to {users}: throughput still grows; continue with more users"
+    rate = f"{steps[found].rate:.1f} requests/s"
+    return f"the knee is at {users}, {rate}: beyond it latency grows faster than throughput"

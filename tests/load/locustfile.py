@@ -1,7 +1,7 @@
-"""Load for a server: `locust -f tests/load/locustfile.py --host localhost:8001`.
+"""Load test of a server: `locust -f tests/load/locustfile.py --host localhost:8001`.
 
-The host says what is spoken: gRPC, or HTTP if it begins with http:// or ends in Triton's port for
-it, 8000. Or name the users: `HttpUser`, `GrpcUser` or both.
+The host selects the protocol: HTTP for http:// and for port 8000, gRPC otherwise. Naming the user
+classes `HttpUser` or `GrpcUser`, or both, overrides that.
 """
 
 from typing import Any
@@ -20,11 +20,9 @@ __all__ = ["GrpcUser", "HttpUser"]
 
 @events.init_command_line_parser.add_listener
 def add_options(parser: LocustArgumentParser) -> None:
-    """Add this file's options to Locust's."""
     options.add_to(parser)
 
 
 @events.init.add_listener
-def begin(environment: Environment, web_ui: WebUI | None, **_: Any) -> None:
-    """Set everything up, in each process."""
+def start(environment: Environment, web_ui: WebUI | None, **_: Any) -> None:
     Session(environment, web_ui)

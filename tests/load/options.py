@@ -1,219 +1,149 @@
-"""What a load test may be told, on the command line and in Locust's web form."""
+"""Options of a load test, on the command line and in Locust's web form."""
 
-import argparse
-import math
+from argparse import ArgumentTypeError
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
-from typing import Any, Protocol
+from dataclasses import dataclass, field, fields
+from typing import Any
 
 from client._endpoint import Endpoint
+from scripts import arguments
+from scripts.arguments import Size
 
-MAX_PIXELS = 100_000_000  # what the server takes
-MAX_EDGE = 65_500  # what JPEG takes
+MAX_PIXELS = 100_000_000  # the server's limit
+MAX_EDGE = 65_500  # the limit of JPEG
 DEFAULT_HOST = "localhost:8001"
-
-Size = tuple[int, int]
-Primitive = str | int | float
-
-
-class Parser(Protocol):
-    """Locust's parser: argparse's, with a word for what stays out of the web form."""
-
-    def add_argument(self, *names: str, **about: Any) -> Any:
-        """Add an option."""
 
 
 def _name(text: str) -> str:
     if not text.strip():
-        raise ValueError("a model has a name")
+        raise ArgumentTypeError("must not be empty")
     return text.strip()
 
 
-def _count(text: str) -> int:
-    number = _number(text, int)
-    if number < 1:
-        raise ValueError(f"{text} is none; give a whole number from 1")
-    return int(number)
-
-
-def _seconds(text: str) -> float:
-    number = _number(text, float)
-    if not 0 < number < math.inf:
-        raise ValueError(f"{text} is no time; give a number of seconds above 0")
-    return number
-
-
-def _share(text: str) -> float:
-    number = _number(text, float)
-    if not 0 <= number <= 1:
-        raise ValueError(f"{text} is no share; give a number from 0 to 1")
-    return number
-
-
-def _number(text: str, kind: type[int] | type[float]) -> float:
-    try:
-        return kind(text)
-    except ValueError:
-        whole = "whole " if kind is int else ""
-        raise ValueError(f"{text!r} is no {whole}number") from None
+def _count_or_none(text: str) -> int | None:
+    return arguments.count(text) if text.strip() else None
 
 
 def _sizes(text: str) -> tuple[Size, ...]:
-    return tuple(_size(part) for part in text.split(","))
+    return tuple(map(_size, text.split(",")))
 
 
 def _size(text: str) -> Size:
-    width, by, height = text.strip().partition("x")
-    if not (by and width.isdecimal() and height.isdecimal()):
-        raise ValueError(f"{text!r} is no size; write sizes like 320x240,500x375")
-    size = int(width), int(height)
-    if not (min(size) > 0 and max(size) <= MAX_EDGE and size[0] * size[1] <= MAX_PIXELS):
-        raise ValueError(f"no JPEG of {text.strip()} can be made that the server takes")
+    width, height = size = arguments.size(text)
+    if not (min(size) > 0 and max(size) <= MAX_EDGE and width * height <= MAX_PIXELS):
+        raise ArgumentTypeError(f"{text.strip()} is not the size of a JPEG that the server accepts")
     return size
 
 
 def _steps(text: str) -> tuple[int, ...]:
-    if not text.strip():
-        return ()
-    steps = tuple(_count(part.strip()) for part in text.split(","))
+    steps = arguments.counts(text) if text.strip() else ()
     if list(steps) != sorted(set(steps)):
-        raise ValueError(f"{text!r} does not rise step by step; write steps like 1,2,4,8")
+        raise ArgumentTypeError(f"{text!r} is not ascending; write steps such as 1,2,4,8")
     return steps
 
 
 @dataclass(frozen=True)
 class Option:
-    """One option: `read` makes its value of what was typed and raises ValueError where it cannot.
+    """One option; `read` converts its text or raises ArgumentTypeError.
 
-    Locust hands values on as they were parsed, to its form and its workers, so what the parser
-    keeps is the text or the number, and `read` is applied again where the value is needed.
+    Locust passes parsed values to its web form and its workers as text, so the parser keeps text or
+    numbers, and `read` is applied again where the value is used.
     """
 
     dest: str
-    default: Primitive
+    default: str | int | float | None
     read: Callable[[str], Any]
     metavar: str
     help: str
+    in_form: bool = True
 
-    def checked(self, text: str) -> Primitive:
-        """Refuse what cannot be read, for argparse."""
-        try:
-            self.read(text)
-        except ValueError as error:
-            raise argparse.ArgumentTypeError(str(error)) from error
-        return type(self.default)(text)
+    @property
+    def flag(self) -> str:
+        """The option as written on the command line."""
+        return "--" + self.dest.replace("_", "-")
+
+    def checked(self, text: str) -> str | int | float:
+        """Validate the text for argparse and return what the parser keeps."""
+        value = self.read(text)
+        return value if isinstance(value, int | float) else text
 
 
-OPTIONS = (
-    Option("model", "resnet50_v1", _name, "NAME", "a classifier of the server"),
-    Option(
-        "sizes",
-        "320x240,500x375,1280x960",
-        _sizes,
-        "WxH,...",
-        "of the JPEGs, in pixels; sent in turn",
-    ),
-    Option("batch_size", 1, _count, "N", "images in a request"),
-    Option("top_k", 5, _count, "K", "classes for each image"),
-    Option("broken", 0.0, _share, "SHARE", "0 to 1, of requests that hold a broken image"),
-    Option("timeout", 30.0, _seconds, "SECONDS", "for each request"),
-    Option(
-        "steps",
-        "",
-        _steps,
-        "N,...",
-        "users, step by step, such as 1,2,4,8, in place of -u, -r and -t; finds the knee",
-    ),
-    Option("step_seconds", 15.0, _seconds, "SECONDS", "measured in each step"),
-)
+def _option(*settings: Any) -> Any:
+    return field(metadata={"settings": settings})
 
 
 @dataclass(frozen=True)
 class Options:
-    """What to send: see `OPTIONS`; sizes are (width, height) in pixels, no steps are ()."""
+    """What to send. Sizes are (width, height); a `top_k` of None is the server's default."""
 
-    model: str
-    sizes: tuple[Size, ...]
-    batch_size: int
-    top_k: int
-    broken: float
-    timeout: float
-    steps: tuple[int, ...]
-    step_seconds: float
+    model: str = _option("resnet50_v1", _name, "NAME", "classifier to load")
+    sizes: tuple[Size, ...] = _option(
+        "320x240,500x375,1280x960", _sizes, "WxH,...", "sizes of the JPEGs in pixels, sent in turn"
+    )
+    batch_size: int = _option(1, arguments.count, "N", "images per request")
+    top_k: int | None = _option(
+        "", _count_or_none, "K", "classes per image (default: the server's)"
+    )
+    broken: float = _option(0.0, arguments.share, "SHARE", "share of broken requests, 0 to 1")
+    timeout: float = _option(30.0, arguments.seconds, "SECONDS", "deadline of each request")
+    steps: tuple[int, ...] = _option(
+        "", _steps, "N,...", "numbers of users such as 1,2,4,8, instead of -u, -r and -t"
+    )
+    step_seconds: float = _option(15.0, arguments.seconds, "SECONDS", "measured time of each step")
 
     @classmethod
     def read(cls, given: Mapping[str, Any]) -> "Options":
-        """Read parsed options, or a form's fields.
+        """Read parsed options, or the fields of a form.
 
         Raises:
-            ValueError: one of them cannot be; names it.
+            ValueError: names the option that is invalid and says why.
         """
         values = {}
         for option in OPTIONS:
             try:
                 values[option.dest] = option.read(str(given.get(option.dest, option.default)))
-            except ValueError as error:
-                raise ValueError(f"{_flag(option.dest)}: {error}") from error
+            except ArgumentTypeError as error:
+                raise ValueError(f"{option.flag}: {error}") from error
         return cls(**values)
 
 
-assert {field.name for field in fields(Options)} == {option.dest for option in OPTIONS}
+OPTIONS = [Option(each.name, *each.metadata["settings"]) for each in fields(Options)]
+ERROR_RATE = "exit with code 1 if a larger share of requests fails, 0 to 1 (default: if any fails)"
+P99 = "exit with code 1 if the 99th percentile of all response times is higher"
+THRESHOLDS = (
+    Option("max_error_rate", None, arguments.share, "SHARE", ERROR_RATE, in_form=False),
+    Option("max_p99_ms", None, arguments.seconds, "MS", P99, in_form=False),
+)
 
 
-def add_to(parser: Parser) -> None:
+def add_to(parser: Any) -> None:
     """Add the options to Locust's parser; its web form shows all but the thresholds."""
-    for option in OPTIONS:
-        default = f" (default: {option.default})" if option.default != "" else ""
+    for option in (*OPTIONS, *THRESHOLDS):
+        default = "" if option.default in {"", None} else f" (default: {option.default})"
         parser.add_argument(
-            _flag(option.dest),
+            option.flag,
             type=option.checked,
             default=option.default,
             metavar=option.metavar,
             help=option.help + default,
+            include_in_web_ui=option.in_form,
         )
-    share = Option("max_error_rate", 0.0, _share, "SHARE", "")
-    parser.add_argument(
-        "--max-error-rate",
-        type=share.checked,
-        metavar=share.metavar,
-        help="fail, by the exit code, if more than this share of requests fails; 0 to 1 "
-        "(default: if any fails)",
-        include_in_web_ui=False,
-    )
-    milliseconds = Option("max_p99_ms", 0.0, _seconds, "MS", "")
-    parser.add_argument(
-        "--max-p99-ms",
-        type=milliseconds.checked,
-        metavar=milliseconds.metavar,
-        help="fail, by the exit code, if the 99th percentile of all response times is above this",
-        include_in_web_ui=False,
-    )
 
 
 def protocols(host: str | None, named: Mapping[str, bool]) -> list[str]:
-    """Choose what is spoken: by the users that were named, or else by the host.
+    """Return the protocols of the named user classes, or else of the host.
 
-    `named` says of each protocol whether its user class was asked for.
+    `named` tells for each protocol whether its user class was named.
 
     Raises:
-        ValueError: the host is no URL of a server, or none for a protocol that was asked for.
+        ValueError: the host is not a valid URL, or not one for a named user class.
     """
-    chosen = [protocol for protocol, asked in named.items() if asked]
-    if not chosen:
-        return [Endpoint.parse(host or DEFAULT_HOST).protocol]
+    chosen = [protocol for protocol, is_named in named.items() if is_named]
     for protocol in chosen:
         endpoint(host, protocol)
-    return chosen
+    return chosen or [Endpoint.parse(host or DEFAULT_HOST).protocol]
 
 
 def endpoint(host: str | None, protocol: str) -> Endpoint:
-    """Read the host for a protocol, whose own port on this machine it is without one.
-
-    Raises:
-        ValueError: the host is no URL of a server of that protocol.
-    """
+    """Return the host, by default this machine, as an endpoint; raises ValueError if invalid."""
     return Endpoint.parse(host or "localhost", "grpc" if protocol == "grpc" else "http")
-
-
-def _flag(dest: str) -> str:
-    return "--" + dest.replace("_", "-")

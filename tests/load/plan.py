@@ -1,101 +1,97 @@
-"""A load test's requests, encoded for one server, and what is known of their answers."""
+"""A load test's requests, encoded for one server, and the answers that are expected."""
 
 import itertools
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 
 from client._endpoint import Endpoint
 from tests.load import answers, traffic
-from tests.load.answers import Answer, Failure, Likely, NotRefused, Refused, WrongAnswer
+from tests.load.answers import Answer, Failure, NotRefused, Refused, TopClasses, WrongAnswer
 from tests.load.options import Options
-from tests.load.traffic import Request
-from tests.load.wires import Connection, Encoded, Reply, wire
+from tests.load.traffic import ImageBatch
+from tests.load.transports import TRANSPORTS, Message
 
-
-@dataclass(frozen=True)
-class Ready:
-    """A request, and its bytes."""
-
-    request: Request
-    encoded: Encoded
+PlannedRequest = tuple[ImageBatch, Message]
 
 
 class Plan:
-    """What the users of one process send to one server, in turn.
+    """The requests that the users of one process send to one server, in turn.
 
-    plan = Plan(options, Endpoint.parse("localhost:8001"))
-    plan.warm_up()
-    ready = plan.next()
+    `expected` maps pictures to the class ids that may come first. For other pictures the first
+    answer decides.
     """
 
-    def __init__(self, options: Options, endpoint: Endpoint) -> None:
-        self.wire = wire(endpoint, options.model, options.timeout)
+    def __init__(
+        self, options: Options, endpoint: Endpoint, expected: Mapping[str, Sequence[int]] | None
+    ) -> None:
+        self.transport = TRANSPORTS[endpoint.protocol](endpoint, options.model, options.timeout)
+        pairs = (expected or {}).items()
+        self._expected: dict[str, TopClasses] = {name: frozenset(ids) for name, ids in pairs}
         self._top_k = options.top_k
         self._share = options.broken
-        good = traffic.good(options.sizes, options.batch_size)
-        self._good = [self._ready(request, options.top_k) for request in good]
-        self._broken = [self._ready(each, options.top_k) for each in traffic.broken(good)]
-        # The server's own top-k shows what is as good as tied where `top_k` is 1.
-        self._first = [self._ready(request, None) for request in good]
-        self._likely: dict[str, Likely] = {}
+        self._batches = traffic.good(options.sizes, options.batch_size)
+        self._good = self._planned(self._batches, options.top_k)
+        self._broken = self._planned(traffic.broken(self._batches), options.top_k)
         self._numbers = itertools.count()
-        self.trouble: Failure | None = None
 
-    def next(self) -> Ready:
-        """Choose the next request; the users of a process share one sequence."""
+    def next(self) -> PlannedRequest:
+        """Return the next batch and its request; the users of a process share one sequence."""
         number = next(self._numbers)
-        among = self._broken if traffic.is_broken(number, self._share) else self._good
-        return among[number % len(among)]
+        requests = self._broken if traffic.is_broken(number, self._share) else self._good
+        return requests[number % len(requests)]
 
     def warm_up(self) -> None:
-        """Send each request once, and note what its images are taken for.
+        """Send each request once and keep the top classes of its images.
 
-        What went wrong is kept in `trouble`: the requests that meet it are failures of the test.
+        The server's default top-k goes first: a `top_k` of 1 would not show ties.
+
+        Raises:
+            Failure: a request failed.
         """
-        connection = self.wire.connect()
+        connection = self.transport.connect()
         try:
-            for ready, top_k in [
-                *((ready, None) for ready in self._first),
-                *((ready, self._top_k) for ready in self._good),
-            ]:
-                answer = connection.decode(connection.send(ready.encoded))
-                answers.check(answer, len(ready.request.images), top_k)
-                self._note(ready.request, answer)
-        except Failure as error:
-            self.trouble = error
+            for top_k in dict.fromkeys((None, self._top_k)):
+                for batch, message in self._planned(self._batches, top_k):
+                    answer = self.transport.decode(connection.send(message))
+                    answers.check(answer, len(batch.images), top_k)
+                    self._keep(batch, answer)
         finally:
             connection.close()
 
-    def check(self, connection: Connection, request: Request, reply: Reply) -> None:
-        """Return if a reply is a right answer to a request.
+    def expected_ids(self) -> dict[str, list[int]]:
+        """Return what another process's plan takes as `expected`."""
+        return {picture: sorted(ids) for picture, ids in self._expected.items()}
 
-        Raises:
-            Failure: it is none, or an answer to a request that should have been refused.
+    def verdict(self, batch: ImageBatch, outcome: Message | Failure) -> Failure | None:
+        """Return the failure that an outcome is, or None if it is a success.
+
+        Good batches must be answered correctly, and broken ones refused.
         """
-        if request.broken is not None:
+        try:
+            if isinstance(outcome, Message):
+                self._check(batch, outcome)
+            elif isinstance(outcome, Refused) and batch.broken is not None:
+                answers.check_refusal(outcome, batch.broken)
+            else:
+                return outcome
+        except Failure as failure:
+            return failure
+        return None
+
+    def _check(self, batch: ImageBatch, reply: Message) -> None:
+        if batch.broken is not None:
             raise NotRefused("a broken image was answered")
-        answer = connection.decode(reply)
-        answers.check(answer, len(request.images), self._top_k)
-        self._note(request, answer)
-        for picture, class_id in zip(request.pictures, answer.class_ids[:, 0], strict=True):
-            if int(class_id) not in self._likely[picture]:
+        answer = self.transport.decode(reply)
+        answers.check(answer, len(batch.images), self._top_k)
+        self._keep(batch, answer)
+        for picture, class_id in zip(batch.pictures, answer.class_ids[:, 0], strict=True):
+            if int(class_id) not in self._expected[picture]:
                 raise WrongAnswer("another top class than the same image's first answer")
 
-    def check_refusal(self, request: Request, refusal: Refused) -> None:
-        """Return if a request was to be refused, and in these words.
+    def _keep(self, batch: ImageBatch, answer: Answer) -> None:
+        if not all(picture in self._expected for picture in batch.pictures):
+            for picture, top in zip(batch.pictures, answers.top_classes(answer), strict=True):
+                self._expected.setdefault(picture, top)
 
-        Raises:
-            Failure: it was not.
-        """
-        if request.broken is None:
-            raise refusal
-        answers.check_refusal(refusal, request.broken)
-
-    def _note(self, request: Request, answer: Answer) -> None:
-        """Keep the first answer for each picture."""
-        if all(picture in self._likely for picture in request.pictures):
-            return
-        for picture, likely in zip(request.pictures, answers.likely(answer), strict=True):
-            self._likely.setdefault(picture, likely)
-
-    def _ready(self, request: Request, top_k: int | None) -> Ready:
-        return Ready(request, self.wire.encode(request.images, top_k))
+    def _planned(self, batches: Sequence[ImageBatch], top_k: int | None) -> list[PlannedRequest]:
+        encode = self.transport.encode
+        return [(batch, encode(batch.images, top_k)) for batch in batches]

@@ -1,87 +1,107 @@
-"""What happens around a load test, in the process that directs it and in its workers."""
+"""The events of a load test, in the process that directs it and in its workers."""
 
 import logging
 import sys
+import time
 from argparse import Namespace
 from collections.abc import Mapping
 from typing import Any
 
+import gevent
 from flask import Response, jsonify, request
 from locust.env import Environment
-from locust.runners import WorkerRunner
+from locust.runners import MasterRunner, WorkerRunner
 from locust.web import WebUI
 
 from tests.load import knee
 from tests.load.answers import Failure
-from tests.load.options import Options, protocols
+from tests.load.options import OPTIONS, Options, endpoint, protocols
+from tests.load.plan import Plan
+from tests.load.report import LoadReport
 from tests.load.steps import Recorder, Steps
-from tests.load.thresholds import Thresholds
-from tests.load.users import ClassifierUser, forget_plans, plan_for
+from tests.load.thresholds import missed
+from tests.load.users import ClassifierUser, plans
 
 logger = logging.getLogger(__name__)
-tables = logging.getLogger("locust.stats_logger")  # where Locust's own tables go
+tables = logging.getLogger("locust.stats_logger")  # prints Locust's own tables
 
 REPLACED = {"num_users": "-u", "spawn_rate": "-r", "run_time": "-t"}
+MAX_WAIT_SECONDS = 60
+PLANS, WORKER = "load_plans", "load_worker"  # messages to and from workers
 
 
 class Session:
-    """Listens to one environment's events."""
+    """Listens to the events of one environment."""
 
     def __init__(self, environment: Environment, web_ui: WebUI | None) -> None:
         self._environment = environment
         self._recorder = Recorder(environment)
-        self._steps: Steps | None = None
-        self._is_worker = isinstance(environment.runner, WorkerRunner)
-        environment.events.test_start.add_listener(self._begin)
-        environment.events.test_stop.add_listener(self._end)
-        if self._is_worker:
+        self._report = LoadReport()
+        self._workers: dict[str, bool] = {}  # by node, whether they are prepared
+        self._plans: object = None  # as last received
+        events, runner = environment.events, environment.runner
+        assert runner
+        events.test_start.add_listener(lambda **_: self._recorder.clear())
+        if isinstance(runner, WorkerRunner):
+            runner.register_message(PLANS, self._receive_plans)
+            runner.send_message(WORKER, {"prepared": False})
             return
-        environment.events.quitting.add_listener(self._judge)
-        environment.events.quit.add_listener(self._print_steps)
+        runner.register_message(WORKER, self._receive_worker)
+        events.test_start.add_listener(self._send_plans)
+        events.quitting.add_listener(self._judge)
+        events.quit.add_listener(self._quit)
         given = environment.parsed_options
         assert given
-        starts = given.headless or given.autostart
+        events.test_stop.add_listener(lambda **_: self._print_steps(when=not given.headless))
         try:
             self._choose_users(given.host, given.user_classes)
-            if starts:
-                _check_common_options(given)
+            if given.headless or given.autostart:
+                for dest, flag in REPLACED.items():
+                    if given.steps and getattr(given, dest) is not None:
+                        raise ValueError(f"--steps does not go with {flag}")
                 self._prepare(vars(given))
+                self._prepare_workers(given)
         except (ValueError, Failure) as error:
-            sys.exit(f"error: {_said(error)}")
+            sys.exit(f"error: {_line(error)}")
         if web_ui and web_ui.app:
             web_ui.app.before_request(self._check_form)
+            self._report.add_to_web_ui(web_ui)
 
     def _choose_users(self, host: str | None, named: list[str]) -> None:
-        """Leave those users that speak the host's protocol, unless they were named."""
-        kinds = _kinds(self._environment)
-        spoken = protocols(host, {kind: each.__name__ in named for kind, each in kinds.items()})
-        self._environment.user_classes = [kinds[each] for each in spoken]
+        """Keep the user classes that were named, or the one of the host's protocol."""
+        classes: Mapping[str, Any] = self._environment.available_user_classes or {}
+        kinds = (each for each in classes.values() if issubclass(each, ClassifierUser))
+        users = {kind.protocol: kind for kind in kinds}
+        chosen = protocols(host, {name: each.__name__ in named for name, each in users.items()})
+        self._environment.user_classes = [users[each] for each in chosen]
 
     def _prepare(self, given: Mapping[str, Any]) -> None:
-        """Refuse options that cannot be, and a server that does not take the requests.
+        """Check the options and warm up the server, before Locust's clock starts.
 
         Raises:
-            ValueError: an option cannot be.
-            Failure: the server does not take the requests.
+            ValueError: an option is invalid.
+            Failure: the server does not accept the requests.
         """
         options = Options.read(given)
         environment = self._environment
-        environment.shape_class = self._steps = None
+        environment.shape_class = self._report.shape = None
+        if options.steps and given["class_picker"]:
+            raise ValueError("--steps does not go with --class-picker")
+        plans.clear()
+        for user in environment.user_classes:
+            assert issubclass(user, ClassifierUser)
+            where = endpoint(environment.host, user.protocol)
+            plans[user.protocol] = Plan(options, where, expected=None)
+            plans[user.protocol].warm_up()
+            self._report.host = str(where)
+        self._report.options = given
         if options.steps:
             assert environment.runner
-            if given["class_picker"]:
-                raise ValueError("--steps does not go with --class-picker")
-            self._steps = Steps(options, environment.runner, self._recorder)
-        for each in environment.user_classes:
-            assert issubclass(each, ClassifierUser)
-            plan = plan_for(environment, options, each.protocol)
-            if plan.trouble:
-                forget_plans()
-                raise plan.trouble
-        environment.shape_class = self._steps
+            shape = Steps(options, environment.runner, self._recorder)
+            environment.shape_class = self._report.shape = shape
 
     def _check_form(self) -> Response | None:
-        """Answer a form that cannot be in Locust's own way: it shows the message above the form."""
+        """Reject an invalid form as Locust does: its page shows the message above the form."""
         if not (request.method == "POST" and request.path.endswith("/swarm")):
             return None
         environment = self._environment
@@ -92,17 +112,42 @@ class Session:
             self._choose_users(environment.host, named)
             self._prepare(given)
         except (ValueError, Failure) as error:
-            return jsonify({"success": False, "message": _said(error), "host": environment.host})
+            return jsonify({"success": False, "message": _line(error), "host": environment.host})
         return None
 
-    def _begin(self, **_: Any) -> None:
-        self._recorder.clear()
+    def _prepare_workers(self, given: Namespace) -> None:
+        """Wait until all workers have their plans: Locust's clock starts after that."""
+        runner, sent = self._environment.runner, set[str]()
+        deadline = time.monotonic() + (given.expect_workers_max_wait or MAX_WAIT_SECONDS)
+        while isinstance(runner, MasterRunner) and time.monotonic() < deadline:
+            for node in self._workers.keys() - sent:
+                self._send_plans(node)
+                sent.add(node)
+            if sum(self._workers.values()) >= given.expect_workers:
+                return
+            gevent.sleep(0.05)
 
-    def _end(self, **_: Any) -> None:
-        forget_plans()
-        given = self._environment.parsed_options
-        if not self._is_worker and given and not given.headless:
-            self._print_steps()
+    def _receive_worker(self, msg: Any, **_: Any) -> None:
+        self._workers[msg.node_id] = msg.data["prepared"]
+
+    def _send_plans(self, node: str | None = None, **_: Any) -> None:
+        """Send the expected answers to a worker, or to all before Locust sends them their users."""
+        runner, given = self._environment.runner, vars(self._environment.parsed_options)
+        if isinstance(runner, MasterRunner):
+            options = {option.dest: given[option.dest] for option in OPTIONS}
+            plain = {name: plan.expected_ids() for name, plan in plans.items()}
+            message = {"options": options, "host": self._environment.host, "expected": plain}
+            runner.send_message(PLANS, message, client_id=node)
+
+    def _receive_plans(self, msg: Any, **_: Any) -> None:
+        if msg.data != self._plans:
+            self._plans = msg.data
+            options, host = Options.read(msg.data["options"]), msg.data["host"]
+            plans.clear()
+            for protocol, expected in msg.data["expected"].items():
+                plans[protocol] = Plan(options, endpoint(host, protocol), expected)
+        assert self._environment.runner
+        self._environment.runner.send_message(WORKER, {"prepared": True})
 
     def _judge(self, **_: Any) -> None:
         """Set the exit code."""
@@ -110,38 +155,27 @@ class Session:
         assert given
         assert environment.runner
         total = environment.stats.total
-        missed = Thresholds(given.max_error_rate, given.max_p99_ms).missed(
-            requests=total.num_requests,
-            failures=total.num_failures,
-            p99_ms=total.get_response_time_percentile(0.99) or 0,
-        )
-        for line in missed:
+        p99 = total.get_response_time_percentile(0.99) or 0
+        thresholds = (given.max_error_rate, given.max_p99_ms)
+        lines = missed(*thresholds, total.num_requests, total.num_failures, p99)
+        for line in lines:
             logger.error("threshold missed: %s", line)
-        if missed:
+        if lines:
             environment.process_exit_code = 1
         elif given.max_error_rate is not None and not environment.runner.exceptions:
             environment.process_exit_code = 0
 
-    def _print_steps(self, **_: Any) -> None:
-        """Print the table once."""
-        steps, self._steps = self._steps, None
-        if steps and (results := steps.results()):
-            for line in ["", *knee.table(results), ""]:
+    def _quit(self, **_: Any) -> None:
+        given = self._environment.parsed_options
+        assert given
+        self._print_steps(when=given.headless)
+        self._report.write(given.html_file, given.csv_prefix)
+
+    def _print_steps(self, *, when: bool) -> None:
+        if when and (steps := self._report.steps):
+            for line in ["", *knee.table(steps), ""]:
                 tables.info(line)
 
 
-def _check_common_options(given: Namespace) -> None:
-    """Refuse on the command line what steps would leave without effect."""
-    for dest, flag in REPLACED.items():
-        if given.steps and getattr(given, dest) is not None:
-            raise ValueError(f"--steps does not go with {flag}")
-
-
-def _kinds(environment: Environment) -> dict[str, type[ClassifierUser]]:
-    classes: Mapping[str, Any] = environment.available_user_classes or {}
-    return {each.protocol: each for each in classes.values() if issubclass(each, ClassifierUser)}
-
-
-def _said(error: Exception) -> str:
-    """One line, whatever the error."""
+def _line(error: Exception) -> str:
     return " ".join(str(error).split())

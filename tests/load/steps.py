@@ -1,86 +1,73 @@
-"""A load that rises step by step, and what is measured in each step."""
+"""A load that rises step by step, and the counts of each step."""
 
 import time
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 from locust import LoadTestShape
 from locust.env import Environment
 from locust.runners import MasterRunner, Runner, WorkerRunner
 
-from tests.load.knee import Step
+from tests.load.knee import LoadStep
 from tests.load.options import Options
 
-SPAWN_RATE = 100.0  # users per second, the most that Locust does without a warning
+SPAWN_RATE = 100.0  # users per second; Locust warns above it
 MESSAGE = "load_step"
-
-
-@dataclass
-class Measured:
-    """Response times in milliseconds, to three digits, of what succeeded, and what did not."""
-
-    times: Counter[float] = field(default_factory=Counter)
-    failed: int = 0
+FAILED = -1.0  # in place of a response time
 
 
 class Recorder:
-    """Counts each process's requests by step, and brings the counts together where it is asked.
+    """Counts requests by step in each process; the master collects the counts.
 
-    Locust's own statistics come from the workers every three seconds, so a step's would hold parts
-    of its neighbours. Here the workers are told which step it is.
+    Locust's own statistics arrive from the workers every three seconds, so they would mix steps.
+    Here the master tells the workers which step it is.
     """
 
     def __init__(self, environment: Environment) -> None:
-        self._now: int | None = None
-        self._steps: defaultdict[int, Measured] = defaultdict(Measured)
+        self._step: int | None = None
+        # By step and response time in milliseconds, rounded to three digits.
+        self._counts: Counter[tuple[int, float]] = Counter()
         runner, events = environment.runner, environment.events
         assert runner
         if isinstance(runner, MasterRunner):
-            events.worker_report.add_listener(self._gather)
+            events.worker_report.add_listener(self._collect)
             return
-        runner.register_message(MESSAGE, self._turn)
+        runner.register_message(MESSAGE, self._change)
         events.request.add_listener(self._count)
         if isinstance(runner, WorkerRunner):
             events.report_to_master.add_listener(self._report)
 
     def clear(self) -> None:
-        """Begin anew."""
-        self._now = None
-        self._steps.clear()
+        self._step = None
+        self._counts.clear()
 
-    def measured(self, step: int) -> Measured:
-        """Everything counted in a step so far."""
-        return self._steps[step]
+    def result(self, step: int, users: int, seconds: float) -> LoadStep:
+        """Return everything counted in a step so far."""
+        times = {ms: count for (each, ms), count in self._counts.items() if each == step}
+        failed = times.pop(FAILED, 0)
+        return LoadStep(users, seconds, times, failed)
 
-    def _turn(self, msg: Any, **_: Any) -> None:
-        self._now = msg.data
+    def _change(self, msg: Any, **_: Any) -> None:
+        self._step = msg.data
 
     def _count(self, response_time: float, exception: Exception | None, **_: Any) -> None:
-        if self._now is None:
-            return
-        if exception:
-            self._steps[self._now].failed += 1
-        else:
-            self._steps[self._now].times[float(f"{response_time:.3g}")] += 1
+        if self._step is not None:
+            self._counts[self._step, FAILED if exception else float(f"{response_time:.3g}")] += 1
 
     def _report(self, data: dict[str, Any], **_: Any) -> None:
-        data[MESSAGE] = [
-            [step, list(each.times.items()), each.failed] for step, each in self._steps.items()
-        ]
-        self._steps.clear()
+        data[MESSAGE] = [[*key, count] for key, count in self._counts.items()]
+        self._counts.clear()
 
-    def _gather(self, data: dict[str, Any], **_: Any) -> None:
-        for step, times, failed in data.get(MESSAGE, []):
-            self._steps[step].times.update(dict(times))
-            self._steps[step].failed += failed
+    def _collect(self, data: dict[str, Any], **_: Any) -> None:
+        for step, milliseconds, count in data.get(MESSAGE, []):
+            self._counts[step, milliseconds] += count
 
 
 class Steps(LoadTestShape):
-    """Holds each number of users for so many seconds, from when the last of them has begun."""
+    """Holds each number of users for some seconds, counted from the start of the last user."""
 
-    abstract = True  # so that Locust takes it when it is set, not wherever it is imported
+    abstract = True  # so that Locust uses it only when it is set
 
     def __init__(self, options: Options, runner: Runner, recorder: Recorder) -> None:
         super().__init__()
@@ -89,33 +76,23 @@ class Steps(LoadTestShape):
         self._seconds = options.step_seconds
         self._recorder = recorder
         self._durations: list[float] = []
-        self._begun: float | None = None
+        self._start: float | None = None
 
     def tick(self) -> tuple[int, float] | None:
-        """Say how many users there shall be, about once a second; None ends the test."""
+        """Return users and spawn rate, about once a second; None ends the test."""
         step = len(self._durations)
-        if self._begun is None:
+        if self._start is None:
             if self.runner.user_count == self._users[step]:
-                self._begin(step)
-        elif time.perf_counter() - self._begun >= self._seconds:
-            self._end()
+                self.runner.send_message(MESSAGE, step)
+                self._start = time.perf_counter()
+        elif time.perf_counter() - self._start >= self._seconds:
+            self.runner.send_message(MESSAGE, None)
+            self._durations.append(time.perf_counter() - self._start)
+            self._start = None
             step += 1
         return (self._users[step], SPAWN_RATE) if step < len(self._users) else None
 
-    def results(self) -> Sequence[Step]:
-        """The steps that were measured to their end."""
-        measured = [self._recorder.measured(step) for step in range(len(self._durations))]
-        return [
-            Step(users, seconds, each.times, each.failed)
-            for users, seconds, each in zip(self._users, self._durations, measured, strict=False)
-        ]
-
-    def _begin(self, step: int) -> None:
-        self.runner.send_message(MESSAGE, step)
-        self._begun = time.perf_counter()
-
-    def _end(self) -> None:
-        self.runner.send_message(MESSAGE, None)
-        assert self._begun is not None
-        self._durations.append(time.perf_counter() - self._begun)
-        self._begun = None
+    def results(self) -> Sequence[LoadStep]:
+        """Return the completed steps."""
+        pairs = zip(self._users, self._durations, strict=False)
+        return [self._recorder.result(step, *pair) for step, pair in enumerate(pairs)]

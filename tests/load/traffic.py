@@ -1,30 +1,23 @@
-"""What a load test sends: good and broken images, in requests that are made beforehand."""
+"""The requests of a load test: batches of good and broken images, made in advance."""
 
-import io
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from PIL import Image
-
-from client import SAMPLE
-from tests.load.options import Size
+from scripts.arguments import Size
+from scripts.measuring.pictures import picture
+from tests.images import BROKEN
 
 QUALITY = 90
-BROKEN: Mapping[str, bytes] = {
-    "text": b"this is no image",
-    "half a JPEG": SAMPLE.read_bytes()[:9000],
-    "a PNG's head": b"\x89PNG\r\n\x1a\n" + bytes(40),
-}
 BROKEN_NAME = "broken image"
 
 
 @dataclass(frozen=True)
-class Request:
-    """A batch of encoded images, and the name of the row that Locust counts it in.
+class ImageBatch:
+    """A batch of image files, and the row of Locust's table that counts it.
 
-    `pictures` names each image, the same bytes always by the same name; `broken` is the place of
-    the image that is none.
+    `pictures` names each image; the same bytes always have the same name. `broken` is the position
+    of the broken image.
     """
 
     name: str
@@ -33,37 +26,30 @@ class Request:
     broken: int | None = None
 
 
-def good(sizes: Sequence[Size], batch_size: int) -> list[Request]:
-    """Make one request for each size; a batch goes on with the next sizes."""
-    photographs = {f"{width}x{height}": jpeg((width, height)) for width, height in sizes}
-    names = list(photographs)
-    requests = []
+def good(sizes: Sequence[Size], batch_size: int) -> list[ImageBatch]:
+    """Return one batch for each size; it is filled up with the next sizes."""
+    photos = {f"{size[0]}x{size[1]}": picture(size, quality=QUALITY) for size in sizes}
+    names = list(photos)
+    batches = []
     for first in range(len(names)):
-        batch = tuple(itertools.islice(itertools.cycle(names), first, first + batch_size))
-        name = batch[0] if batch_size == 1 else f"{batch_size} images"
-        requests.append(Request(name, tuple(photographs[each] for each in batch), batch))
-    return requests
+        pictures = tuple(itertools.islice(itertools.cycle(names), first, first + batch_size))
+        name = pictures[0] if batch_size == 1 else f"{batch_size} images"
+        batches.append(ImageBatch(name, tuple(photos[each] for each in pictures), pictures))
+    return batches
 
 
-def broken(requests: Sequence[Request]) -> list[Request]:
-    """Put something that is no image into the requests, at another place each time."""
+def broken(batches: Sequence[ImageBatch]) -> list[ImageBatch]:
+    """Replace one image of a batch for each kind of broken image, at changing positions."""
     made = []
     for number, (kind, data) in enumerate(BROKEN.items()):
-        request = requests[number % len(requests)]
-        place = number % len(request.images)
-        images, pictures = list(request.images), list(request.pictures)
-        images[place], pictures[place] = data, kind
-        made.append(Request(BROKEN_NAME, tuple(images), tuple(pictures), place))
+        batch = batches[number % len(batches)]
+        position = number % len(batch.images)
+        images, pictures = list(batch.images), list(batch.pictures)
+        images[position], pictures[position] = data, kind
+        made.append(ImageBatch(BROKEN_NAME, tuple(images), tuple(pictures), position))
     return made
 
 
-def jpeg(size: Size) -> bytes:
-    """Encode the sample photograph in a size of (width, height) pixels."""
-    buffer = io.BytesIO()
-    Image.open(SAMPLE).resize(size).save(buffer, "JPEG", quality=QUALITY)
-    return buffer.getvalue()
-
-
 def is_broken(number: int, share: float) -> bool:
-    """Whether the request of this number, from 0, is a broken one; they are spread evenly."""
+    """Return whether the request of this number, from 0, is broken; they are spread evenly."""
     return int((number + 1) * share) > int(number * share)

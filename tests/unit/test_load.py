@@ -1,4 +1,4 @@
-"""A load test's options, its judgement of answers, the knee and the thresholds."""
+"""The load test's options, its checks of answers, the knee, its reports and its thresholds."""
 
 import itertools
 import math
@@ -12,12 +12,12 @@ import pytest
 from tests.images import BROKEN
 from tests.load import answers, knee, options, traffic
 from tests.load.answers import Answer, NotRefused, Refused, WrongAnswer
-from tests.load.knee import Step
+from tests.load.knee import LoadStep
 from tests.load.options import Options
-from tests.load.thresholds import Thresholds
+from tests.load.thresholds import missed
 
 
-def test_options_are_read_from_text_as_a_form_sends_it() -> None:
+def test_options_are_read_from_the_text_of_a_form() -> None:
     given = {"model": "birds", "sizes": "320x240, 10x20", "top_k": "3", "steps": "1, 2,4"}
     read = Options.read(given | {"broken": "0.25", "unrelated": "field"})
     assert (read.model, read.top_k, read.broken, read.steps) == ("birds", 3, 0.25, (1, 2, 4))
@@ -26,38 +26,38 @@ def test_options_are_read_from_text_as_a_form_sends_it() -> None:
 
 
 @pytest.mark.parametrize(
-    ("dest", "text", "said"),
+    ("dest", "text", "message"),
     [
-        ("model", " ", "--model: a model has a name"),
-        ("sizes", "large", "--sizes: 'large' is no size; write sizes like 320x240,500x375"),
-        ("sizes", "0x10", "--sizes: no JPEG of 0x10 can be made that the server takes"),
-        ("sizes", "65000x65000", "--sizes: no JPEG of 65000x65000"),
-        ("batch_size", "0", "--batch-size: 0 is none; give a whole number from 1"),
-        ("top_k", "many", "--top-k: 'many' is no whole number"),
-        ("broken", "1.5", "--broken: 1.5 is no share; give a number from 0 to 1"),
-        ("broken", "nan", "--broken: nan is no share"),
-        ("timeout", "inf", "--timeout: inf is no time"),
-        ("step_seconds", "0", "--step-seconds: 0 is no time"),
-        ("steps", "4,2", "--steps: '4,2' does not rise step by step"),
-        ("steps", "1,x", "--steps: 'x' is no whole number"),
+        ("model", " ", "--model: must not be empty"),
+        ("sizes", "large", "--sizes: 'large' is not a size such as 320x240"),
+        ("sizes", "0x10", "--sizes: 0x10 is not the size of a JPEG that the server accepts"),
+        ("sizes", "65000x65000", "--sizes: 65000x65000 is not the size of a JPEG"),
+        ("batch_size", "0", "--batch-size: must be at least 1"),
+        ("top_k", "many", "--top-k: 'many' is not a whole number"),
+        ("broken", "1.5", "--broken: must be from 0 to 1"),
+        ("broken", "nan", "--broken: must be from 0 to 1"),
+        ("timeout", "inf", "--timeout: must be a finite number above 0"),
+        ("step_seconds", "0", "--step-seconds: must be a finite number above 0"),
+        ("steps", "4,2", "--steps: '4,2' is not ascending; write steps such as 1,2,4,8"),
+        ("steps", "1,x", "--steps: 'x' is not a whole number"),
     ],
 )
-def test_an_option_that_cannot_be_is_named(dest: str, text: str, said: str) -> None:
+def test_an_invalid_option_is_named(dest: str, text: str, message: str) -> None:
     with pytest.raises(ValueError) as caught:  # noqa: PT011 - the words are compared
         Options.read({dest: text})
-    assert str(caught.value).startswith(said)
+    assert str(caught.value).startswith(message)
     option = next(each for each in options.OPTIONS if each.dest == dest)
     with pytest.raises(ArgumentTypeError):
         option.checked(text)
 
 
 @pytest.mark.parametrize("option", options.OPTIONS, ids=lambda option: option.dest)
-def test_every_default_is_what_the_parser_would_keep(option: options.Option) -> None:
+def test_every_default_equals_what_the_parser_keeps(option: options.Option) -> None:
     assert option.checked(str(option.default)) == option.default
 
 
 @pytest.mark.parametrize(
-    ("host", "named", "spoken"),
+    ("host", "named", "expected"),
     [
         (None, {}, ["grpc"]),
         ("localhost:8001", {}, ["grpc"]),
@@ -68,20 +68,20 @@ def test_every_default_is_what_the_parser_would_keep(option: options.Option) -> 
         ("triton", {"grpc", "http"}, ["grpc", "http"]),
     ],
 )
-def test_the_host_says_what_is_spoken_unless_users_are_named(
-    host: str | None, named: set[str], spoken: list[str]
+def test_the_host_selects_the_protocol_unless_users_are_named(
+    host: str | None, named: set[str], expected: list[str]
 ) -> None:
-    assert options.protocols(host, {each: each in named for each in ("grpc", "http")}) == spoken
+    assert options.protocols(host, {each: each in named for each in ("grpc", "http")}) == expected
 
 
-def test_a_host_that_speaks_otherwise_than_the_named_users_is_refused() -> None:
+def test_a_host_of_another_protocol_than_the_named_users_is_rejected() -> None:
     with pytest.raises(ValueError, match="contradicts protocol http"):
         options.protocols("grpc://triton", {"grpc": False, "http": True})
     with pytest.raises(ValueError, match="invalid URL"):
         options.protocols("ftp://triton", {"grpc": False, "http": False})
 
 
-def test_each_size_leads_one_request_and_a_batch_goes_on_with_the_next() -> None:
+def test_each_size_starts_one_batch_and_the_next_sizes_fill_it() -> None:
     single = traffic.good([(32, 24), (16, 16)], 1)
     assert [request.name for request in single] == ["32x24", "16x16"]
     batches = traffic.good([(32, 24), (16, 16)], 3)
@@ -90,10 +90,10 @@ def test_each_size_leads_one_request_and_a_batch_goes_on_with_the_next() -> None
     assert batches[1].images[0] == single[1].images[0]
 
 
-def test_broken_requests_hold_one_broken_image_at_changing_places() -> None:
+def test_broken_batches_have_one_broken_image_at_changing_positions() -> None:
     good = traffic.good([(32, 24)], 2)
     broken = traffic.broken(good)
-    assert [request.broken for request in broken] == [0, 1, 0]
+    assert [request.broken for request in broken] == [0, 1, 0, 1, 0]
     for request in broken:
         assert request.broken is not None
         assert request.images[request.broken] in BROKEN.values()
@@ -115,105 +115,106 @@ def answer(probabilities: Any = ((0.6, 0.4), (0.9, 0.1)), **others: Any) -> Answ
     return Answer(**({"class_ids": ids, "probabilities": rows, "labels": labels} | others))
 
 
-def test_a_whole_answer_is_one() -> None:
+def test_a_complete_answer_passes() -> None:
     answers.check(answer(), images=2, top_k=2)
     answers.check(answer(((0.5, 0.5),)), images=1)
 
 
 @pytest.mark.parametrize(
-    ("wrong", "said"),
+    ("wrong", "message"),
     [
         (answer(((0.6, 0.4),)), "for 2 images"),
         (answer(class_ids=np.zeros(4, np.int32)), "for 2 images"),
         (answer(((0.6,), (0.9,))), "1 classes for top_k 2"),
-        (answer(labels=np.full((2, 1), b"a bird", dtype=np.object_)), "not of one shape"),
-        (answer(((0.4, 0.6), (0.9, 0.1))), "do not descend"),
+        (answer(labels=np.full((2, 1), b"a bird", dtype=np.object_)), "differ in shape"),
+        (answer(((0.4, 0.6), (0.9, 0.1))), "not in descending order"),
         (answer(((1.5, 0.4), (0.9, 0.1))), "not between 0 and 1"),
         (answer(((0.6, -0.1), (0.9, 0.1))), "not between 0 and 1"),
         (answer(((0.6, math.nan), (0.9, 0.1))), "not between 0 and 1"),
         (answer(labels=np.full((2, 2), b" ", dtype=np.object_)), "a label is empty"),
     ],
 )
-def test_a_wrong_answer_says_what_it_lacks(wrong: Answer, said: str) -> None:
-    with pytest.raises(WrongAnswer, match=said):
+def test_a_wrong_answer_is_described(wrong: Answer, message: str) -> None:
+    with pytest.raises(WrongAnswer, match=message):
         answers.check(wrong, images=2, top_k=2)
 
 
-def test_what_is_as_good_as_tied_with_the_best_may_come_first() -> None:
+def test_classes_that_tie_with_the_best_count_as_top_classes() -> None:
     first = answer(((0.5, 0.49), (0.9, 0.1)))
-    assert answers.likely(first) == (frozenset({0, 1}), frozenset({0}))
+    assert answers.top_classes(first) == (frozenset({0, 1}), frozenset({0}))
 
 
-def test_a_refusal_names_the_broken_images_place() -> None:
+def test_a_refusal_must_name_the_broken_images_position() -> None:
     answers.check_refusal(Refused("400: IMAGE[3]: not an image"), 3)
     with pytest.raises(NotRefused):
         answers.check_refusal(Refused("400: IMAGE[13]: not an image"), 3)
 
 
-def curve(points: Mapping[int, tuple[float, float]], failed: int = 0) -> list[Step]:
+def curve(points: Mapping[int, tuple[float, float]], failed: int = 0) -> list[LoadStep]:
     """Steps of one second each: users to (requests/s, response time in ms)."""
-    return [Step(users, 1.0, {time: int(rate)}, failed) for users, (rate, time) in points.items()]
+    return [
+        LoadStep(users, 1.0, {time: int(rate)}, failed) for users, (rate, time) in points.items()
+    ]
 
 
 def closed_loop(capacity: float, alone: float) -> dict[int, tuple[float, float]]:
-    """A server that answers in `alone` ms until it gives `capacity`, and then queues."""
+    """A server with a response time of `alone` ms that queues beyond `capacity` requests/s."""
     rates = {users: min(users / alone * 1000, capacity) for users in (1, 2, 4, 8, 16, 32)}
     return {users: (rate, users / rate * 1000) for users, rate in rates.items()}
 
 
-def test_the_knee_is_where_a_perfect_server_is_just_full() -> None:
+def test_the_knee_of_an_ideal_server_is_where_it_reaches_capacity() -> None:
     steps = curve(closed_loop(capacity=800, alone=10))
     found = knee.knee(steps)
     assert found is not None
     assert steps[found].users == 8
 
 
-def test_the_knee_of_a_gentle_curve_is_where_gains_fall_behind_losses() -> None:
+def test_the_knee_of_a_smooth_curve_is_where_latency_grows_faster() -> None:
     steps = curve({1: (100, 10), 2: (190, 10.5), 4: (300, 13.3), 8: (360, 22.2), 16: (370, 43.2)})
     assert knee.knee(steps) == 2
 
 
-def test_a_load_that_only_brings_delay_has_its_knee_at_once() -> None:
+def test_the_knee_is_the_first_step_if_more_load_only_adds_latency() -> None:
     assert knee.knee(curve({1: (100, 10), 2: (101, 20), 4: (100, 40)})) == 0
 
 
-def test_the_last_step_as_the_best_means_that_more_would_pay() -> None:
+def test_there_is_no_knee_if_the_last_step_is_the_best() -> None:
     steps = curve({1: (100, 10), 2: (200, 10), 4: (390, 10.3)})
     assert knee.knee(steps) == 2
     assert "no knee up to 4 users" in knee.table(steps)[-1]
     assert not any("<- knee" in line for line in knee.table(steps))
 
 
-def test_a_server_that_refuses_is_past_its_knee_however_fast_it_does_so() -> None:
+def test_steps_with_refusals_are_beyond_the_knee() -> None:
     steps = curve({1: (100, 10), 2: (150, 13)})
-    refusing = [Step(4, 1.0, {5.0: 200}, failed=400), Step(8, 1.0, {5.0: 200}, failed=800)]
+    refusing = [LoadStep(4, 1.0, {5.0: 200}, failed=400), LoadStep(8, 1.0, {5.0: 200}, failed=800)]
     assert knee.knee([*steps, *refusing]) == 1
     assert knee.knee(refusing) is None
     assert "no knee" in knee.table(refusing)[-1]
     assert knee.knee([]) is None
 
 
-def test_percentiles_and_means_are_those_of_the_requests_counted() -> None:
-    step = Step(1, 2.0, {30.0: 1, 10.0: 98, 20.0: 1}, failed=25)
+def test_percentiles_and_means_count_successful_requests() -> None:
+    step = LoadStep(1, 2.0, {30.0: 1, 10.0: 98, 20.0: 1}, failed=25)
     assert (step.percentile(0.5), step.percentile(0.99), step.percentile(1)) == (10, 20, 30)
     assert step.mean == pytest.approx(10.3)
     assert (step.rate, step.failed_share) == (50, 0.2)
-    assert math.isnan(Step(1, 1.0).percentile(0.5))
+    assert math.isnan(LoadStep(1, 1.0).percentile(0.5))
 
 
-def test_the_table_marks_the_knee_and_shows_a_step_of_failures_only() -> None:
-    lines = knee.table([*curve({1: (100, 10), 2: (110, 18)}), Step(4, 1.0, {}, failed=7)])
+def test_the_table_marks_the_knee_and_shows_steps_with_failures_only() -> None:
+    lines = knee.table([*curve({1: (100, 10), 2: (110, 18)}), LoadStep(4, 1.0, {}, failed=7)])
     assert lines[1].split() == ["1", "100.0", "10.0", "10.0", "10.0", "0", "<-", "knee"]
     assert lines[3].split() == ["4", "0.0", "-", "-", "-", "7"]
     assert lines[-1].startswith("the knee is at 1 user, 100.0 requests/s")
 
 
-def test_thresholds_that_are_missed_are_said_each_in_a_line() -> None:
-    thresholds = Thresholds(error_rate=0.01, p99_ms=200)
-    assert thresholds.missed(requests=100, failures=1, p99_ms=200) == []
-    assert thresholds.missed(requests=100, failures=2, p99_ms=210) == [
+def test_each_missed_threshold_is_a_line() -> None:
+    assert missed(0.01, 200, requests=100, failures=1, p99=200) == []
+    assert missed(0.01, 200, requests=100, failures=2, p99=210) == [
         "error rate 2.00% is above 1.00%",
         "p99 210 ms is above 200 ms",
     ]
-    assert thresholds.missed(requests=0, failures=0, p99_ms=0) == ["no request was sent"]
-    assert Thresholds().missed(requests=0, failures=0, p99_ms=0) == []
+    assert missed(0.01, 200, requests=0, failures=0, p99=0) == ["no request was sent"]
+    assert missed(None, None, requests=0, failures=0, p99=0) == []
