@@ -84,7 +84,7 @@ def find() -> Installation:
     """
     spec = importlib.util.find_spec("pytriton")
     if spec is None or not spec.submodule_search_locations:
-        raise ServerError("Triton is not installed here; run: pip install '.[serve]'")
+        raise ServerError("Triton is not installed; run: pip install --group serve")
     package = Path(spec.submodule_search_locations[0])
     triton = package / "tritonserver"
     stub = triton / "python_backend_stubs" / PYTHON / "triton_python_backend_stub"

@@ -47,7 +47,7 @@ def commands(pattern: str = "") -> list[Example]:
     lines = [
         Example(block.page, line.partition("  #")[0])
         for block in examples("sh")
-        for line in block.text.replace("\\\n", " ").splitlines()
+        for line in re.sub(r"\\\n|(?<=\|)\n", " ", block.text).splitlines()
     ]
     return [line for line in lines if re.match(pattern, line.text)]
 
@@ -106,9 +106,9 @@ def running(workplace: Path, endpoints: Endpoints, environment: dict[str, str]) 
 
 
 def at(endpoints: Endpoints, text: str) -> str:
-    return text.replace("localhost:8000", f"localhost:{endpoints.http}").replace(
-        "localhost:8001", f"localhost:{endpoints.grpc}"
-    )
+    for documented, port in zip((8000, 8001, 8002), endpoints.ports.values(), strict=True):
+        text = text.replace(f"localhost:{documented}", f"localhost:{port}")
+    return text
 
 
 def printed_labels(command: list[str], folder: Path, environment: dict[str, str]) -> list[str]:
