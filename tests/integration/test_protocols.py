@@ -199,7 +199,7 @@ def test_the_trace_of_a_request_is_the_callers(small_repository: Path, protocol:
             EmbeddedServer(small_repository, endpoints=at, arguments=arguments) as server,
             Classifier(url(server, protocol), model="birds") as classifier,
         ):
-            for trace in traces:
+            for trace in traces * 3:  # Triton 24.10 ignores the header of some early gRPC requests
                 classifier.image(SAMPLE, headers={"traceparent": f"00-{trace}-00f067aa0ba902b7-01"})
             deadline = time.monotonic() + 10
             while not all(trace.encode() in exported for trace in traces):
