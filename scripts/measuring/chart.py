@@ -10,8 +10,6 @@ from scripts.measuring.figures import BASELINE, LABELS, SERIES, UPPER_BOUND, Fig
 from scripts.measuring.report import Report, medians
 
 INCHES = (6.4, 4.2)  # of each diagram
-DOTS_PER_INCH = 120
-BOUND_COLOUR = "black"
 STYLES = {UPPER_BOUND: "--", BASELINE: ":"}
 
 
@@ -28,13 +26,13 @@ def draw(report: Report, file: Path) -> None:
     cores, cpu = report.machine.cores, report.machine.cpu
     figure.suptitle(f"{cores} cores of {cpu}, medians of {report.plan.rounds} rounds")
     figure.tight_layout()
-    figure.savefig(file, dpi=DOTS_PER_INCH, format="png")
+    figure.savefig(file, dpi=120, format="png")
     plt.close(figure)
 
 
 def _throughput(axes: Axes, model: str, figures: Figures, clients: tuple[int, ...]) -> None:
     for bound, style in STYLES.items():
-        axes.axhline(figures[f"{bound}_rate"], label=LABELS[bound], color=BOUND_COLOUR, ls=style)
+        axes.axhline(figures[f"{bound}_rate"], label=LABELS[bound], color="black", ls=style)
     axes.set(title=model, ylabel="throughput (images/s)")
     _lines(axes, figures, clients, "rate")
     axes.legend(loc="lower right")
@@ -44,7 +42,7 @@ def _latency(axes: Axes, figures: Figures, clients: tuple[int, ...]) -> None:
     """Draw the p99 and the least mean latency that the upper bound allows (Little's law)."""
     alone, rate = figures[f"{UPPER_BOUND}_alone_p50_ms"], figures[f"{UPPER_BOUND}_rate"]
     least = [max(alone, 1000 * number / rate) for number in clients]
-    axes.plot(clients, least, label="mean at the upper bound", color=BOUND_COLOUR, ls="--")
+    axes.plot(clients, least, label="mean at the upper bound", color="black", ls="--")
     axes.set(ylabel="p99 latency (ms)")
     _lines(axes, figures, clients, "p99_ms")
     axes.legend(loc="upper left")

@@ -30,8 +30,9 @@ def _loads(report: Report, model: str) -> Table:
         f"({figures['upper_bound_graph_rate']:.1f} for the graph only), "
         f"baseline {figures['baseline_rate']:.1f} images/s"
     )
-    columns = ("clients", "images/s", "/ upper bound", "/ baseline", "p50 ms", "p99 ms", "p99/p50")
+    columns = ("clients", "images/s", "/ upper", "/ base", "p50 ms", "p99 ms", "p99/p50")
     table = _table(title, *columns)
+    table.columns[0].no_wrap = True
     for series in SERIES:
         for clients in report.plan.clients:
             load = load_id(series, clients)
@@ -60,8 +61,9 @@ def _others(report: Report, model: str) -> Table:
 
 
 def _table(title: str, *columns: str) -> Table:
-    table = Table("", *columns, title=title, title_justify="left", box=box.SIMPLE_HEAD)
-    table.columns[0].no_wrap = True
+    table = Table("", *columns, title=title, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table.title_justify = "left"
     for column in table.columns[1:]:
         column.justify = "right"
+        column.min_width = 6  # a narrow terminal wraps the labels, not the numbers
     return table
