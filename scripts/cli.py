@@ -9,8 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from scripts.arguments import count, counts, port, seconds
-from scripts.embedded import ServerError
-from scripts.repository.errors import BuildError
+from scripts.errors import UserError
 
 __all__ = ["DEFAULT_REPOSITORY", "count", "counts", "parser", "port", "run", "seconds"]
 
@@ -38,7 +37,7 @@ def run(command: Callable[[], int]) -> int:
             signal.signal(number, signal.default_int_handler)
     try:
         return command()
-    except (BuildError, ServerError) as error:
+    except UserError as error:
         print(f"error: {error}", file=sys.stderr)
     except OSError as error:
         reason = f"{error.filename}: {error.strerror}" if error.filename else str(error)

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
+from scripts.errors import UserError
+
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 OWN_BACKENDS = Path(__file__).parent / "backends"
 
@@ -25,8 +27,8 @@ GLIBC_TUNABLES = ":".join(
 )
 
 
-class ServerError(Exception):
-    """The server cannot run. The message is one line that says what to do next."""
+class ServerError(UserError):
+    """The server cannot run."""
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,7 @@
 """The error of the model repository library."""
 
+from scripts.errors import UserError
 
-class BuildError(Exception):
-    """A model repository cannot be built; the message is one line for the user."""
+
+class BuildError(UserError):
+    """A model repository cannot be built."""

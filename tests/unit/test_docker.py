@@ -11,18 +11,21 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler
+from importlib.metadata import packages_distributions
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from scripts import build_repository
 from scripts.embedded.installation import GLIBC_TUNABLES
 from tests import compose
 from tests.compose import arguments, service
 from tests.conftest import ROOT
+from tests.unit.test_layout import imports, modules_after
 from tests.web import serving
 
 DOCKERFILE = ROOT / "Dockerfile"
@@ -381,6 +384,19 @@ def test_images_install_the_versions_that_are_tested(lock: str) -> None:
     tested = pins("requirements.lock")
     image = pins(lock)
     assert image == {name: tested[name] for name in image}
+
+
+def test_builder_image_has_every_package_that_the_build_imports() -> None:
+    loaded = modules_after("import scripts.build_repository") - {"scripts"}
+    own = {name for name in loaded if name.startswith("scripts.")}
+    files = [Path(f"{name.replace('.', '/')}.py") for name in own]
+    imported = set[str]().union(*(imports(ROOT / file) for file in files if (ROOT / file).exists()))
+    # The build also works without the fast resizer.
+    packages = imported - sys.stdlib_module_names - {"scripts", "cykooz_resizer"}
+    distributions = packages_distributions()
+    needed = {canonicalize_name(name) for package in packages for name in distributions[package]}
+    assert {"onnx", "huggingface-hub", "rich"} <= needed
+    assert needed <= pins("docker/build.lock").keys()
 
 
 def test_server_image_adds_only_the_image_decoder_and_resizer() -> None:
