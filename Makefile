@@ -8,8 +8,8 @@ PYTHON ?= $(shell for python in python3 python3.12 python3.11 python3.10; do \
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.installed
-COMPILE := $(BIN)/uv pip compile --quiet --no-header
-COMPILE_IMAGE := $(COMPILE) --no-universal --python-version 3.12 --python-platform x86_64-manylinux_2_28 \
+COMPILE := $(BIN)/uv pip compile --quiet --no-header --generate-hashes
+COMPILE_IMAGE := $(COMPILE) --python-version 3.12 --python-platform x86_64-manylinux_2_28 \
 	--constraint requirements.lock
 
 help: ## List the targets
@@ -34,7 +34,8 @@ format: $(READY) ## Format the code and fix what ruff can fix
 	$(BIN)/ruff format .
 
 lock: $(READY) ## Pin every dependency anew
-	$(COMPILE) --upgrade pyproject.toml --group dev --output-file requirements.lock
+	$(COMPILE) --upgrade --universal --python-version 3.10 pyproject.toml --group dev \
+		--output-file requirements.lock
 	$(COMPILE_IMAGE) --group build --output-file docker/build.lock
 	$(COMPILE_IMAGE) --group steps --no-strip-markers --no-emit-package numpy --output-file docker/steps.lock
 
