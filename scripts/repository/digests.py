@@ -1,4 +1,4 @@
-"""Digests that tell whether a part of a model repository has to be built again."""
+"""SHA-256 digests in hexadecimal: of files, and of what a model repository is built from."""
 
 import functools
 import hashlib
@@ -13,6 +13,7 @@ import PIL
 # Other versions can write other graphs, or calibrate them on other pixels.
 LIBRARIES = (np, onnx, onnxruntime, PIL)
 CACHE = "__pycache__"
+CHUNK = 1 << 16
 
 
 @functools.cache
@@ -29,7 +30,16 @@ def of_folders(folders: Iterable[Path]) -> str:
         for path in sorted(folder.rglob("*")):
             if CACHE not in path.parts:
                 digest.update(f"{path.relative_to(folder.parent)}\0".encode())
-                digest.update(hashlib.sha256(path.read_bytes() if path.is_file() else b"").digest())
+                digest.update((of_file(path) if path.is_file() else "").encode())
+    return digest.hexdigest()
+
+
+def of_file(file: Path) -> str:
+    """Hash the content of a file, of which only a part is in memory at a time."""
+    digest = hashlib.sha256()
+    with file.open("rb") as content:
+        while chunk := content.read(CHUNK):
+            digest.update(chunk)
     return digest.hexdigest()
 
 

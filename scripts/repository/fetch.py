@@ -1,6 +1,5 @@
 """Downloads the zoo's files from the Hugging Face Hub and verifies them."""
 
-import hashlib
 import logging
 from collections.abc import Callable
 from pathlib import Path
@@ -18,12 +17,12 @@ from huggingface_hub.errors import (  # type: ignore[attr-defined] # of HTTPErro
     OfflineModeIsEnabled,
 )
 
+from scripts.repository import digests
 from scripts.repository.catalog import ZooModel
 from scripts.repository.errors import BuildError
 
 Progress = Callable[[int, int], None]
 
-CHUNK = 1 << 16
 ADVICE = (
     "Use a proxy (HTTPS_PROXY), a mirror (HF_ENDPOINT), a folder with the zoo's files "
     "(--weights DIR) or random weights (--weights synthetic)"
@@ -76,23 +75,14 @@ def verified(model: ZooModel, folder: Path) -> Path:
     file = folder / f"{model.zoo_file}.onnx"
     if not file.is_file():
         raise BuildError(f"{model.name}: {file} not found; put the zoo's {file.name} there")
-    if sha256_of(file) != model.sha256:
+    if digests.of_file(file) != model.sha256:
         raise BuildError(f"{model.name}: {file} is not the zoo's file: its sha256 is wrong")
     return file
 
 
-def sha256_of(file: Path) -> str:
-    """Return the sha256 of a file's content, in hexadecimal."""
-    digest = hashlib.sha256()
-    with file.open("rb") as content:
-        while chunk := content.read(CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
-
-
 def _is_intact(file: Path, model: ZooModel) -> bool:
     """Verify a file of the cache, and remove it from there if its sha256 is wrong."""
-    if sha256_of(file) == model.sha256:
+    if digests.of_file(file) == model.sha256:
         return True
     file.resolve().unlink()  # the cache's entry is a symbolic link
     file.unlink(missing_ok=True)
