@@ -4,7 +4,10 @@ import shutil
 import signal
 from pathlib import Path
 
+import onnx
 import pytest
+
+from tests.graphs import FLEXIBLE, classifier
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -23,6 +26,14 @@ def shared_assets() -> Path:
     if not folder.is_dir():
         pytest.skip(f"test data not found: {folder}")
     return folder
+
+
+@pytest.fixture
+def graph(tmp_path: Path) -> Path:
+    """The file of a ten-class classifier."""
+    file = tmp_path / "birds.onnx"
+    onnx.save(classifier(FLEXIBLE), file)
+    return file
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from scripts.repository.graphs import synthetic
 from scripts.repository.graphs.prepare import Prepared, prepare
 from tests.conftest import ROOT
 from tests.files import contents
-from tests.graphs import FLEXIBLE, SOFTMAXED, classifier
+from tests.graphs import SOFTMAXED, classifier
 from tests.integration.conftest import HASTE
 
 INT8 = ("--precision", "int8", "--calibration")
@@ -29,13 +29,6 @@ SYNTHETIC = ("--models", "mobilenetv2", "--weights", "synthetic")
 
 def own(file: Path, name: str, output: Path) -> list[str]:
     return ["--onnx", str(file), "--name", name, "--output", str(output)]
-
-
-@pytest.fixture
-def graph(tmp_path: Path) -> Path:
-    file = tmp_path / "birds.onnx"
-    onnx.save(classifier(FLEXIBLE), file)
-    return file
 
 
 @pytest.fixture

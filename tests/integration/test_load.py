@@ -8,11 +8,9 @@ import re
 import signal
 import subprocess
 import sys
-import threading
 import time
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
-from typing import Any
 
 import pytest
 import requests
@@ -20,6 +18,7 @@ import requests
 from scripts.embedded import EmbeddedServer, Endpoints
 from tests.conftest import ROOT
 from tests.integration.conftest import PROTOCOLS, url
+from tests.web import serving
 
 LOCUST = [sys.executable, "-m", "locust", "-f", "tests/load/locustfile.py"]
 SMALL = ["--model", "birds", "--sizes", "64x48,120x90"]
@@ -125,17 +124,11 @@ class Unreliable(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
 
-    def log_message(self, *_: Any) -> None:
-        """Suppress the log."""
-
 
 def test_each_kind_of_failure_is_counted_apart(tmp_path: Path) -> None:
-    with ThreadingHTTPServer(("127.0.0.1", 0), Unreliable) as unreliable:
-        threading.Thread(target=unreliable.serve_forever, daemon=True).start()
-        host = f"http://127.0.0.1:{unreliable.server_port}"
+    with serving(Unreliable) as address:
         reports = ["--csv", str(tmp_path / "run"), "--top-k", "2", "--max-error-rate", "0.1"]
-        result = locust(*BRIEFLY, *reports, "--host", host)
-        unreliable.shutdown()
+        result = locust(*BRIEFLY, *reports, "--host", f"http://{address}")
     assert result.returncode == 1
     assert "threshold missed: error rate" in result.stdout
     failures = (tmp_path / "run_failures.csv").read_text()
@@ -156,12 +149,9 @@ class SlowAtFirst(Unreliable):
 
 def test_the_warm_up_is_made_once_for_all_workers_and_before_the_run_time(tmp_path: Path) -> None:
     SlowAtFirst.numbers = itertools.count()
-    with ThreadingHTTPServer(("127.0.0.1", 0), SlowAtFirst) as slow:
-        threading.Thread(target=slow.serve_forever, daemon=True).start()
-        host = f"http://127.0.0.1:{slow.server_port}"
+    with serving(SlowAtFirst) as address:
         reports = ["--csv", str(tmp_path / "run"), "--top-k", "2", "--processes", "2"]
-        result = locust(*BRIEFLY, *reports, "--host", host)
-        slow.shutdown()
+        result = locust(*BRIEFLY, *reports, "--host", f"http://{address}")
     assert result.returncode == 0, result.stdout
     assert "Traceback" not in result.stdout
     sent, failed = counted(tmp_path / "run_stats.csv")["Aggregated"]
@@ -171,11 +161,9 @@ def test_the_warm_up_is_made_once_for_all_workers_and_before_the_run_time(tmp_pa
 
 
 def test_a_broken_image_that_is_answered_is_a_failure(tmp_path: Path) -> None:
-    with ThreadingHTTPServer(("127.0.0.1", 0), Correct) as correct:
-        threading.Thread(target=correct.serve_forever, daemon=True).start()
-        host = f"http://127.0.0.1:{correct.server_port}"
+    with serving(Correct) as address:
+        host = f"http://{address}"
         result = locust(*BRIEFLY, "--top-k", "2", "--broken", "0.5", "--host", host)
-        correct.shutdown()
     assert result.returncode == 1
     sent, failed = row(result.stdout, "broken image")
     assert sent == failed > 0

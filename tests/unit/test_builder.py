@@ -33,13 +33,6 @@ PARTS = {
 
 
 @pytest.fixture
-def graph(tmp_path: Path) -> Path:
-    file = tmp_path / "birds.onnx"
-    onnx.save(classifier(FLEXIBLE), file)
-    return file
-
-
-@pytest.fixture
 def repository(tmp_path: Path) -> Path:
     return tmp_path / "model_repository"
 
