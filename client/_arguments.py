@@ -66,7 +66,7 @@ def header(line: str) -> tuple[str, str]:
     """Split `NAME: VALUE`.
 
     Raises:
-        ValueError: there is no colon.
+        ValueError: the colon is missing.
     """
     name, colon, value = line.partition(":")
     if not colon:

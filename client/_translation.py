@@ -41,6 +41,8 @@ STATUSES: Mapping[str, type[ClientError]] = {
     "502": ServerUnavailable,
     "503": ServerUnavailable,
 }
+REGION_NOT_OPENED = "Unable to open shared memory region"
+SHARED_MEMORY_DISABLED = "Client shared memory is disabled"
 # Parts of Triton's messages that are more specific than the status sent with them.
 MESSAGES: Mapping[str, type[ClientError]] = {
     "has no available versions": ModelNotReady,
@@ -48,12 +50,9 @@ MESSAGES: Mapping[str, type[ClientError]] = {
     "This protocol is restricted": AccessDenied,
     "This API is restricted": AccessDenied,
     "Unable to find shared memory region": ServerUnavailable,  # the server was restarted
-    "Unable to open shared memory region": InvalidRequest,
-    "Client shared memory is disabled": InvalidRequest,
+    REGION_NOT_OPENED: InvalidRequest,
+    SHARED_MEMORY_DISABLED: InvalidRequest,
 }
-SHARED_MEMORY_DISABLED = (
-    "the server does not accept shared memory; start it with --allow-client-shm=true"
-)
 # The image of a batch that the server rejected, and the reason.
 REJECTED_IMAGE = re.compile(r"IMAGE\[(?P<position>\d+)\]: (?P<reason>.*)", re.DOTALL)
 # tritonclient's prefix for a response that is not JSON, such as a proxy's error page.
@@ -88,9 +87,9 @@ def _from_response(endpoint: Endpoint, error: InferenceServerException) -> Clien
         (kind for part, kind in MESSAGES.items() if part in message),
         STATUSES.get(status, ServerFailed),
     )
-    if "Client shared memory is disabled" in message:
-        message = SHARED_MEMORY_DISABLED
-    if "Unable to open shared memory region" in message:
+    if SHARED_MEMORY_DISABLED in message:
+        message = "the server does not accept shared memory; start it with --allow-client-shm=true"
+    if REGION_NOT_OPENED in message:
         message = f"{message}; shared memory needs a client on the server's machine"
     if message.startswith(NOT_JSON):
         message = f"HTTP {status} {responses.get(int(status), '')}".rstrip()
