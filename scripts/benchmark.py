@@ -9,7 +9,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from scripts import cli
+from scripts import arguments, cli
 from scripts.embedded import EmbeddedServer, Endpoints
 from scripts.measuring import chart, report, subject, tables, triton
 from scripts.measuring.figures import BenchmarkPlan, Figures
@@ -65,14 +65,14 @@ def _add_plan(parser: argparse.ArgumentParser) -> None:
     plan = parser.add_argument_group("plan")
     plan.add_argument(
         "--seconds",
-        type=cli.seconds,
+        type=arguments.seconds,
         default=DEFAULTS.seconds,
         metavar="N",
         help="duration of each turn (default: %(default)s)",
     )
     plan.add_argument(
         "--rounds",
-        type=cli.count,
+        type=arguments.count,
         default=DEFAULTS.rounds,
         metavar="N",
         help="turns of each variant (default: %(default)s)",
@@ -105,7 +105,7 @@ def _add_results(parser: argparse.ArgumentParser) -> None:
 
 def clients(text: str) -> tuple[int, ...]:
     """Read numbers of clients for argparse; returns them ascending, without repetition."""
-    return tuple(sorted(set(cli.counts(text))))
+    return tuple(sorted(set(arguments.counts(text))))
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -23,6 +23,7 @@ from rich.table import Table
 from client import Classifier
 from scripts import arguments, cli
 from scripts.embedded import ServerError
+from scripts.errors import last_line
 from scripts.measuring.perf_analyzer import PerfAnalyzer
 from scripts.measuring.pictures import picture
 from scripts.measuring.wrk import InferRequest, Wrk
@@ -141,7 +142,11 @@ def parser() -> argparse.ArgumentParser:
 
 def _add_count(parser: argparse.ArgumentParser, name: str, default: int, text: str) -> None:
     parser.add_argument(
-        name, type=cli.count, default=default, metavar="N", help=f"{text} (default: {default})"
+        name,
+        type=arguments.count,
+        default=default,
+        metavar="N",
+        help=f"{text} (default: {default})",
     )
 
 
@@ -279,8 +284,7 @@ def _locust(options: argparse.Namespace, url: str) -> Measurement:
         output, _ = process.communicate()
     found = re.search(r"Aggregated +\d+ +0\(.*\| +([\d.]+) +0\.00$", output, re.MULTILINE)
     if process.returncode or not found:
-        lines = output.strip().splitlines()
-        raise ServerError(f"Locust failed: {lines[-1] if lines else 'no output'}")
+        raise ServerError(f"Locust failed: {last_line(output)}")
     cpu = after.user + after.system - before.user - before.system
     return Measurement(float(found[1]), 1000 * cpu / seconds / float(found[1]))
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-from scripts import cli
+from scripts import arguments, cli
 from scripts.repository import builder, calibration, catalog, sources, tuning
 from scripts.repository.calibration import Images
 from scripts.repository.catalog import ZooModel
@@ -100,14 +100,14 @@ def _add_target(target: argparse._ArgumentGroup) -> None:
     )
     target.add_argument(
         "--cores",
-        type=cli.count,
+        type=arguments.count,
         default=tuning.cores(),
         metavar="N",
         help="CPU cores (default: those of this machine)",
     )
     target.add_argument(
         "--queue",
-        type=cli.count,
+        type=arguments.count,
         metavar="N",
         help="waiting requests beyond which Triton rejects further ones; choose fewer if clients "
         f"time out within seconds (default: {tuning.CPU_QUEUE}, on a GPU {tuning.GPU_QUEUE})",

@@ -1,4 +1,4 @@
-"""What all commands share: the parser, the validators and the reporting of errors."""
+"""What all commands share: the parser and the reporting of errors."""
 
 import argparse
 import logging
@@ -8,10 +8,7 @@ import textwrap
 from collections.abc import Callable
 from pathlib import Path
 
-from scripts.arguments import count, counts, port, seconds
 from scripts.errors import UserError
-
-__all__ = ["DEFAULT_REPOSITORY", "count", "counts", "parser", "port", "run", "seconds"]
 
 DEFAULT_REPOSITORY = Path("model_repository")
 INTERRUPTED = 130  # what a shell reports for a Ctrl-C

@@ -4,7 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from scripts import cli
+from scripts import arguments, cli
 from scripts.embedded import EmbeddedServer, Endpoints, supervise
 
 EXAMPLES = """\
@@ -43,7 +43,7 @@ def parser() -> argparse.ArgumentParser:
     for protocol, port in endpoints.ports.items():
         parser.add_argument(
             f"--{protocol}-port",
-            type=cli.port,
+            type=arguments.port,
             default=port,
             metavar="PORT",
             help="default: %(default)s",

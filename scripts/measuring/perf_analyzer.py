@@ -10,6 +10,7 @@ from pathlib import Path
 
 from scripts.embedded import ServerError
 from scripts.embedded.installation import find, prepend
+from scripts.errors import last_line
 
 INSTALL = (
     "pip install --no-deps --only-binary=:all: --platform manylinux1_x86_64 "
@@ -48,8 +49,9 @@ class PerfAnalyzer:
                 *("--input-data", str(data), "--concurrency-range", str(clients)),
                 *("--request-count", str(count)),
             ]
+            libraries = find().libraries
             for file, pattern in LIBRARIES.items():
-                for library in find().libraries.glob(pattern):
+                for library in libraries.glob(pattern):
                     (folder / file).symlink_to(library)
             env = os.environ | {"LD_LIBRARY_PATH": prepend([name], "LD_LIBRARY_PATH")}
             result = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
@@ -66,5 +68,4 @@ def mean_seconds(stdout: str, stderr: str) -> float:
     """
     if found := MEAN.search(stdout):
         return int(found[1]) / 1e6
-    lines = (stderr.strip() or stdout.strip()).splitlines()
-    raise ServerError(f"perf_analyzer failed: {lines[-1] if lines else 'no output'}")
+    raise ServerError(f"perf_analyzer failed: {last_line(stderr, stdout)}")

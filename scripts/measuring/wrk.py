@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from scripts.embedded import ServerError
+from scripts.errors import last_line
 from scripts.measuring.figures import Figures
 
 SCRIPT = Path(__file__).with_name("post.lua")
-INSTALL = "apt-get install wrk"
 TIMEOUT_SECONDS = 30
 WARM_UP = 1 / 8  # of a turn, before it
 MIN_WARM_UP_SECONDS = 0.25
@@ -44,7 +44,7 @@ class Wrk:
     def __init__(self, address: str) -> None:
         executable = shutil.which("wrk")
         if not executable:
-            raise ServerError(f"the load generator wrk is not installed; run: {INSTALL}")
+            raise ServerError("the load generator wrk is not installed; run: apt-get install wrk")
         self._executable = executable
         self.address = address
 
@@ -116,5 +116,4 @@ def parse(stdout: str, stderr: str) -> dict[str, Any]:
     """
     if found := re.search(r"^\{.*\}$", stdout, re.MULTILINE):
         return dict(json.loads(found[0]))
-    lines = (stderr.strip() or stdout.strip()).splitlines()
-    raise ServerError(f"wrk failed: {lines[-1] if lines else 'no output'}")
+    raise ServerError(f"wrk failed: {last_line(stderr, stdout)}")
