@@ -34,7 +34,7 @@ format: $(READY) ## Format the code and fix what ruff can fix
 	$(BIN)/ruff format .
 
 lock: $(READY) ## Pin every dependency anew
-	$(COMPILE) --upgrade --universal --python-version 3.10 pyproject.toml --group dev \
+	$(COMPILE) --upgrade --no-strip-extras --universal --python-version 3.10 pyproject.toml --group dev \
 		--output-file requirements.lock
 	$(COMPILE_IMAGE) --group build --output-file docker/build.lock
 	$(COMPILE_IMAGE) --group steps --no-strip-markers --no-emit-package numpy --output-file docker/steps.lock
