@@ -79,6 +79,11 @@ class Access:
     admin_key: str | None = None
     tls: Tls | None = None
 
+    def check(self) -> None:
+        """Raise UserError if a file for TLS is missing or invalid."""
+        if self.tls:
+            self.tls.check()
+
     def options(self) -> list[str]:
         """Return tritonserver's options."""
         header = HEADER if self.admin_key else NO_HEADER

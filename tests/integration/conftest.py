@@ -31,7 +31,7 @@ def add_birds(repository: Path, folder: Path, name: str = "birds", body: str = F
 
 
 def url(server: EmbeddedServer, protocol: str) -> str:
-    return f"{protocol}://{server.endpoints.host}:{server.endpoints.ports[protocol]}"
+    return f"{protocol}://{server.endpoints.at(protocol)}"
 
 
 def process_of(server: EmbeddedServer) -> psutil.Process:

@@ -11,7 +11,7 @@ from scripts.embedded import EmbeddedServer
 @pytest.fixture
 def arguments(server: EmbeddedServer) -> list[str]:
     at = server.endpoints
-    addresses = ["--grpc", f"{at.host}:{at.grpc}", "--http", f"{at.host}:{at.http}"]
+    addresses = ["--grpc", at.at("grpc"), "--http", at.at("http")]
     return [*addresses, "--model", "birds", "--images", "10", "--rounds", "2"]
 
 
