@@ -95,6 +95,11 @@ class Access:
         ]
 
 
+def key_headers(key: str) -> dict[str, str]:
+    """Return the headers that carry the key, over HTTP and over gRPC; the other one is ignored."""
+    return {HEADER: key, GRPC_HEADER: key}
+
+
 def read_key(file: Path) -> str:
     """Read the administrator's key, without the white space around it.
 
