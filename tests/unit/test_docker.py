@@ -353,8 +353,8 @@ def test_ports_are_published_on_the_loopback_address_by_default(name: str) -> No
 @pytest.mark.parametrize("name", SERVERS)
 def test_triton_has_the_memory_settings_that_nvidia_recommends(name: str) -> None:
     settings = service(name)
-    assert settings["shm_size"] == "1gb"
-    assert service(name, SHM_SIZE="4gb")["shm_size"] == "4gb"
+    assert settings["shm_size"] == "4gb"
+    assert service(name, SHM_SIZE="8gb")["shm_size"] == "8gb"
     assert settings["ulimits"] == {"memlock": -1, "stack": 67108864}
 
 
