@@ -22,7 +22,7 @@ from scripts.container import health
 from scripts.embedded import Endpoints
 from scripts.embedded.access import key_headers
 from scripts.embedded.installation import find
-from scripts.embedded.server import BACKENDS, PREFIX_OPTION, SHARED_MEMORY
+from scripts.embedded.server import BACKENDS, PREFIX_OPTION
 from tests import compose, namespaces
 from tests.compose import arguments, service
 from tests.graphs import FLEXIBLE, classifier
@@ -138,7 +138,7 @@ def running(volume: Path, folder: Path) -> Iterator[Container]:
         with suppress(ProcessLookupError):
             os.killpg(server.pid, signal.SIGKILL)
         server.wait(60)
-        for region in SHARED_MEMORY.glob(f"{prefix}*"):
+        for region in Path("/dev/shm").glob(f"{prefix}*"):
             region.unlink()
 
 
