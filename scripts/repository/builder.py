@@ -112,7 +112,6 @@ def add(
         quantization=quantization,
         tuning=tuning,
         inputs_sha256=_inputs_sha256(source, tuning, images_sha256),
-        files_sha256=_files_sha256(repository, spec.parts),
     )
     _record(repository, entries | {source.name: entry}, before=entries)
     return entry
@@ -132,7 +131,11 @@ def find_current(
     entry = manifest.read(repository).get(source.name)
     if entry is None or entry.inputs_sha256 != _inputs_sha256(source, tuning, images_sha256):
         return None
-    return entry if entry.files_sha256 == _files_sha256(repository, entry.parts) else None
+    recorded = manifest.parts(repository)
+    for part in entry.parts.values():
+        if digests.difference(repository / part, recorded.get(part, {})):
+            return None
+    return entry
 
 
 def prune(repository: Path, keep: Collection[str]) -> set[str]:
@@ -174,10 +177,6 @@ def _inputs_sha256(source: ClassifierSource, tuning: Tuning, images_sha256: str 
         "images": images_sha256,
     }
     return digests.of_text(json.dumps(inputs))
-
-
-def _files_sha256(repository: Path, parts: dict[str, str]) -> str:
-    return digests.of_folders(repository / part for part in sorted(parts.values()))
 
 
 def _check_crop(source: ClassifierSource, prepared: Prepared) -> None:
@@ -265,7 +264,8 @@ def _swap(new: Path, place: Path) -> None:
 
 
 def _record(repository: Path, entries: dict[str, Entry], *, before: dict[str, Entry]) -> None:
-    manifest.write(repository, entries)
+    files = {part: digests.of_files(repository / part) for part in sorted(_parts(entries))}
+    manifest.write(repository, entries, files)
     for part in _parts(before) - _parts(entries):
         shutil.rmtree(repository / part)
 

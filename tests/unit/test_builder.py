@@ -3,6 +3,7 @@
 import hashlib
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -370,14 +371,64 @@ def test_a_manifest_of_an_older_version_can_be_read(graph: Path, repository: Pat
     file = repository / "manifest.json"
     written = json.loads(file.read_text())
     entry = written["models"]["birds"]
-    for field in ("precision", "quantization", "inputs_sha256", "files_sha256"):
+    del written["version"], written["parts"]
+    for field in ("precision", "quantization", "inputs_sha256"):
         del entry[field]
+    entry["files_sha256"] = "of version 1 only"
     entry["tuning"]["waiting"] = entry["tuning"].pop("queue")
     entry["parts"] = [entry["parts"][role] for role in manifest.ROLES]
     file.write_text(json.dumps(written))
     entry = manifest.read(repository)["birds"]
+    assert manifest.verify(repository, PARTS.values()) == list(PARTS.values())
     assert entry.parts == PARTS
     assert (entry.precision, entry.quantization, entry.tuning) == ("fp32", None, None)
+
+
+def test_a_manifest_of_a_newer_version_is_rejected(graph: Path, repository: Path) -> None:
+    builder.add(repository, sources.from_file(graph, "birds"))
+    file = repository / "manifest.json"
+    file.write_text(file.read_text().replace('"version": 2', '"version": 3'))
+    with pytest.raises(BuildError, match="has version 3, of a newer release; upgrade"):
+        manifest.read(repository)
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"models": []}', '{"models": {"birds": 1}}'])
+def test_a_damaged_manifest_is_reported_in_one_line(repository: Path, content: str) -> None:
+    repository.mkdir()
+    (repository / "manifest.json").write_text(content)
+    with pytest.raises(BuildError, match=r"cannot read .*; build into a new folder") as caught:
+        manifest.read(repository)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_repository_matches_its_manifest(graph: Path, repository: Path) -> None:
+    builder.add(repository, sources.from_file(graph, "birds"))
+    assert manifest.parts(repository).keys() == set(PARTS.values())
+    assert manifest.verify(repository, PARTS.values()) == []
+
+
+def edit(file: Path) -> None:
+    file.write_bytes(file.read_bytes() + b"\n")
+
+
+@pytest.mark.parametrize(
+    ("path", "damage", "message"),
+    [
+        ("birds/1", Path.rmdir, "birds/1/ is missing"),
+        ("birds/2", Path.mkdir, "birds/2/ is not in the manifest"),
+        ("birds_onnx/1/model.onnx", edit, "1/model.onnx does not match its sha256"),
+        ("birds_onnx/labels.txt", Path.unlink, "birds_onnx/labels.txt is missing"),
+        ("birds_preprocess/1/new.py", Path.touch, "birds_preprocess/1/new.py is not in the"),
+    ],
+)
+def test_a_file_that_does_not_match_the_manifest_is_named(
+    graph: Path, repository: Path, path: str, damage: Callable[[Path], None], message: str
+) -> None:
+    builder.add(repository, sources.from_file(graph, "birds"))
+    damage(repository / path)
+    with pytest.raises(BuildError, match=message):
+        manifest.verify(repository, PARTS.values())
+    manifest.verify(repository, set(PARTS.values()) - {path.partition("/")[0]})
 
 
 def test_a_failed_build_leaves_the_repository_unchanged(
