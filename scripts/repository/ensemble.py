@@ -21,7 +21,7 @@ IMAGENET_LABELS = tuple(
     Path(__file__).with_name("imagenet_labels.txt").read_text("utf-8").splitlines()
 )
 LABELS_FILE = "labels.txt"
-IMAGENET_CROP = 224
+IMAGENET_PIXELS = (224, IMAGENET_MEAN, IMAGENET_STD)  # crop, mean and std
 
 IMAGE = Tensor("IMAGE", "TYPE_STRING", (1,))
 # The same image when it comes from an ensemble; the preprocessing step then issues a credit.
@@ -32,13 +32,18 @@ CREDIT = Tensor("CREDIT", "TYPE_INT64", (4,))
 
 @dataclass(frozen=True)
 class ClassifierSpec:
-    """Everything from which the models of one classifier are written."""
+    """Everything from which the models of one classifier are written.
+
+    With `own_preprocess` the classifier has its own preprocessing model even if others have the
+    same recipe, since they may need another tuning.
+    """
 
     name: str
     prepared: Prepared
     recipe: Recipe
     labels: tuple[str, ...]
     tuning: Tuning
+    own_preprocess: bool = False
 
     @property
     def onnx_name(self) -> str:
@@ -52,9 +57,10 @@ class ClassifierSpec:
 
     @property
     def preprocess_name(self) -> str:
-        """The preprocessing model; classifiers with the same ImageNet recipe share one."""
+        """The preprocessing model; classifiers with the same ImageNet recipe can share one."""
         recipe = self.recipe
-        if (recipe.crop, recipe.mean, recipe.std) == (IMAGENET_CROP, IMAGENET_MEAN, IMAGENET_STD):
+        is_imagenet = (recipe.crop, recipe.mean, recipe.std) == IMAGENET_PIXELS
+        if is_imagenet and not self.own_preprocess:
             return f"imagenet_preprocess_{recipe.resize}"
         return f"{self.name}_preprocess"
 
