@@ -79,4 +79,9 @@ def of_file(file: Path) -> str:
 
 def of_text(text: str) -> str:
     """Hash a text as UTF-8."""
-    return hashlib.sha256(text.encode()).hexdigest()
+    return of_bytes(text.encode())
+
+
+def of_bytes(data: bytes) -> str:
+    """Hash what is in memory."""
+    return hashlib.sha256(data).hexdigest()

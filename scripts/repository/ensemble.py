@@ -34,8 +34,7 @@ CREDIT = Tensor("CREDIT", "TYPE_INT64", (4,))
 class ClassifierSpec:
     """Everything from which the models of one classifier are written.
 
-    With `own_preprocess` the classifier has its own preprocessing model even if others have the
-    same recipe, since they may need another tuning.
+    Classifiers share steps. The numbers tell apart those that differ in tuning or code only.
     """
 
     name: str
@@ -43,7 +42,8 @@ class ClassifierSpec:
     recipe: Recipe
     labels: tuple[str, ...]
     tuning: Tuning
-    own_preprocess: bool = False
+    preprocess_number: int = 1
+    postprocess_number: int = 1
 
     @property
     def onnx_name(self) -> str:
@@ -59,16 +59,16 @@ class ClassifierSpec:
     def preprocess_name(self) -> str:
         """The preprocessing model; classifiers with the same ImageNet recipe can share one."""
         recipe = self.recipe
-        is_imagenet = (recipe.crop, recipe.mean, recipe.std) == IMAGENET_PIXELS
-        if is_imagenet and not self.own_preprocess:
-            return f"imagenet_preprocess_{recipe.resize}"
+        if (recipe.crop, recipe.mean, recipe.std) == IMAGENET_PIXELS:
+            return _numbered(f"imagenet_preprocess_{recipe.resize}", self.preprocess_number)
         return f"{self.name}_preprocess"
 
     @property
     def postprocess_name(self) -> str:
-        """The postprocessing model; classifiers of ImageNet's 1,000 classes share one."""
-        is_imagenet = self.labels == IMAGENET_LABELS and self.prepared.scores == "logits"
-        return "imagenet_postprocess" if is_imagenet else f"{self.name}_postprocess"
+        """The postprocessing model; classifiers of ImageNet's 1,000 classes can share one."""
+        if self.labels == IMAGENET_LABELS and self.prepared.scores == "logits":
+            return _numbered("imagenet_postprocess", self.postprocess_number)
+        return f"{self.name}_postprocess"
 
     @property
     def parts(self) -> dict[str, str]:
@@ -81,6 +81,10 @@ class ClassifierSpec:
             self.onnx_name,
         )
         return dict(zip(ROLES, names, strict=True))
+
+
+def _numbered(name: str, number: int) -> str:
+    return name if number == 1 else f"{name}_{number}"
 
 
 def preprocess_part(spec: ClassifierSpec) -> Part:

@@ -18,6 +18,8 @@ from scripts.repository.ensemble import IMAGENET_LABELS
 from scripts.repository.errors import BuildError
 from scripts.repository.graphs.prepare import Prepared, read_signature
 from scripts.repository.graphs.quantize import Quantized, quantize
+from scripts.repository.manifest import Entry
+from scripts.repository.sources import ClassifierSource
 from scripts.repository.tuning import Tuning
 from tests.conftest import ROOT
 from tests.files import contents
@@ -45,6 +47,16 @@ def models(folder: Path) -> set[str]:
 def config(repository: Path, part: str) -> model_config_pb2.ModelConfig:
     text = (repository / part / "config.pbtxt").read_text()
     return text_format.Parse(text, model_config_pb2.ModelConfig())
+
+
+def find_current(repository: Path, source: ClassifierSource, **options: Any) -> Entry | None:
+    with builder.session(repository) as session:
+        return session.find_current(source, **options)
+
+
+def remove(repository: Path, names: list[str]) -> None:
+    with builder.session(repository) as session:
+        session.remove(names)
 
 
 def test_a_classifier_has_an_ensemble_its_steps_and_two_graphs(
@@ -210,7 +222,7 @@ def test_removing_a_classifier_removes_the_parts_that_only_it_uses(
 ) -> None:
     builder.add(repository, sources.from_file(graph, "birds"))
     builder.add(repository, sources.from_file(graph, "planes"))
-    builder.remove(repository, ["planes"])
+    remove(repository, ["planes"])
     assert models(repository) == set(PARTS.values())
     assert set(manifest.read(repository)) == {"birds"}
 
@@ -219,7 +231,7 @@ def test_removing_an_unknown_classifier_is_rejected(graph: Path, repository: Pat
     builder.add(repository, sources.from_file(graph, "birds"))
     before = contents(repository)
     with pytest.raises(BuildError, match="has no planes; it has birds"):
-        builder.remove(repository, ["birds", "planes"])
+        remove(repository, ["birds", "planes"])
     assert contents(repository) == before
 
 
@@ -228,7 +240,8 @@ def test_pruning_removes_classifiers_of_the_catalogue_but_not_ones_own(
 ) -> None:
     for name in ("birds", "resnet18_v1", "mobilenetv2"):
         builder.add(repository, sources.from_file(graph, name))
-    assert builder.prune(repository, {"resnet18_v1"}) == {"mobilenetv2"}
+    with builder.session(repository) as session:
+        assert session.prune({"resnet18_v1"}) == {"mobilenetv2"}
     assert set(manifest.read(repository)) == {"birds", "resnet18_v1"}
     assert not (repository / "mobilenetv2_onnx").exists()
 
@@ -244,9 +257,9 @@ def test_a_repository_may_hold_only_its_readme(graph: Path, repository: Path) ->
 
 def test_a_classifier_is_current_after_it_was_built(graph: Path, repository: Path) -> None:
     source = sources.from_file(graph, "birds")
-    assert builder.find_current(repository, source, tuning=Tuning()) is None
+    assert find_current(repository, source, tuning=Tuning()) is None
     builder.add(repository, source, tuning=Tuning())
-    current = builder.find_current(repository, source, tuning=Tuning())
+    current = find_current(repository, source, tuning=Tuning())
     assert current == manifest.read(repository)["birds"]
 
 
@@ -269,7 +282,7 @@ def test_a_classifier_is_not_current_with_other_options(
     recipe = {key: value for key, value in changes.items() if key not in options}
     source = sources.from_file(graph, "birds", **recipe)
     changed = {key: changes.get(key, value) for key, value in options.items()}
-    assert builder.find_current(repository, source, **changed) is None
+    assert find_current(repository, source, **changed) is None
 
 
 def test_a_classifier_is_not_current_when_its_external_weights_change(
@@ -283,7 +296,7 @@ def test_a_classifier_is_not_current_when_its_external_weights_change(
         (tmp_path / "birds.data").unlink(missing_ok=True)
         onnx.save(model, file, save_as_external_data=True, location="birds.data", size_threshold=0)
         source = sources.from_file(file, "birds")
-        assert builder.find_current(repository, source, tuning=Tuning()) is None
+        assert find_current(repository, source, tuning=Tuning()) is None
         builder.add(repository, source)
 
 
@@ -293,7 +306,7 @@ def test_a_classifier_is_not_current_after_the_generator_changed(
     source = sources.from_file(graph, "birds")
     builder.add(repository, source)
     monkeypatch.setattr(digests, "generator", lambda: "another release")
-    assert builder.find_current(repository, source, tuning=Tuning()) is None
+    assert find_current(repository, source, tuning=Tuning()) is None
 
 
 @pytest.mark.parametrize(
@@ -306,7 +319,7 @@ def test_a_classifier_is_not_current_when_a_file_is_missing(
     source = sources.from_file(graph, "birds")
     builder.add(repository, source)
     (repository / path).rename(repository / "moved")
-    assert builder.find_current(repository, source, tuning=Tuning()) is None
+    assert find_current(repository, source, tuning=Tuning()) is None
 
 
 def test_a_classifier_is_not_current_when_a_file_was_edited(graph: Path, repository: Path) -> None:
@@ -314,7 +327,7 @@ def test_a_classifier_is_not_current_when_a_file_was_edited(graph: Path, reposit
     builder.add(repository, source)
     file = repository / "birds_pixels" / "config.pbtxt"
     file.write_text(file.read_text().replace("count: 2", "count: 3"))
-    assert builder.find_current(repository, source, tuning=Tuning()) is None
+    assert find_current(repository, source, tuning=Tuning()) is None
 
 
 def test_bytecode_that_triton_leaves_behind_does_not_matter(graph: Path, repository: Path) -> None:
@@ -323,7 +336,7 @@ def test_bytecode_that_triton_leaves_behind_does_not_matter(graph: Path, reposit
     cache = repository / "birds_preprocess" / "1" / "__pycache__"
     cache.mkdir()
     (cache / "model.pyc").touch()
-    assert builder.find_current(repository, source, tuning=Tuning())
+    assert find_current(repository, source, tuning=Tuning())
 
 
 @pytest.mark.parametrize(
@@ -344,7 +357,7 @@ def test_an_int8_classifier_has_the_same_configuration_as_the_fp32_one(tmp_path:
     onnx.save(convolved(), file)
     images = calibration.read(fill(tmp_path / "pictures", 2))
 
-    def quantize_on_images(source: sources.ClassifierSource, prepared: Prepared) -> Quantized:
+    def quantize_on_images(source: ClassifierSource, prepared: Prepared) -> Quantized:
         return quantize(prepared, images, source.recipe)
 
     fp32 = builder.add(tmp_path / "fp32", sources.from_file(file, "birds"))
@@ -361,9 +374,9 @@ def test_an_int8_classifier_has_the_same_configuration_as_the_fp32_one(tmp_path:
     written = manifest.read(tmp_path / "int8")["birds"]
     assert written.quantization == int8.quantization
     source, sha256 = sources.from_file(file, "birds"), images.sha256
-    current = builder.find_current(tmp_path / "int8", source, tuning=Tuning(), images_sha256=sha256)
+    current = find_current(tmp_path / "int8", source, tuning=Tuning(), images_sha256=sha256)
     assert current == written
-    assert builder.find_current(tmp_path / "int8", source, tuning=Tuning()) is None
+    assert find_current(tmp_path / "int8", source, tuning=Tuning()) is None
 
 
 def test_a_manifest_of_an_older_version_can_be_read(graph: Path, repository: Path) -> None:
@@ -440,7 +453,7 @@ def test_a_failed_build_leaves_the_repository_unchanged(
     def fail(*_: object) -> None:
         raise OSError(28, "No space left on device", "model.onnx")
 
-    monkeypatch.setattr(builder, "_write_graph", fail)
+    monkeypatch.setattr(Path, "write_bytes", fail)
     with pytest.raises(OSError, match="No space left"):
         builder.add(repository, sources.from_file(graph, "birds", resize=64))
     assert contents(repository) == before
