@@ -49,7 +49,7 @@ class Transaction:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder.resolve()
-        self._staging = self._folder.with_name(f".{self._folder.name}.staging")
+        self._staging = self._folder.parent / f".{self._folder.name}.staging"
         self._new, self._old = self._staging / "new", self._staging / "old"
         self._is_staged = False
         self._resources = ExitStack()
@@ -130,12 +130,13 @@ def _locked(staging: Path) -> Iterator[None]:
     """Create a folder, hold a lock on it, and delete it if it is empty at the end."""
     while (descriptor := _acquire(staging)) is None:
         pass
-    try:
-        yield
-    finally:
-        with suppress(OSError):
-            staging.rmdir()
-        os.close(descriptor)
+    with ExitStack() as stack:
+        stack.callback(os.close, descriptor)
+        try:
+            yield
+        finally:
+            with suppress(OSError):
+                staging.rmdir()
 
 
 def _acquire(staging: Path) -> int | None:
