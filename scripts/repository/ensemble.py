@@ -21,7 +21,7 @@ IMAGENET_LABELS = tuple(
     Path(__file__).with_name("imagenet_labels.txt").read_text("utf-8").splitlines()
 )
 LABELS_FILE = "labels.txt"
-IMAGENET_CROP = 224
+IMAGENET_PIXELS = (224, IMAGENET_MEAN, IMAGENET_STD)  # crop, mean and std
 
 IMAGE = Tensor("IMAGE", "TYPE_STRING", (1,))
 # The same image when it comes from an ensemble; the preprocessing step then issues a credit.
@@ -32,13 +32,18 @@ CREDIT = Tensor("CREDIT", "TYPE_INT64", (4,))
 
 @dataclass(frozen=True)
 class ClassifierSpec:
-    """Everything from which the models of one classifier are written."""
+    """Everything from which the models of one classifier are written.
+
+    Classifiers share steps. The numbers tell apart those that differ in tuning or code only.
+    """
 
     name: str
     prepared: Prepared
     recipe: Recipe
     labels: tuple[str, ...]
     tuning: Tuning
+    preprocess_number: int = 1
+    postprocess_number: int = 1
 
     @property
     def onnx_name(self) -> str:
@@ -52,17 +57,18 @@ class ClassifierSpec:
 
     @property
     def preprocess_name(self) -> str:
-        """The preprocessing model; classifiers with the same ImageNet recipe share one."""
+        """The preprocessing model; classifiers with the same ImageNet recipe can share one."""
         recipe = self.recipe
-        if (recipe.crop, recipe.mean, recipe.std) == (IMAGENET_CROP, IMAGENET_MEAN, IMAGENET_STD):
-            return f"imagenet_preprocess_{recipe.resize}"
+        if (recipe.crop, recipe.mean, recipe.std) == IMAGENET_PIXELS:
+            return _numbered(f"imagenet_preprocess_{recipe.resize}", self.preprocess_number)
         return f"{self.name}_preprocess"
 
     @property
     def postprocess_name(self) -> str:
-        """The postprocessing model; classifiers of ImageNet's 1,000 classes share one."""
-        is_imagenet = self.labels == IMAGENET_LABELS and self.prepared.scores == "logits"
-        return "imagenet_postprocess" if is_imagenet else f"{self.name}_postprocess"
+        """The postprocessing model; classifiers of ImageNet's 1,000 classes can share one."""
+        if self.labels == IMAGENET_LABELS and self.prepared.scores == "logits":
+            return _numbered("imagenet_postprocess", self.postprocess_number)
+        return f"{self.name}_postprocess"
 
     @property
     def parts(self) -> dict[str, str]:
@@ -75,6 +81,10 @@ class ClassifierSpec:
             self.onnx_name,
         )
         return dict(zip(ROLES, names, strict=True))
+
+
+def _numbered(name: str, number: int) -> str:
+    return name if number == 1 else f"{name}_{number}"
 
 
 def preprocess_part(spec: ClassifierSpec) -> Part:
