@@ -27,7 +27,7 @@ IMAGE = Tensor("IMAGE", "TYPE_STRING", (1,))
 # The same image when it comes from an ensemble; the preprocessing step then issues a credit.
 ENSEMBLE_IMAGE = replace(IMAGE, name="ENSEMBLE_IMAGE")
 # Accompanies an image from preprocessing to postprocessing, for flow control.
-CREDIT = Tensor("CREDIT", "TYPE_INT64", (4,))
+CREDIT = Tensor("CREDIT", "TYPE_INT64", (2,))
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """Postprocessing step: turns a classifier's scores into its top-k classes.
 
-Inputs: SCORES, FP32 [N, classes]; CREDIT, INT64 [N, 4], optional, returned to the preprocessing
+Inputs: SCORES, FP32 [N, classes]; CREDIT, INT64 [N, 2], optional, returned to the preprocessing
 step. Outputs: CLASS_ID INT32, PROBABILITY FP32 and LABEL STRING, each [N, k], best first, where k
 is the request parameter `top_k`.
 

@@ -4,7 +4,7 @@ Input: IMAGE, STRING [N, 1], the bytes of image files or their base64. Output: P
 [N, crop, crop, 3]. The graph normalises them, so that a quarter of the bytes of an FP32 tensor is
 copied to it.
 
-An ensemble sends ENSEMBLE_IMAGE instead of IMAGE and gets one CREDIT for each image, INT64 [N, 4],
+An ensemble sends ENSEMBLE_IMAGE instead of IMAGE and gets one CREDIT for each image, INT64 [N, 2],
 which it passes to the postprocessing step.
 
 Parameters in config.pbtxt: `recipe`, the preprocessing variant as JSON; `credit_limit`, how
@@ -30,7 +30,8 @@ class TritonPythonModel:
         """Read the recipe and the credit limit."""
         parameters = json.loads(args["model_config"])["parameters"]
         self.recipe = Recipe.from_json(parameters["recipe"]["string_value"])
-        self.credits = CreditLimit(int(parameters["credit_limit"]["string_value"]))
+        limit = int(parameters["credit_limit"]["string_value"])
+        self.credits = CreditLimit(limit, warn=pb_utils.Logger.log_warn)
 
     def execute(self, requests: list[Any]) -> list[Any]:
         """Process each request separately, so that an invalid image fails only its own request."""
