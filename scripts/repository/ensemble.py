@@ -15,7 +15,12 @@ from scripts.repository.graphs.pixels import INPUT
 from scripts.repository.graphs.prepare import Prepared
 from scripts.repository.manifest import ROLES
 from scripts.repository.steps.preprocess.recipe import IMAGENET_MEAN, IMAGENET_STD, Recipe
-from scripts.repository.tuning import POSTPROCESS_INSTANCES, PREPROCESS_BATCH, Tuning
+from scripts.repository.tuning import (
+    MAX_WAIT_SECONDS,
+    POSTPROCESS_INSTANCES,
+    PREPROCESS_BATCH,
+    Tuning,
+)
 
 IMAGENET_LABELS = tuple(
     Path(__file__).with_name("imagenet_labels.txt").read_text("utf-8").splitlines()
@@ -91,7 +96,7 @@ def preprocess_part(spec: ClassifierSpec) -> Part:
         backend="python",
         inputs=(replace(IMAGE, optional=True), replace(ENSEMBLE_IMAGE, optional=True)),
         outputs=(_pixels(spec), CREDIT),
-        batching=Batching(PREPROCESS_BATCH, tuning.max_queue_size),
+        batching=Batching(PREPROCESS_BATCH, tuning.max_queue_size, MAX_WAIT_SECONDS),
         parameters={"recipe": spec.recipe.to_json(), "credit_limit": str(tuning.credit_limit)},
         instances=tuning.preprocess_instances,
         on_cpu=True,

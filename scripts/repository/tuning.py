@@ -22,6 +22,8 @@ CPU_GRAPH_BATCH = 2
 # Requests that wait in a queue before Triton rejects further ones.
 CPU_QUEUE = 64
 GPU_QUEUE = 512
+# How long a request may wait for preprocessing; a full queue takes up to 14 s.
+MAX_WAIT_SECONDS = 30
 # Decoded images per worker that keep the graph busy; more would only add waiting time.
 CPU_CREDITS = 8
 GPU_CREDITS = 64
