@@ -18,6 +18,7 @@ from pathlib import Path
 import requests
 
 from scripts.embedded.installation import Installation, ServerError, find
+from scripts.embedded.pools import pools_of
 
 logger = logging.getLogger(__name__)
 
@@ -246,6 +247,7 @@ class EmbeddedServer:
             f"--cache-directory={installation.caches}",
             "--disable-auto-complete-config",
             *(f"--backend-config={name},{PREFIX_OPTION}={folder.name}" for name in BACKENDS),
+            *pools_of(self.repository).options,
         ]
         # Given a host name, Triton's HTTP server starts without listening anywhere.
         address = socket.gethostbyname(self.endpoints.address)
