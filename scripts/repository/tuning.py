@@ -11,6 +11,8 @@ GOALS = ("throughput", "latency")
 
 # The largest batch that one request may bring.
 MAX_BATCH_SIZE = 32
+# The most classes that a client gets for each image: one of ImageNet's 1,000 can get all.
+MAX_TOP_K = 1000
 # Each further session of a graph holds its weights again: 240 MB for ResNet-152.
 MAX_GRAPH_INSTANCES = 8
 MAX_PREPROCESS_INSTANCES = 16
