@@ -107,8 +107,8 @@ class CreditLimit:
         """Use up probes for `count` requests if nothing returns and probes are left."""
         if not self.last_return:
             silent_since = time.monotonic_ns() - FIRST_RETURN_NS
-            self.is_silent |= self._issued_until(silent_since) >= self.limit
-            if self.is_silent:
+            if self.is_silent or self._issued_until(silent_since) >= self.limit:
+                self.is_silent = True
                 self.warn("decoding is not limited until a credit returns, since none ever has")
                 return True
         lost = self._issued_until(self._expired_until()) - self._issued_until(self.last_return)
