@@ -22,10 +22,7 @@ class CreditReturns:
         self.pipes: dict[int, int] = {}
 
     def give_back(self, returned: npt.NDArray[np.int64]) -> None:
-        """Return credits, INT64 [N, 2], to the workers that issued them.
-
-        Clients can call the step directly and send any numbers, which change nothing.
-        """
+        """Return credits, INT64 [N, 2]; what clients make up changes nothing."""
         now = time.monotonic_ns()
         for number, nonce in returned.tolist():
             with suppress(OSError):  # the credit expires
@@ -37,7 +34,7 @@ class CreditReturns:
 def _open(path: Path) -> int:
     pipe = os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
     status = os.fstat(pipe)
-    # A client can name, and another user can make, any file that is called like a pipe.
+    # Others can make any file of such a name, and clients can name it.
     if stat.S_ISFIFO(status.st_mode) and status.st_uid == os.geteuid():
         return pipe
     os.close(pipe)

@@ -1,13 +1,12 @@
 """Credit-based flow control: limits how many decoded images wait for the graph.
 
 Decoding is cheaper than inference, so under overload decoded images would pile up in front of the
-graph without bound. Each decoded image therefore carries a credit through the graph to the
-postprocessing step, whose `credits.py` returns it. A worker that has reached its limit of
-outstanding credits stops decoding; then its queue fills up, and Triton rejects further requests.
+graph. Each decoded image therefore carries a credit through the graph to the postprocessing step,
+whose `credits.py` returns it. A worker with as many outstanding credits as its limit stops
+decoding; then its queue fills up, and Triton rejects further requests.
 
-A credit is INT64 [2]: the number of the worker's pipe, which is a FIFO special file among the
-temporary files, and a nonce, which no client can guess. In the pipe, a nonce returns with the time.
-All times are nanoseconds of the system's monotonic clock.
+A credit is INT64 [2]: the number of the worker's pipe, a FIFO special file among the temporary
+files, and a nonce, which no client can guess. The nonce and the time return through the pipe.
 """
 
 import functools
@@ -20,22 +19,22 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 PIPE = "triton-credits-{}"
-RETURN = struct.Struct("=qq")
+RETURN = struct.Struct("=qq")  # a nonce, and the time in ns of the system's monotonic clock
 PIPE_BYTES = 1 << 16  # Linux's default capacity
 REMEMBERED = 256  # the latest credits, of which a return is recognised
 POLL_SECONDS = 0.005
 ROUND_TRIPS = 64
 MAX_ROUND_TRIP_NS = 5_000_000_000
-# A request that fails or is cancelled inside the ensemble loses its credit, and nothing reports it.
-# A credit expires once its age, now or at the last return, exceeds this multiple of the longest
-# recent round trip. If nothing returns, the graph may be busy with cancelled images; the factor
-# ensures that no more credits expire than would have returned, so that its queue does not grow.
+# A request that fails or is cancelled loses its credit. A credit expires once its age, now or at
+# the last return, exceeds this multiple of the longest recent round trip. If the graph is busy with
+# cancelled images, no more credits then expire than would have returned.
 EXPIRY_FACTOR = 1.5
 # The shortest expiry while nothing returns, since round trips grow when load rises. It is the
 # minimum of TCP's retransmission timeout (RFC 6298, 2.4), which faces the same problem.
@@ -48,9 +47,9 @@ FIRST_RETURN_NS = 3_000_000_000
 
 
 class CreditLimit:
-    """Issues the credits of this process, and waits while `limit` of them are outstanding.
+    """Issues the credits of this process; waits while `limit` are outstanding, if they can return.
 
-    If credits cannot return, it says so once through `warn`, and does not wait.
+    `warn` gets one line if they cannot.
     """
 
     def __init__(self, limit: int, warn: Callable[[str], None]) -> None:
@@ -74,20 +73,15 @@ class CreditLimit:
 
     def issue(self, count: int) -> npt.NDArray[np.int64]:
         """Issue credits, INT64 [count, 2], for images that were decoded."""
-        now = time.monotonic_ns()
         nonces = [secrets.randbits(63) for _ in range(count)]
-        self.issued.update(dict.fromkeys(nonces, now))
+        self.issued |= dict.fromkeys(nonces, time.monotonic_ns())
         for lost in list(self.issued)[:-REMEMBERED]:
             del self.issued[lost]
         return np.array([(self.number, nonce) for nonce in nonces], np.int64)
 
     def wait(self, count: int) -> None:
         """Block until the images of `count` requests may be decoded."""
-        while (
-            len(self.issued) >= self.limit
-            and self.outstanding() >= self.limit
-            and not self._may_probe(count)
-        ):
+        while len(self.issued) >= self.limit and not self._may_decode(count):
             time.sleep(POLL_SECONDS)
 
     def outstanding(self) -> int:
@@ -103,14 +97,15 @@ class CreditLimit:
         expiry = EXPIRY_FACTOR * min(max(self.round_trips), MAX_ROUND_TRIP_NS)
         return max(self.last_return - expiry, time.monotonic_ns() - max(expiry, MIN_EXPIRY_NS))
 
-    def _may_probe(self, count: int) -> bool:
-        """Use up probes for `count` requests if nothing returns and probes are left."""
+    def _may_decode(self, count: int) -> bool:
+        if self.outstanding() < self.limit:
+            return True
         if not self.last_return:
             silent_since = time.monotonic_ns() - FIRST_RETURN_NS
-            if self.is_silent or self._issued_until(silent_since) >= self.limit:
-                self.is_silent = True
-                self.warn("decoding is not limited until a credit returns, since none ever has")
-                return True
+            self.is_silent = self.is_silent or self._issued_until(silent_since) >= self.limit
+        if self.is_silent:
+            self.warn("decoding is not limited until a credit returns, since none ever has")
+            return True
         lost = self._issued_until(self._expired_until()) - self._issued_until(self.last_return)
         if lost <= 0 or self.probes <= 0:
             return False
@@ -118,12 +113,12 @@ class CreditLimit:
         return True
 
     def _collect_returns(self) -> None:
-        try:
+        with suppress(BlockingIOError):  # the pipe is empty
             data = os.read(self.pipe, PIPE_BYTES)
-        except BlockingIOError:
-            return
-        for nonce, returned in RETURN.iter_unpack(data[: len(data) // RETURN.size * RETURN.size]):
-            if issued := self.issued.pop(nonce, 0):
-                self.round_trips.append(returned - issued)
-                self.last_return = max(self.last_return, returned)
-                self.probes = self.all_probes
+            for nonce, returned in RETURN.iter_unpack(
+                data[: len(data) // RETURN.size * RETURN.size]
+            ):
+                if issued := self.issued.pop(nonce, 0):
+                    self.round_trips.append(returned - issued)
+                    self.last_return = max(self.last_return, returned)
+                    self.probes, self.is_silent = self.all_probes, False
