@@ -20,6 +20,7 @@ import requests
 
 from scripts.embedded.access import Access
 from scripts.embedded.installation import Installation, ServerError, find
+from scripts.embedded.pools import pools_of
 
 logger = logging.getLogger(__name__)
 
@@ -279,6 +280,7 @@ class EmbeddedServer:
             f"--cache-directory={installation.caches}",
             "--disable-auto-complete-config",
             *(f"--backend-config={name},{PREFIX_OPTION}={folder.name}" for name in BACKENDS),
+            *pools_of(self.repository).options,
         ]
         for protocol, port in self.endpoints.ports.items():
             # Given a host name, Triton's HTTP server starts without listening anywhere.

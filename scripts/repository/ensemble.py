@@ -14,8 +14,15 @@ from scripts.repository.config import Batching, Ensemble, EnsembleStep, Part, Te
 from scripts.repository.graphs.pixels import INPUT
 from scripts.repository.graphs.prepare import Prepared
 from scripts.repository.manifest import ROLES
+from scripts.repository.steps.preprocess.limits import Limits
 from scripts.repository.steps.preprocess.recipe import IMAGENET_MEAN, IMAGENET_STD, Recipe
-from scripts.repository.tuning import POSTPROCESS_INSTANCES, PREPROCESS_BATCH, Tuning
+from scripts.repository.tuning import (
+    MAX_TOP_K,
+    MAX_WAIT_SECONDS,
+    POSTPROCESS_INSTANCES,
+    PREPROCESS_BATCH,
+    Tuning,
+)
 
 IMAGENET_LABELS = tuple(
     Path(__file__).with_name("imagenet_labels.txt").read_text("utf-8").splitlines()
@@ -27,7 +34,7 @@ IMAGE = Tensor("IMAGE", "TYPE_STRING", (1,))
 # The same image when it comes from an ensemble; the preprocessing step then issues a credit.
 ENSEMBLE_IMAGE = replace(IMAGE, name="ENSEMBLE_IMAGE")
 # Accompanies an image from preprocessing to postprocessing, for flow control.
-CREDIT = Tensor("CREDIT", "TYPE_INT64", (4,))
+CREDIT = Tensor("CREDIT", "TYPE_INT64", (2,))
 
 
 @dataclass(frozen=True)
@@ -95,8 +102,12 @@ def preprocess_part(spec: ClassifierSpec) -> Part:
         backend="python",
         inputs=(replace(IMAGE, optional=True), replace(ENSEMBLE_IMAGE, optional=True)),
         outputs=(_pixels(spec), CREDIT),
-        batching=Batching(PREPROCESS_BATCH, tuning.max_queue_size),
-        parameters={"recipe": spec.recipe.to_json(), "credit_limit": str(tuning.credit_limit)},
+        batching=Batching(PREPROCESS_BATCH, tuning.max_queue_size, MAX_WAIT_SECONDS),
+        parameters={
+            "recipe": spec.recipe.to_json(),
+            "limits": Limits().to_json(),
+            "credit_limit": str(tuning.credit_limit),
+        },
         instances=tuning.preprocess_instances,
         on_cpu=True,
     )
@@ -140,7 +151,11 @@ def postprocess_part(spec: ClassifierSpec) -> Part:
         backend="python",
         inputs=(_scores("SCORES", spec), replace(CREDIT, optional=True)),
         outputs=_best_classes(),
-        parameters={"labels": LABELS_FILE, "scores": spec.prepared.scores},
+        parameters={
+            "labels": LABELS_FILE,
+            "scores": spec.prepared.scores,
+            "max_top_k": str(min(MAX_TOP_K, spec.prepared.classes)),
+        },
         instances=POSTPROCESS_INSTANCES,
         on_cpu=True,
     )
