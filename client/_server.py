@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from copy import copy
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,14 @@ from ._options import RequestOptions
 from ._shared_memory import Regions
 from ._translation import translated
 from ._transport import transport
+
+
+@dataclass(eq=False)
+class Connection:
+    """tritonclient's client and the number of requests that use it."""
+
+    client: Any
+    users: int = 0
 
 
 class Server:
@@ -27,7 +36,7 @@ class Server:
         self.in_flight = 0
         self._options = options
         self._transport = transport(endpoint, options)
-        self._client: Any = None
+        self._connection: Connection | None = None
         self._connecting: asyncio.Task[ClientError | None] | None = None
         self._regions = Regions(self.call) if options.shared_memory else None
 
@@ -37,8 +46,8 @@ class Server:
             await self._regions.close()
         if self._connecting:
             self._connecting.cancel()
-        if self._client:
-            await self._client.close()
+        if self._connection:
+            await self._connection.client.close()
 
     async def infer(self, model: str, images: Sequence[bytes], **keywords: Any) -> Any:  # noqa: ANN401
         """Send encoded images as one batch and return tritonclient's result.
@@ -89,8 +98,7 @@ class Server:
         if error := await self._connected():
             raise copy(error)
         try:
-            with translated(self.endpoint, self._transport.connection_errors):
-                return await self._send(method, *arguments, **keywords)
+            return await self._send(method, *arguments, **keywords)
         except ServerUnavailable:
             self._connecting = None
             if self._regions:
@@ -101,9 +109,30 @@ class Server:
         keywords["headers"] = {**self._options.headers, **(keywords.get("headers") or {})}
         if method.startswith("get_"):
             keywords |= self._transport.as_json
-        return await getattr(self._client, method)(
-            *arguments, **self._transport.options, **keywords
-        )
+        async with self._client() as client:
+            with translated(self.endpoint, self._transport.connection_errors):
+                return await getattr(client, method)(
+                    *arguments, **self._transport.options, **keywords
+                )
+
+    @asynccontextmanager
+    async def _client(self) -> AsyncIterator[Any]:
+        """Lend tritonclient's client to one request, and drop it if its connections are useless.
+
+        A dropped client is closed when the other requests that use it have finished.
+        """
+        connection = self._connection = self._connection or Connection(self._transport.connect())
+        connection.users += 1
+        try:
+            yield connection.client
+        except ServerUnavailable as error:
+            if error.reconnect and connection is self._connection:
+                self._connection = None
+            raise
+        finally:
+            connection.users -= 1
+            if connection is not self._connection and not connection.users:
+                await connection.client.close()
 
     async def _connected(self) -> ClientError | None:
         """Wait for the connection, which the first of several concurrent requests opens."""
@@ -116,11 +145,9 @@ class Server:
 
         A timeout counts as ServerUnavailable, so that the request goes to another server.
         """
-        if self._client is None:
-            self._client = self._transport.connect()
+        timeout = self._options.connect_timeout
         try:
             with translated(self.endpoint, self._transport.connection_errors):
-                timeout = self._options.connect_timeout
                 await asyncio.wait_for(self._send("is_server_live"), timeout)
         except ServerUnavailable as error:
             hint = "" if isinstance(error, DeadlineExceeded) else await port_hint(self.endpoint)

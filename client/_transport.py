@@ -93,6 +93,8 @@ def _channel(endpoint: Endpoint, options: RequestOptions) -> list[tuple[str, Any
         ("grpc.min_reconnect_backoff_ms", int(options.connect_timeout * 1000)),
         ("grpc.initial_reconnect_backoff_ms", RECONNECT_MILLISECONDS),
         ("grpc.max_reconnect_backoff_ms", MAX_RECONNECT_MILLISECONDS),
+        # Otherwise a new channel would use the connection of the one that it replaces.
+        ("grpc.use_local_subchannel_pool", 1),
     ]
     if endpoint.is_this_machine:
         # gRPC would use the environment's proxy even for a loopback address.
