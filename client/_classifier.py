@@ -170,6 +170,7 @@ class Classifier(_Base):
 
         Raises:
             ValueError: `concurrency` or `batch_size` is less than 1.
+            Exception: whatever the iterator `sources` itself raises; it ends the stream.
         """
         _check(concurrency, batch_size)
         images = expand(_as_list(sources), recursive=recursive)
