@@ -160,7 +160,7 @@ def _server(options: argparse.Namespace, subjects: list[subject.Subject]) -> Ite
         yield Wrk(options.http)
         return
     endpoints = Endpoints.free()
-    wrk = Wrk(f"{endpoints.host}:{endpoints.http}")  # fails early if wrk is missing
+    wrk = Wrk(endpoints.at("http"))  # fails early if wrk is missing
     models = [model for each in subjects for model in (each.name, each.onnx_name)]
     with EmbeddedServer(options.model_repository, models=models, endpoints=endpoints):
         yield wrk

@@ -23,6 +23,7 @@ from rich.table import Table
 from client import Classifier
 from scripts import arguments, cli
 from scripts.embedded import ServerError
+from scripts.embedded.access import key_headers, read_key
 from scripts.errors import last_line
 from scripts.measuring.perf_analyzer import PerfAnalyzer
 from scripts.measuring.pictures import picture
@@ -31,7 +32,7 @@ from scripts.measuring.wrk import InferRequest, Wrk
 EXAMPLES = """\
   python -m scripts.benchmark_client --perf-analyzer build/perf/bin/perf_analyzer
   python -m scripts.benchmark_client --model resnet50_v1 --images 200 --rounds 10
-  python -m scripts.benchmark_client --shared-memory --format BMP --size 4000x3000 --images 20
+  python -m scripts.benchmark_client --shared-memory --admin-key-file admin.key --format BMP
   python -m scripts.benchmark_client --locust --size 320x240 --images 1000 --rounds 3
 """
 WARM_UP = 4  # times the concurrency
@@ -127,6 +128,9 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--format", default="JPEG", help="JPEG (default), PNG, BMP ...")
     parser.add_argument(
         "--perf-analyzer", type=Path, metavar="FILE", help="compare with this perf_analyzer"
+    )
+    parser.add_argument(
+        "--admin-key-file", type=Path, metavar="FILE", help="key of the server for --shared-memory"
     )
     compared = parser.add_mutually_exclusive_group()
     compared.add_argument(
@@ -226,7 +230,8 @@ def _variants(options: argparse.Namespace, image: bytes) -> list[list[Variant]]:
 def _stream(
     options: argparse.Namespace, image: bytes, url: str, *, shared_memory: bool = False
 ) -> Callable[[], Measurement]:
-    classifier = Classifier(url, model=options.model, shared_memory=shared_memory)
+    headers = key_headers(read_key(options.admin_key_file)) if options.admin_key_file else {}
+    classifier = Classifier(url, model=options.model, shared_memory=shared_memory, headers=headers)
 
     def send(count: int) -> None:
         images = itertools.repeat(image, count)

@@ -58,7 +58,7 @@ def _serve_and_classify(console: Console, repository: Path) -> int:
     console.print("[bold]2. Starting Triton")
     start = time.perf_counter()
     with EmbeddedServer(repository, endpoints=Endpoints.free()) as server:
-        url = f"{server.endpoints.host}:{server.endpoints.grpc}"
+        url = server.endpoints.at("grpc")
         console.print(f"ready at {url} after {time.perf_counter() - start:.1f} s")
         console.print("[bold]3. Classifying over gRPC")
         exit_code = classify.main(["--url", url, "--model", MODEL])

@@ -5,14 +5,21 @@ import sys
 from pathlib import Path
 
 from scripts import arguments, cli
-from scripts.embedded import EmbeddedServer, Endpoints, supervise
+from scripts.embedded import Access, EmbeddedServer, Endpoints, Tls, supervise
+from scripts.embedded.access import read_key
+from scripts.embedded.server import LOOPBACK, is_loopback
+from scripts.errors import UserError
 
 EXAMPLES = """\
   python -m scripts.serve
   python -m scripts.serve --models resnet50_v1 mobilenetv2
-  python -m scripts.serve --address 0.0.0.0 --http-port 9000
+  python -m scripts.serve --address 0.0.0.0 --tls-certificate server.crt --tls-key server.key
   python -m scripts.serve --log /dev/stderr -- --log-verbose=1
 """
+EXPOSED = (
+    "warning: other machines can reach this server; its Triton is of October 2024 and has "
+    "published vulnerabilities (SECURITY.md): use the Docker image for untrusted clients"
+)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -48,6 +55,7 @@ def parser() -> argparse.ArgumentParser:
             metavar="PORT",
             help="default: %(default)s",
         )
+    add_access(parser)
     parser.add_argument(
         "--log", type=Path, metavar="FILE", help="Triton's log (default: a temporary file)"
     )
@@ -55,6 +63,65 @@ def parser() -> argparse.ArgumentParser:
         "arguments", nargs="*", metavar="-- ARGUMENTS", help="further options for tritonserver"
     )
     return parser
+
+
+def add_access(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say who may use what of the server."""
+    parser.add_argument(
+        "--metrics-address",
+        metavar="ADDRESS",
+        help="address for metrics (default: this machine only)",
+    )
+    parser.add_argument(
+        "--admin-key-file",
+        type=Path,
+        metavar="FILE",
+        help="key for shared memory, traces, log settings and the repository API "
+        "(default: nobody can use them)",
+    )
+    parser.add_argument(
+        "--tls-certificate",
+        type=Path,
+        metavar="FILE",
+        help="the server's certificate (PEM), for gRPC with TLS; HTTP then listens on this machine "
+        "only",
+    )
+    parser.add_argument(
+        "--tls-key", type=Path, metavar="FILE", help="the certificate's private key (PEM)"
+    )
+    parser.add_argument(
+        "--tls-client-ca",
+        type=Path,
+        metavar="FILE",
+        help="accept gRPC only from clients with a certificate of this CA (PEM)",
+    )
+
+
+def access(options: argparse.Namespace) -> Access:
+    """Return who may use what of the server.
+
+    Raises:
+        UserError: an option lacks another one, or a file is not usable.
+    """
+    certificate, key = options.tls_certificate, options.tls_key
+    if bool(certificate) != bool(key) or (options.tls_client_ca and not certificate):
+        raise UserError("TLS needs both --tls-certificate and --tls-key")
+    return Access(
+        read_key(options.admin_key_file) if options.admin_key_file else None,
+        Tls(certificate, key, options.tls_client_ca) if certificate else None,
+    )
+
+
+def endpoints(options: argparse.Namespace) -> Endpoints:
+    """Return where to listen; HTTP, which has no TLS in Triton, stays within this machine then."""
+    return Endpoints(
+        options.address,
+        options.http_port,
+        options.grpc_port,
+        options.metrics_port,
+        http_address=LOOPBACK if options.tls_certificate else None,
+        metrics_address=options.metrics_address,
+    )
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -65,19 +132,20 @@ def main(arguments: list[str] | None = None) -> int:
 
 def serve(options: argparse.Namespace) -> int:
     """Start the server, print where it listens, and restart it after a crash, until Ctrl-C."""
-    endpoints = Endpoints(
-        options.address, options.http_port, options.grpc_port, options.metrics_port
-    )
+    listening = endpoints(options)
     server = EmbeddedServer(
         options.model_repository,
         models=options.models,
-        endpoints=endpoints,
+        endpoints=listening,
+        access=access(options),
         arguments=options.arguments,
         log=options.log,
     )
     print(f"starting Triton on {options.model_repository} ...", flush=True)
     try:
         with server:
+            if not all(map(is_loopback, listening.addresses.values())):
+                _report(EXPOSED)
             print(_addresses(server), flush=True)
             supervise(server, report=_report)
     except KeyboardInterrupt:
@@ -86,10 +154,9 @@ def serve(options: argparse.Namespace) -> int:
 
 
 def _addresses(server: EmbeddedServer) -> str:
-    at = server.endpoints
+    at = server.endpoints.at
     return (
-        f"ready: gRPC {at.host}:{at.grpc}, HTTP http://{at.host}:{at.http}, "
-        f"metrics http://{at.host}:{at.metrics}/metrics\n"
+        f"ready: gRPC {at('grpc')}, HTTP http://{at('http')}, metrics http://{at('metrics')}/metrics\n"
         f"log: {server.log}; press Ctrl-C to stop"
     )
 

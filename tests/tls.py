@@ -23,13 +23,13 @@ class Certificates:
 
 
 def issue(folder: Path) -> Certificates:
-    """Create certificates; the server's is valid for localhost and 127.0.0.1."""
+    """Create certificates; the server's is valid for localhost, 127.0.0.1 and 127.0.0.2."""
     authority = trustme.CA()
     ca = folder / "ca.pem"
     authority.cert_pem.write_to_path(str(ca))
     return Certificates(
         ca,
-        _identity(authority, folder / "server", "localhost", "127.0.0.1"),
+        _identity(authority, folder / "server", "localhost", "127.0.0.1", "127.0.0.2"),
         _identity(authority, folder / "client", "someone@example.com"),
     )
 

@@ -1,5 +1,6 @@
 """Starts the embedded Triton, waits until it is ready, restarts it and stops it."""
 
+import ipaddress
 import logging
 import os
 import re
@@ -17,10 +18,12 @@ from pathlib import Path
 
 import requests
 
+from scripts.embedded.access import Access
 from scripts.embedded.installation import Installation, ServerError, find
 
 logger = logging.getLogger(__name__)
 
+LOOPBACK = "127.0.0.1"
 POLL_SECONDS = 0.1
 READY_SECONDS = 5  # timeout of one readiness request
 STOP_SECONDS = 35  # tritonserver waits up to 30 seconds for requests in flight
@@ -39,6 +42,7 @@ REASONS = [
         r'model_repository_manager\.cc:\d+\] "',
         r"^error: ",
         r"^\S+: (?=unrecognized option)",
+        r"^(?=restricted (api|protocol) )",
         r"^(?=The server cannot listen)",
     )
 ]
@@ -46,15 +50,27 @@ REASONS = [
 
 @dataclass(frozen=True)
 class Endpoints:
-    """The address and the three ports of a server; the defaults are Triton's."""
+    """The addresses and the three ports of a server; the default ports are Triton's.
 
-    address: str = "127.0.0.1"
+    Attributes:
+        address: the address to listen on; 0.0.0.0 for all networks.
+        http: the port for HTTP.
+        grpc: the port for gRPC.
+        metrics: the port for metrics.
+        http_address: the address for HTTP; `address` by default.
+        metrics_address: the address for metrics; `address` by default, but only within this
+            machine.
+    """
+
+    address: str = LOOPBACK
     http: int = 8000
     grpc: int = 8001
     metrics: int = 8002
+    http_address: str | None = None
+    metrics_address: str | None = None
 
     @classmethod
-    def free(cls, address: str = "127.0.0.1") -> "Endpoints":
+    def free(cls, address: str = LOOPBACK) -> "Endpoints":
         """Choose three ports that nothing listens on."""
         with ExitStack() as stack:
             sockets = [stack.enter_context(socket.socket()) for _ in range(3)]
@@ -68,15 +84,26 @@ class Endpoints:
         return {"http": self.http, "grpc": self.grpc, "metrics": self.metrics}
 
     @property
-    def host(self) -> str:
-        """The address that a client on this machine connects to."""
-        return "127.0.0.1" if self.address == "0.0.0.0" else self.address  # noqa: S104
+    def addresses(self) -> dict[str, str]:
+        """The address of each protocol, keyed as `ports`."""
+        local = self.address if is_loopback(self.address) else LOOPBACK
+        return {
+            "http": self.http_address or self.address,
+            "grpc": self.address,
+            "metrics": self.metrics_address or local,
+        }
+
+    def at(self, protocol: str) -> str:
+        """Return HOST:PORT where a client on this machine reaches a protocol."""
+        address = self.addresses[protocol]
+        host = LOOPBACK if address == "0.0.0.0" else address  # noqa: S104
+        return f"{host}:{self.ports[protocol]}"
 
     def are_ready(self) -> bool:
         """Return whether the server and all its models are ready."""
         with requests.Session() as session, suppress(requests.RequestException):
             session.trust_env = False  # never send a local request through a proxy
-            url = f"http://{self.host}:{self.http}/v2/health/ready"
+            url = f"http://{self.at('http')}/v2/health/ready"
             return session.get(url, timeout=READY_SECONDS).ok
         return False
 
@@ -87,13 +114,14 @@ class Endpoints:
             ServerError: a port is in use, or the address does not belong to this machine.
         """
         for protocol, port in self.ports.items():
+            address = self.addresses[protocol]
             with socket.socket() as probe:
                 probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 try:
-                    probe.bind((self.address, port))
+                    probe.bind((address, port))
                 except OSError as error:
                     raise ServerError(
-                        f"cannot listen on {self.address}:{port}: {error.strerror}; "
+                        f"cannot listen on {address}:{port}: {error.strerror}; "
                         f"choose another with --{protocol}-port or --address"
                     ) from error
 
@@ -108,6 +136,8 @@ class EmbeddedServer:
         repository: the model repository.
         models: the models to load, with the models that they need; all by default.
         endpoints: where to listen; Triton's default ports by default.
+        access: what clients have to show; by default nothing, and nobody can use the restricted
+            APIs.
         arguments: further options for tritonserver.
         log: the file that receives tritonserver's output; a temporary file by default.
         ready_seconds: how long to wait for readiness.
@@ -122,6 +152,7 @@ class EmbeddedServer:
         *,
         models: Sequence[str] = (),
         endpoints: Endpoints | None = None,
+        access: Access | None = None,
         arguments: Sequence[str] = (),
         log: Path | None = None,
         ready_seconds: float = 600,
@@ -129,6 +160,7 @@ class EmbeddedServer:
         self.repository = repository
         self.models = models
         self.endpoints = endpoints or Endpoints()
+        self.access = access or Access()
         self.arguments = arguments
         self.ready_seconds = ready_seconds
         self.log = log
@@ -158,6 +190,7 @@ class EmbeddedServer:
                 "build one: python -m scripts.build_repository"
             )
         installation = find()
+        self.access.check()
         self.endpoints.check_free()
         folder = Path(self._resources.enter_context(tempfile.TemporaryDirectory(prefix="triton-")))
         installation.copy_backends(folder / "backends")
@@ -247,14 +280,14 @@ class EmbeddedServer:
             "--disable-auto-complete-config",
             *(f"--backend-config={name},{PREFIX_OPTION}={folder.name}" for name in BACKENDS),
         ]
-        # Given a host name, Triton's HTTP server starts without listening anywhere.
-        address = socket.gethostbyname(self.endpoints.address)
         for protocol, port in self.endpoints.ports.items():
+            # Given a host name, Triton's HTTP server starts without listening anywhere.
+            address = resolve(self.endpoints.addresses[protocol])
             options += [f"--{protocol}-address={address}", f"--{protocol}-port={port}"]
         if self.models:
             options.append("--model-control-mode=explicit")
             options += [f"--load-model={model}" for model in self.models]
-        return [*options, *self.arguments]
+        return [*options, *self.access.options(), *self.arguments]
 
     def _wait_until_ready(self, process: subprocess.Popen[bytes]) -> None:
         deadline = time.monotonic() + self.ready_seconds
@@ -275,6 +308,23 @@ class EmbeddedServer:
             if found := reason.search(log.decode(errors="replace")):
                 return found["why"]
         return f"tritonserver ended with {_ending(exit_code)}"
+
+
+def resolve(host: str) -> str:
+    """Return the IPv4 address of a host name, or an address as it is.
+
+    Raises:
+        ServerError: the name is unknown.
+    """
+    try:
+        return socket.gethostbyname(host)
+    except OSError as error:
+        raise ServerError(f"cannot listen on {host}: {error.strerror}") from error
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether only this machine reaches an address or the one of a host name."""
+    return ipaddress.ip_address(resolve(host)).is_loopback
 
 
 def _ending(exit_code: int) -> str:

@@ -13,12 +13,15 @@ import pytest
 
 from client import Classifier
 from scripts import build_repository
-from scripts.embedded import EmbeddedServer, Endpoints
+from scripts.embedded import Access, EmbeddedServer, Endpoints
+from scripts.embedded.access import key_headers
 from scripts.repository import builder, sources
 from tests.conftest import ROOT
 from tests.graphs import FLEXIBLE, SOFTMAXED, classifier
 
 PROTOCOLS = ("grpc", "http")
+ADMIN_KEY = "correct-horse=battery:staple,"
+ADMIN = key_headers(ADMIN_KEY)
 # By default Triton keeps open HTTP connections for up to 30 seconds when it stops.
 HASTE = ["--exit-timeout-secs=1"]
 
@@ -31,7 +34,7 @@ def add_birds(repository: Path, folder: Path, name: str = "birds", body: str = F
 
 
 def url(server: EmbeddedServer, protocol: str) -> str:
-    return f"{protocol}://{server.endpoints.host}:{server.endpoints.ports[protocol]}"
+    return f"{protocol}://{server.endpoints.at(protocol)}"
 
 
 def process_of(server: EmbeddedServer) -> psutil.Process:
@@ -83,6 +86,14 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def server(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedServer]:
     log = tmp_path_factory.mktemp("log") / "tritonserver.log"
     with EmbeddedServer(repository, endpoints=Endpoints.free(), log=log) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def keyed(small_repository: Path) -> Iterator[EmbeddedServer]:
+    """A server whose restricted APIs, such as shared memory, are open to holders of ADMIN_KEY."""
+    at, access = Endpoints.free(), Access(admin_key=ADMIN_KEY)
+    with EmbeddedServer(small_repository, endpoints=at, access=access, arguments=HASTE) as server:
         yield server
 
 

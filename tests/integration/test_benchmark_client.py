@@ -1,18 +1,22 @@
 """`python -m scripts.benchmark_client` with few images; asserts no figures."""
 
 import shutil
+from pathlib import Path
 
 import pytest
 
 from scripts import benchmark_client
 from scripts.embedded import EmbeddedServer
+from tests.integration.conftest import ADMIN_KEY, PROTOCOLS
 
 
 @pytest.fixture
-def arguments(server: EmbeddedServer) -> list[str]:
-    at = server.endpoints
-    addresses = ["--grpc", f"{at.host}:{at.grpc}", "--http", f"{at.host}:{at.http}"]
-    return [*addresses, "--model", "birds", "--images", "10", "--rounds", "2"]
+def arguments(keyed: EmbeddedServer, tmp_path: Path) -> list[str]:
+    key = tmp_path / "admin.key"
+    key.write_text(ADMIN_KEY)
+    addresses = [f"--{protocol}={keyed.endpoints.at(protocol)}" for protocol in PROTOCOLS]
+    options = ["--model", "birds", "--images", "10", "--rounds", "2"]
+    return [*addresses, *options, "--admin-key-file", str(key)]
 
 
 def result_rows(output: str) -> list[str]:

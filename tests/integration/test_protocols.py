@@ -21,7 +21,8 @@ from client import (
     classify,
 )
 from client._options import Compression
-from scripts.embedded import EmbeddedServer, Endpoints
+from scripts import embedded
+from scripts.embedded import Access, EmbeddedServer, Endpoints
 from tests import images, tls
 from tests.integration.conftest import HASTE, url
 from tests.proxy import Relay, haproxy
@@ -43,21 +44,13 @@ def secured(
     mutual: bool,
 ) -> Iterator[str]:
     """Serve gRPC with Triton's own TLS, or HTTP behind a TLS proxy; yield the URL."""
-    server = certificates.server
-    arguments = [
-        "--grpc-use-ssl=1",
-        f"--grpc-server-cert={server.certificate}",
-        f"--grpc-server-key={server.key}",
-        f"--grpc-root-cert={certificates.ca}",
-        f"--grpc-use-ssl-mutual={int(mutual)}",
-        *HASTE,
-    ]
+    server, ca = certificates.server, certificates.ca if mutual else None
+    access = Access(tls=embedded.Tls(server.certificate, server.key, ca))
     at = Endpoints.free()
-    with EmbeddedServer(repository, endpoints=at, arguments=arguments):
+    with EmbeddedServer(repository, endpoints=at, access=access, arguments=HASTE):
         if protocol == "grpc":
             yield f"grpcs://localhost:{at.grpc}"
             return
-        ca = certificates.ca if mutual else None
         with haproxy(folder, at.http, server.both, ca=ca) as port:
             yield f"https://localhost:{port}"
 

@@ -108,12 +108,12 @@ def test_closing_the_terminal_does_not_end_the_server_under_nohup(small_reposito
 
 def test_arguments_after_two_dashes_reach_tritonserver(small_repository: Path) -> None:
     endpoints = Endpoints.free()
-    restricted = "--http-restricted-api=model-repository:admin-key=secret"
+    restricted = "--http-restricted-api=statistics:key=secret"
     with serve(small_repository, *ports(endpoints), "--", restricted) as process:
         wait_until_ready(process)
-        index = f"http://127.0.0.1:{endpoints.http}/v2/repository/index"
-        assert requests.post(index, timeout=5).status_code == 403
-        assert requests.post(index, headers={"admin-key": "secret"}, timeout=5).ok
+        statistics = f"http://127.0.0.1:{endpoints.http}/v2/models/stats"
+        assert requests.get(statistics, timeout=5).status_code == 403
+        assert requests.get(statistics, headers={"key": "secret"}, timeout=5).ok
 
 
 def test_only_the_given_models_are_loaded(repository: Path) -> None:
@@ -220,7 +220,7 @@ def test_address_may_be_a_host_name(small_repository: Path) -> None:
 def send_crashing_request(endpoints: Endpoints, protocol: str) -> None:
     """Request the `classification` extension for a STRING output: Triton 2.51 divides by zero."""
     triton: Any = {"grpc": tritonclient.grpc, "http": tritonclient.http}[protocol]
-    address = f"{endpoints.host}:{endpoints.ports[protocol]}"
+    address = endpoints.at(protocol)
     image = triton.InferInput("IMAGE", [1, 1], "BYTES")
     image.set_data_from_numpy(np.array([[SAMPLE.read_bytes()]], np.object_))
     labels = triton.InferRequestedOutput("LABEL", class_count=1)

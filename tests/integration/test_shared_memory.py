@@ -8,24 +8,33 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import requests
 
 from client import SAMPLE, AsyncClassifier, Classifier, ImageFile, InvalidImage
-from scripts.embedded import EmbeddedServer, Endpoints
+from scripts.embedded import Access, EmbeddedServer, Endpoints
 from tests import images, namespaces
 from tests.conftest import ROOT
-from tests.integration.conftest import HASTE, url
+from tests.integration.conftest import ADMIN, ADMIN_KEY, HASTE, url
 from tests.shared_memory import files
 
 JPEG = SAMPLE.read_bytes()
 BMP = images.encode(images.photo(1024, 768), "BMP")
+SHARING: dict[str, Any] = {"model": "birds", "shared_memory": True, "headers": ADMIN}
+
+
+@pytest.fixture
+def server(keyed: EmbeddedServer) -> EmbeddedServer:
+    """Use a server that accepts shared memory from holders of the key."""
+    return keyed
 
 
 def regions(server: EmbeddedServer) -> set[str]:
     """Return the names of the regions registered with the server."""
-    status = requests.get(f"{url(server, 'http')}/v2/systemsharedmemory/status", timeout=5)
+    address = f"{url(server, 'http')}/v2/systemsharedmemory/status"
+    status = requests.get(address, headers=ADMIN, timeout=5)
     return {region["name"] for region in status.json()}
 
 
@@ -40,7 +49,7 @@ def no_region_is_left(server: EmbeddedServer) -> Iterator[None]:
 
 @pytest.fixture
 def sharing(server: EmbeddedServer, protocol: str) -> Iterator[Classifier]:
-    with Classifier(url(server, protocol), model="birds", shared_memory=True) as classifier:
+    with Classifier(url(server, protocol), **SHARING) as classifier:
         yield classifier
 
 
@@ -87,7 +96,7 @@ def test_a_closed_stream_releases_its_regions(sharing: Classifier) -> None:
 def test_cancelled_tasks_release_their_regions(server: EmbeddedServer, protocol: str) -> None:
     async def classify() -> None:
         address = url(server, protocol)
-        async with AsyncClassifier(address, model="birds", shared_memory=True) as classifier:
+        async with AsyncClassifier(address, **SHARING) as classifier:
             for delay in (0.0, 0.001, 0.004, 0.01):
                 tasks = [asyncio.create_task(classifier.image(BMP)) for _ in range(6)]
                 await asyncio.sleep(delay)
@@ -102,11 +111,12 @@ def test_cancelled_tasks_release_their_regions(server: EmbeddedServer, protocol:
 def test_regions_are_registered_again_after_a_restart(
     small_repository: Path, protocol: str
 ) -> None:
-    at = Endpoints.free()
-    with EmbeddedServer(small_repository, endpoints=at, arguments=HASTE) as server:
-        classifier = Classifier(url(server, protocol), model="birds", shared_memory=True)
+    at, access = Endpoints.free(), Access(admin_key=ADMIN_KEY)
+    options: dict[str, Any] = {"endpoints": at, "access": access, "arguments": HASTE}
+    with EmbeddedServer(small_repository, **options) as server:
+        classifier = Classifier(url(server, protocol), **SHARING)
         expected = classifier.image(JPEG).predictions
-    with EmbeddedServer(small_repository, endpoints=at, arguments=HASTE) as server:
+    with EmbeddedServer(small_repository, **options) as server:
         assert classifier.image(JPEG).predictions == expected
         classifier.close()
         assert regions(server) == set()
@@ -118,7 +128,7 @@ def test_a_killed_client_leaves_no_file_and_the_next_one_cleans_up(
 ) -> None:
     code = (
         "import sys, itertools; from client import Classifier, SAMPLE\n"
-        "with Classifier(sys.argv[1], model='birds', shared_memory=True) as classifier:\n"
+        f"with Classifier(sys.argv[1], **{SHARING}) as classifier:\n"
         "    for result in classifier.stream(itertools.repeat(SAMPLE)):\n"
         "        print(result.top.label, flush=True)\n"
     )
@@ -138,7 +148,7 @@ def test_a_killed_client_leaves_no_file_and_the_next_one_cleans_up(
         time.sleep(0.05)
     if number == signal.SIGINT:
         assert regions(server) == set()
-    with Classifier(url(server, protocol), model="birds", shared_memory=True) as classifier:
+    with Classifier(url(server, protocol), **SHARING) as classifier:
         classifier.image(JPEG)
         assert len(regions(server)) == 1
 
@@ -147,7 +157,7 @@ def output_with_other_memory(server: EmbeddedServer, protocol: str, mount: str, 
     """Run a client with another /dev/shm and return the error that it prints."""
     code = (
         "import sys; from client import *\n"
-        "with Classifier(sys.argv[1], model='birds', shared_memory=True) as classifier:\n"
+        f"with Classifier(sys.argv[1], **{SHARING}) as classifier:\n"
         f"    try: classifier.image({source})\n"
         "    except InvalidRequest as error: print(error)\n"
     )
