@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from copy import copy
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -38,7 +39,9 @@ class Server:
         self._transport = transport(endpoint, options)
         self._connection: Connection | None = None
         self._connecting: asyncio.Task[ClientError | None] | None = None
-        self._regions = Regions(self.call) if options.shared_memory else None
+        key = {self._transport.admin_header: options.admin_key} if options.admin_key else {}
+        call = partial(self.call, headers=key)
+        self._regions = Regions(call) if options.shared_memory else None
 
     async def close(self) -> None:
         """Release shared memory and close the connection."""
@@ -77,11 +80,13 @@ class Server:
         """Whether the server responds within the connection timeout."""
         return await self._connect() is None
 
-    async def index(self) -> list[dict[str, Any]]:
-        """List the models in the server's repository, in any state."""
-        index = await self.call("get_model_repository_index")
-        models: list[dict[str, Any]] = index.get("models", []) if isinstance(index, dict) else index
-        return models
+    async def ready_models(self) -> list[str]:
+        """List the names of the models that are ready.
+
+        The statistics API has them for everybody, the model repository API for administrators only.
+        """
+        statistics = await self.call("get_inference_statistics")
+        return sorted({model["name"] for model in statistics.get("model_stats", [])})
 
     async def config(self, model: str) -> dict[str, Any]:
         """Return a ready model's configuration, as the JSON form of ModelConfig."""

@@ -29,10 +29,10 @@ from client import (
 )
 from client._endpoint import Endpoint
 from client._translation import translated
-from scripts.embedded import EmbeddedServer, Endpoints
+from scripts.embedded import Access, EmbeddedServer, Endpoints
 from tests import namespaces
 from tests.conftest import ROOT
-from tests.integration.conftest import HASTE, end, process_of, url
+from tests.integration.conftest import ADMIN, ADMIN_KEY, HASTE, end, process_of, url
 from tests.proxy import Relay
 
 JPEG = SAMPLE.read_bytes()
@@ -285,17 +285,23 @@ def test_requests_are_retried_while_a_model_is_reloaded(
     small_repository: Path, protocol: str
 ) -> None:
     explicit = ["--model-control-mode=explicit", "--load-model=*"]
-    endpoints = Endpoints.free()
-    with EmbeddedServer(small_repository, endpoints=endpoints, arguments=explicit) as server:
-        control = f"{url(server, 'http')}/v2/repository/models/birds"
+    at, access = Endpoints.free(), Access(admin_key=ADMIN_KEY)
+    with EmbeddedServer(
+        small_repository, endpoints=at, access=access, arguments=explicit
+    ) as server:
+
+        def control(action: str) -> None:
+            address = f"{url(server, 'http')}/v2/repository/models/birds/{action}"
+            requests.post(address, headers=ADMIN, timeout=30).raise_for_status()
+
         with Classifier(url(server, protocol), model="birds", retries=20) as classifier:
             classifier.image(SAMPLE)
-            requests.post(f"{control}/unload", timeout=5).raise_for_status()
-            again = threading.Timer(0.5, requests.post, [f"{control}/load"], {"timeout": 30})
+            control("unload")
+            again = threading.Timer(0.5, control, ["load"])
             again.start()
             assert classifier.image(SAMPLE).top
             again.join()
-            requests.post(f"{control}/unload", timeout=5).raise_for_status()
+            control("unload")
         with (
             Classifier(url(server, protocol), model="birds", retries=0) as classifier,
             pytest.raises(ModelNotReady),
