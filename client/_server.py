@@ -61,6 +61,8 @@ class Server:
             ClientError: or a subclass.
         """
         keywords |= self._transport.compression
+        # The server drops a request that waits longer, since nobody waits for it any more.
+        keywords["timeout"] = int(self._options.timeout * 1e6)  # microseconds
         self.in_flight += 1
         try:
             async with self._tensor(images) as tensor:
