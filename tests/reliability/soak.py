@@ -1,6 +1,6 @@
 """Many requests, good and bad: whether every answer is right, and what the server keeps."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import fields
 from pathlib import Path
@@ -16,9 +16,13 @@ PROTOCOLS = ("grpc", "http")
 CONCURRENCY = 16
 MUTATIONS = 10_000
 REQUESTS = 200_000
-GOOD_SHARE = 5  # one request in so many is a bad or an odd image
+BAD_EVERY = 5  # one request in so many is a mutated file
+# The same ones again and again, so that each Python process soon has seen the costliest of them.
+BAD_FILES = 500
 SAMPLES = 50
+WARM = 10  # samples at the start, in which pools and allocators reach their size
 PER = 10_000  # requests, for slopes
+UNITS = {"memory": "MiB", "shared_memory": "MiB", "descriptors": "open"}
 # Growth per 10,000 requests that a table reports as a problem, beyond noise.
 MOST = Usage(memory=2, shared_memory=0.5, descriptors=1)
 
@@ -60,22 +64,26 @@ def steady(repository: Path, scale: float, track: Track) -> Iterator[Row]:
                 tally.add(result)
             done.append((number + 1) * chunk)
             samples.append(usage(served.process.pid))
-    yield Row(f"{total:,} requests, one in {GOOD_SHARE} bad", str(tally), tally.found())
-    warm = SAMPLES // 5  # pools and allocators reach their size first
-    growth = slopes(done[warm:], samples[warm:], PER)
-    units = {"memory": "MiB", "shared_memory": "MiB", "descriptors": "open"}
+    yield Row(f"{total:,} requests, one in {BAD_EVERY} bad", str(tally), tally.found())
+    yield from growth(done, samples)
+
+
+def growth(done: Sequence[int], samples: Sequence[Usage]) -> Iterator[Row]:
+    """Describe how the samples grow with the number of requests that were done at each."""
+    done, samples = done[WARM:], samples[WARM:]
+    slope = slopes(done, samples, PER)
     for field in fields(Usage):
-        name, unit = field.name.replace("_", " "), units[field.name]
-        first, last, slope = (
-            getattr(each, field.name) for each in (samples[warm], samples[-1], growth)
-        )
-        change = f"{first:.1f} to {last:.1f} {unit}, {slope:+.2f} per {PER:,} requests"
-        grows = total >= PER and slope > getattr(MOST, field.name)
-        yield Row(f"{name} of the server's processes", change, ("grows",) if grows else ())
+        first, last, each = (getattr(u, field.name) for u in (samples[0], samples[-1], slope))
+        name, unit = field.name.replace("_", " "), UNITS[field.name]
+        result = f"{first:.1f} to {last:.1f} {unit}, {each:+.2f} per {PER:,} requests"
+        grows = done[-1] - done[0] >= PER and each > getattr(MOST, field.name)
+        yield Row(f"{name} of the server's processes", result, ("grows",) if grows else ())
 
 
 def _mixed(start: int, count: int) -> Iterator[ImageFile]:
     good = files.good_images()
     for number in range(start, start + count):
-        is_bad = number % GOOD_SHARE == 0
-        yield ImageFile("bad", files.mutated(number)) if is_bad else good[number % len(good)]
+        if number % BAD_EVERY:
+            yield good[number % len(good)]
+        else:
+            yield ImageFile("bad", files.mutated(number // BAD_EVERY % BAD_FILES))

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image, UnidentifiedImageError
 
 from client import Classification, ClientError, InvalidImage, Prediction, ServerFailed
-from tests.reliability import files, rows
+from tests.reliability import files, rows, soak
 from tests.reliability.__main__ import SECTIONS
 from tests.reliability.files import GOOD, Tally
 from tests.reliability.rows import Row
@@ -78,6 +78,18 @@ def test_slopes_are_growth_per_requests() -> None:
     assert found.memory == pytest.approx(10)
     assert found.shared_memory == pytest.approx(0)
     assert found.descriptors == pytest.approx(-10)
+
+
+@pytest.mark.parametrize(("per_request", "grows"), [(0.0001, False), (0.001, True)])
+def test_growth_beyond_noise_is_a_problem(per_request: float, grows: bool) -> None:
+    done = [1_000 * number for number in range(soak.SAMPLES)]
+    warm = [Usage(500 * number, 8, 50) for number in range(soak.WARM)]
+    steady = [Usage(5_000 + per_request * each, 8, 50) for each in done[soak.WARM :]]
+    memory, shared, descriptors = soak.growth(done, [*warm, *steady])
+    assert bool(memory.problems) == grows
+    assert f"{10_000 * per_request:+.2f} per 10,000 requests" in memory.result
+    assert not shared.problems
+    assert not descriptors.problems
 
 
 def test_usage_counts_memory_and_descriptors_of_child_processes() -> None:
