@@ -3,35 +3,37 @@
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
 from client import Classifier, ClientError, InvalidImage
-from tests import faults
+from tests import faults, namespaces
 from tests.bombs import BOMBS
-from tests.faults import Served, serving, under_load
+from tests.faults import Load, Served, serving, under_load
 from tests.reliability.rows import Row, Track
 from tests.reliability.usage import peak_memory, usage
 
 IMAGES = 1_500
 QUIET_SECONDS = 1  # before and after a fault
-HELD_SECONDS = 3
+LASTING_SECONDS = 3
 MOST_MEMORY = 1024  # MiB above idle
 MOST_SECONDS = 5.0
+PROTOCOLS = ("grpc", "http")
 STEPS = ("preprocess", "pixels", "postprocess")
 
 FAULTS: dict[str, Callable[[Served], object]] = {
     **{f"{step} process killed": partial(faults.kill_stub, step=step) for step in STEPS},
     "all Python processes killed": faults.kill_all_stubs,
     "preprocess process stopped for 10 s": faults.stop_stub,
+    "tritonserver ended by SIGTERM": lambda served: served.triton().terminate(),
     "tritonserver killed": faults.kill_server,
     "tritonserver stopped": faults.stop_server,
     "two million chunks of one byte": faults.send_endless_chunks,
     "1,000 gRPC requests cancelled": faults.cancel_in_bursts,
     "1,000 connections reset": partial(faults.vanish, count=1_000),
 }
-HOLDING: dict[str, Callable[[Served], AbstractContextManager[None]]] = {
+LASTING: dict[str, Callable[[Served], AbstractContextManager[None]]] = {
     "1,000 idle connections": partial(faults.idle_connections, count=1_000),
     "50 connections that read nothing": partial(faults.slow_readers, count=50),
 }
@@ -39,26 +41,51 @@ HOLDING: dict[str, Callable[[Served], AbstractContextManager[None]]] = {
 
 def under_faults(repository: Path, scale: float, track: Track) -> Iterator[Row]:
     """Classify photographs with retries while faults happen, over each protocol."""
-    count = round(IMAGES * scale)
-    causes = [(name, protocol) for name in (*FAULTS, *HOLDING) for protocol in ("grpc", "http")]
+    full = {"shared memory full": Path("/dev/shm"), "disk full": repository.parent / "temporary"}
+    causes = [(name, protocol) for name in (*FAULTS, *LASTING, *full) for protocol in PROTOCOLS]
     for name, protocol in track(causes, len(causes), "faults"):
+        folder = full.get(name)
+        prefix = _with_small_disk(folder) if folder else ()
+        count = round(IMAGES * scale)
         with (
-            serving(repository) as served,
+            serving(repository, prefix=prefix) as served,
             under_load(served, protocol, at_least=count) as load,
         ):
             time.sleep(QUIET_SECONDS)
             if name in FAULTS:
                 FAULTS[name](served)
             else:
-                with HOLDING[name](served):
-                    time.sleep(HELD_SECONDS)
+                with _filled(served, folder) if folder else LASTING[name](served):
+                    time.sleep(LASTING_SECONDS)
             time.sleep(QUIET_SECONDS)
-        answered, lost = len(load.answered), len(load.errors)
-        result = f"{lost} of {answered + lost:,} images lost, longest gap {load.gap():.1f} s"
-        problems = [f"{lost} lost, first {load.errors[0]}"] if lost else []
-        if len(load.labels) > 1:
-            problems.append("different answers for one image")
-        yield Row(f"{name}, over {protocol}", result, tuple(problems))
+        yield _row(f"{name}, over {protocol}", load)
+
+
+def _with_small_disk(folder: Path) -> list[str]:
+    """Wrap a command so that a folder, and all temporary files, are on a small disk of its own."""
+    folder.mkdir(exist_ok=True)
+    mounting = namespaces.inside(f"mount -t tmpfs -o size=64m none {folder}")
+    return [*mounting, "env", f"TMPDIR={folder}"]
+
+
+@contextmanager
+def _filled(served: Served, folder: Path) -> Iterator[None]:
+    """Use up all that is left of the server's small disk."""
+    rest = Path(f"/proc/{served.process.pid}/root", folder.relative_to("/"), "rest")
+    with rest.open("wb", buffering=0) as file, suppress(OSError):
+        while True:
+            file.write(bytes(1 << 16))
+    yield
+    rest.unlink()
+
+
+def _row(tried: str, load: Load) -> Row:
+    answered, lost = len(load.answered), len(load.errors)
+    problems = [f"first lost: {load.errors[0]}"] if lost else []
+    if len(load.answers) > 1:
+        problems.append("different answers for one image")
+    result = f"{lost} of {answered + lost:,} images lost, longest gap {load.gap():.1f} s"
+    return Row(tried, result, tuple(problems))
 
 
 def bombs(repository: Path, scale: float, track: Track) -> Iterator[Row]:
