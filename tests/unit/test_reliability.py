@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -9,9 +10,9 @@ from PIL import Image, UnidentifiedImageError
 
 from client import Classification, ClientError, InvalidImage, Prediction, ServerFailed
 from tests.reliability import files, rows, soak
-from tests.reliability.__main__ import SECTIONS
+from tests.reliability.__main__ import SECTIONS, main, parser
 from tests.reliability.files import GOOD, Tally
-from tests.reliability.rows import Row
+from tests.reliability.rows import Row, Track
 from tests.reliability.usage import Usage, peak_memory, slopes, usage
 
 CAT = (Prediction(1, 0.9, "cat"),)
@@ -118,6 +119,28 @@ def test_a_table_replaces_its_own_section_of_the_page_only(
     assert "`python -m tests.reliability one`, today\n<!-- end of one -->\n<!-- two -->" in text
     with pytest.raises(ValueError, match="0 places for the section three"):
         rows.write("three", [], "today")
+
+
+@pytest.mark.parametrize("scale", ["1", "0.5"])
+@pytest.mark.parametrize("problems", [(), ("grows",)])
+def test_the_command_writes_the_page_in_full_scale_only_and_fails_on_a_problem(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    scale: str,
+    problems: tuple[str, ...],
+) -> None:
+    def section(repository: Path, scale: float, track: Track) -> Iterator[Row]:
+        assert (repository / "birds" / "config.pbtxt").exists()
+        for each in track([scale], 1, "measuring"):
+            yield Row("something", f"at {each:g}", problems)
+
+    monkeypatch.setattr(rows, "PAGE", tmp_path / "page.md")
+    rows.PAGE.write_text("<!-- soak --><!-- end of soak -->")
+    monkeypatch.setitem(SECTIONS, "soak", section)
+    assert main(parser().parse_args(["soak", "--scale", scale])) == len(problems)
+    assert ("| something | at 1" in rows.PAGE.read_text()) == (scale == "1")
+    assert f"| something | at {scale}" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("section", SECTIONS)
