@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
-from client import Classifier, ClientError, InvalidImage
+from client import SAMPLE, Classifier, ClientError, InvalidImage
 from tests import faults, namespaces
 from tests.bombs import BOMBS
 from tests.faults import Load, Served, serving, under_load
@@ -17,7 +17,7 @@ from tests.reliability.usage import peak_memory, usage
 IMAGES = 1_500
 QUIET_SECONDS = 1  # before and after a fault
 LASTING_SECONDS = 3
-MOST_MEMORY = 1024  # MiB above idle
+MOST_MEMORY = 1024  # MiB above the idle server
 MOST_SECONDS = 5.0
 PROTOCOLS = ("grpc", "http")
 STEPS = ("preprocess", "pixels", "postprocess")
@@ -90,27 +90,33 @@ def _row(tried: str, load: Load) -> Row:
 
 def bombs(repository: Path, scale: float, track: Track) -> Iterator[Row]:
     """Send the costliest images, one and as many as there are decoders."""
-    with serving(repository) as served:
-        decoders = len(served.stubs("preprocess"))
-        for name, make in track(BOMBS.items(), len(BOMBS), "costly images"):
-            for copies in (1, decoders):
-                yield _bomb(served, name, make(), copies)
-
-
-def _bomb(served: Served, name: str, data: bytes, copies: int) -> Row:
-    idle = usage(served.process.pid).memory
     with (
+        serving(repository) as served,
         Classifier(served.url("http"), model=served.model, timeout=60) as classifier,
-        ThreadPoolExecutor(copies) as pool,
-        peak_memory(served.process.pid) as peak,
     ):
-        start = time.monotonic()
-        outcomes = set(pool.map(partial(_outcome, classifier), [data] * copies))
-        seconds = time.monotonic() - start
-    above = max(peak[0] - idle, 0)
-    result = f"{', '.join(sorted(outcomes))}: {seconds:.1f} s, {above:.0f} MiB above idle"
-    is_costly = above > MOST_MEMORY or seconds > MOST_SECONDS * copies
-    return Row(f"{copies} of {name}", result, ("too costly",) if is_costly else ())
+        classifier.image(SAMPLE)
+        idle = usage(served.process.pid).memory
+        copies = sorted({1, len(served.stubs("preprocess"))})
+        for name, make in track(BOMBS.items(), len(BOMBS), "costly images"):
+            for count in copies:
+                images = [make()] * count
+                with peak_memory(served.process.pid) as peak:
+                    outcomes, seconds = _classify(classifier, images)
+                yield _cost(f"{name}, {count} at once: {outcomes}", seconds, peak[0] - idle)
+
+
+def _classify(classifier: Classifier, images: list[bytes]) -> tuple[str, float]:
+    """Classify images at once; return what came of them, and after how many seconds."""
+    start = time.monotonic()
+    with ThreadPoolExecutor(len(images)) as pool:
+        outcomes = sorted({*pool.map(partial(_outcome, classifier), images)})
+    return ", ".join(outcomes), time.monotonic() - start
+
+
+def _cost(tried: str, seconds: float, memory: float) -> Row:
+    is_costly = memory > MOST_MEMORY or seconds > MOST_SECONDS
+    problems = ("too costly",) if is_costly else ()
+    return Row(tried, f"{seconds:.1f} s, {memory:.0f} MiB", problems)
 
 
 def _outcome(classifier: Classifier, data: bytes) -> str:

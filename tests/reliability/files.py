@@ -13,6 +13,7 @@ from PIL import Image
 
 from client import Classification, Classifier, ImageFile, InvalidImage, Prediction
 from tests import images
+from tests.fuzz import mutations
 
 # What a message must not show: paths on the server, tracebacks, several lines.
 LEAK = re.compile(r"(/[\w.-]+){2}|Traceback|\.py\b|\n")
@@ -65,27 +66,10 @@ def _add(found: dict[str, bytes], name: str, image: Image.Image, kind: str, **op
 
 
 def mutated(seed: int) -> bytes:
-    """Change a valid file at random: bits, bytes, slices or its end."""
+    """Change an odd image or one of the fuzzer's seeds at random."""
     rng = random.Random(seed)  # noqa: S311 - reproducible, not secret
-    data = bytearray(rng.choice([*odd_images().values()]))
-    for _ in range(rng.choice([1, 1, 2, 4, 16])):
-        place = rng.randrange(len(data) + 1)
-        piece = data[place : place + rng.choice([1, 2, 4, 64])]
-        match rng.choice(["flip", "write", "insert", "delete", "copy", "cut"]):
-            case "flip" if piece:
-                data[place] ^= 1 << rng.randrange(8)
-            case "write":
-                data[place : place + len(piece)] = rng.randbytes(len(piece))
-            case "insert":
-                data[place:place] = rng.randbytes(rng.choice([1, 2, 4, 64]))
-            case "delete":
-                data[place : place + len(piece)] = b""
-            case "copy":
-                target = rng.randrange(len(data) + 1)
-                data[target:target] = piece
-            case "cut" if rng.random() < 0.2:
-                data = data[:place]
-    return bytes(data)
+    originals = [*odd_images().values(), *mutations.seeds().values()]
+    return mutations.mutated(rng.choice(originals), rng)
 
 
 def with_good_images(files: Iterable[ImageFile], *, every: int) -> Iterator[ImageFile]:
