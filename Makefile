@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint format lock clean
+.PHONY: help install demo test lint format lock reliability clean
 
 # The first Python that the embedded Triton supports; override with PYTHON=/path/to/python3.
 PYTHON ?= $(shell for python in python3 python3.12 python3.11 python3.10; do \
@@ -13,7 +13,7 @@ COMPILE_IMAGE := $(COMPILE) --python-version 3.12 --python-platform x86_64-manyl
 	--constraint requirements.lock
 
 help: ## List the targets
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 10
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 13
 
 install: $(READY) ## Set up the environment in .venv
 
@@ -38,6 +38,9 @@ lock: $(READY) ## Pin every dependency anew
 		--output-file requirements.lock
 	$(COMPILE_IMAGE) --group build --output-file docker/build.lock
 	$(COMPILE_IMAGE) --group steps --no-strip-markers --no-emit-package numpy --output-file docker/steps.lock
+
+reliability: $(READY) ## Measure with faults and bad files, write docs/reliability.md (25 minutes)
+	$(BIN)/python -m tests.reliability
 
 clean: ## Remove the environment and all generated files
 	rm -rf $(VENV) build dist *.egg-info .coverage .mypy_cache .pytest_cache .ruff_cache

@@ -112,6 +112,11 @@ def _add_server(group: argparse._ArgumentGroup) -> None:
         metavar="'NAME: VALUE'",
         help="header of every request; can be repeated",
     )
+    add(
+        "--admin-key-file",
+        metavar="FILE",
+        help="administrator's key, which the server may require for --shared-memory",
+    )
     add("--ca", metavar="FILE", help="CA bundle used to verify the server (PEM)")
     add("--cert", metavar="FILE", help="client certificate (PEM)")
     add("--key", metavar="FILE", help="private key of the client certificate (PEM)")

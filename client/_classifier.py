@@ -49,6 +49,7 @@ class _Base:
         headers: Headers | None = None,
         compression: Compression | None = None,
         shared_memory: bool = False,
+        admin_key: str | None = None,
     ) -> None:
         """Configure a classifier; it connects at the first request.
 
@@ -63,13 +64,21 @@ class _Base:
 
         `headers` go with every request, `tls` names certificates, `compression` (gzip or deflate)
         applies to requests and responses, and `shared_memory` passes images to a server on the
-        same machine in system shared memory.
+        same machine in system shared memory. `admin_key` is the administrator's key, which the
+        server may require for shared memory.
 
         Raises:
             ValueError: invalid URL or option.
         """
         options = RequestOptions(
-            timeout, connect_timeout, retries, tls, headers or {}, compression, shared_memory
+            timeout,
+            connect_timeout,
+            retries,
+            tls,
+            headers or {},
+            compression,
+            shared_memory,
+            admin_key,
         )
         urls = [url] if isinstance(url, str) else url
         if not urls:
@@ -170,6 +179,7 @@ class Classifier(_Base):
 
         Raises:
             ValueError: `concurrency` or `batch_size` is less than 1.
+            Exception: whatever the iterator `sources` itself raises; it ends the stream.
         """
         _check(concurrency, batch_size)
         images = expand(_as_list(sources), recursive=recursive)

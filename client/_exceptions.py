@@ -35,7 +35,12 @@ class ServerUnavailable(ClientError):
     """No server responds at the URL, or none accepts the request at the moment.
 
     Classifier(url, retries=10)  # or wait_until_ready()
+
+    `reconnect` is whether the server process at the other end of the connection is stopping or
+    broken: the retry then uses a new connection, which reaches the process that replaces it.
     """
+
+    reconnect: bool = False
 
 
 class DeadlineExceeded(ServerUnavailable):

@@ -1,7 +1,7 @@
 """Lists the classifiers in a server's model repository."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ._results import Model
@@ -13,32 +13,30 @@ GRAPH_SUFFIX = "_onnx"  # the model NAME_onnx is the graph of the classifier NAM
 async def models(server: Server) -> list[Model]:
     """List a server's classifiers in alphabetical order, without the models they consist of.
 
+    A classifier that is not ready is listed if its graph, NAME_onnx, is.
+
     Raises:
         ClientError: or a subclass.
     """
-    index = {model["name"]: model for model in await server.index()}
-    ready = [name for name, entry in index.items() if entry.get("state") == "READY"]
     # Ensembles share steps; this fetches each configuration once.
-    configs = {name: await server.config(name) for name in ready}
-    listed = [_model(name, index, configs) for name in sorted(index)]
-    return [model for model in listed if model]
+    configs = {name: await server.config(name) for name in await server.ready_models()}
+    ready = [_model(name, configs) for name in configs if _steps(configs[name])]
+    # The server does not list a model that is not ready, but its graph may be ready.
+    graphs = (name for name in configs if name.endswith(GRAPH_SUFFIX))
+    missing = {name.removesuffix(GRAPH_SUFFIX) for name in graphs} - set(configs)
+    failed = [Model(name, ready=False, reason="not loaded") for name in missing]
+    return sorted([*ready, *failed], key=lambda model: model.name)
 
 
-def _model(
-    name: str,
-    index: Mapping[str, Mapping[str, str]],
-    configs: Mapping[str, Mapping[str, Any]],
-) -> Model | None:
-    if name not in configs:
-        # The server returns the configuration of ready models only.
-        is_classifier = f"{name}{GRAPH_SUFFIX}" in index
-        reason = index[name].get("reason") or "not loaded"
-        return Model(name, ready=False, reason=reason) if is_classifier else None
-    steps = configs[name].get("ensemble_scheduling", {}).get("step", [])
-    if not steps:
-        return None
+def _model(name: str, configs: Mapping[str, Mapping[str, Any]]) -> Model:
+    steps = _steps(configs[name])
     first, last = (configs[steps[end]["model_name"]] for end in (0, -1))
     return Model(name, ready=True, classes=_classes(last), recipe=_recipe(first))
+
+
+def _steps(config: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
+    steps: Sequence[Mapping[str, Any]] = config.get("ensemble_scheduling", {}).get("step", [])
+    return steps
 
 
 def _recipe(preprocess: Mapping[str, Any]) -> Mapping[str, Any] | None:

@@ -83,6 +83,7 @@ class RequestOptions:
     headers: Headers = field(default_factory=dict)
     compression: Compression | None = None
     shared_memory: bool = False
+    admin_key: str | None = None
 
     def __post_init__(self) -> None:
         """Validate the values before the first request."""
@@ -93,3 +94,4 @@ class RequestOptions:
         if self.compression not in {None, *get_args(Compression)}:
             raise ValueError(f"unknown compression {self.compression!r}: use gzip or deflate")
         object.__setattr__(self, "headers", normalized(self.headers))
+        normalized({"admin-key": self.admin_key or ""})

@@ -58,7 +58,7 @@ class Model:
 
     `recipe` holds the preprocessing parameters (`resize` and `crop` in pixels, `mean`, `std`) and
     `classes` the number of classes; both are None if the model is not ready or does not state
-    them. `reason` is the server's explanation if the model is not ready.
+    them. `reason` says why, if the model is not ready.
     """
 
     name: str

@@ -4,6 +4,8 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from copy import copy
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,6 +16,14 @@ from ._options import RequestOptions
 from ._shared_memory import Regions
 from ._translation import translated
 from ._transport import transport
+
+
+@dataclass(eq=False)
+class Connection:
+    """tritonclient's client and the number of requests that use it."""
+
+    client: Any
+    users: int = 0
 
 
 class Server:
@@ -27,9 +37,11 @@ class Server:
         self.in_flight = 0
         self._options = options
         self._transport = transport(endpoint, options)
-        self._client: Any = None
+        self._connection: Connection | None = None
         self._connecting: asyncio.Task[ClientError | None] | None = None
-        self._regions = Regions(self.call) if options.shared_memory else None
+        key = {self._transport.admin_header: options.admin_key} if options.admin_key else {}
+        call = partial(self.call, headers=key)
+        self._regions = Regions(call) if options.shared_memory else None
 
     async def close(self) -> None:
         """Release shared memory and close the connection."""
@@ -37,8 +49,8 @@ class Server:
             await self._regions.close()
         if self._connecting:
             self._connecting.cancel()
-        if self._client:
-            await self._client.close()
+        if self._connection:
+            await self._connection.client.close()
 
     async def infer(self, model: str, images: Sequence[bytes], **keywords: Any) -> Any:  # noqa: ANN401
         """Send encoded images as one batch and return tritonclient's result.
@@ -49,6 +61,8 @@ class Server:
             ClientError: or a subclass.
         """
         keywords |= self._transport.compression
+        # The server drops a request that waits longer, since nobody waits for it any more.
+        keywords["timeout"] = int(self._options.timeout * 1e6)  # microseconds
         self.in_flight += 1
         try:
             async with self._tensor(images) as tensor:
@@ -68,11 +82,13 @@ class Server:
         """Whether the server responds within the connection timeout."""
         return await self._connect() is None
 
-    async def index(self) -> list[dict[str, Any]]:
-        """List the models in the server's repository, in any state."""
-        index = await self.call("get_model_repository_index")
-        models: list[dict[str, Any]] = index.get("models", []) if isinstance(index, dict) else index
-        return models
+    async def ready_models(self) -> list[str]:
+        """List the names of the models that are ready.
+
+        The statistics API has them for everybody, the model repository API for administrators only.
+        """
+        statistics = await self.call("get_inference_statistics")
+        return sorted({model["name"] for model in statistics.get("model_stats", [])})
 
     async def config(self, model: str) -> dict[str, Any]:
         """Return a ready model's configuration, as the JSON form of ModelConfig."""
@@ -89,8 +105,7 @@ class Server:
         if error := await self._connected():
             raise copy(error)
         try:
-            with translated(self.endpoint, self._transport.connection_errors):
-                return await self._send(method, *arguments, **keywords)
+            return await self._send(method, *arguments, **keywords)
         except ServerUnavailable:
             self._connecting = None
             if self._regions:
@@ -101,9 +116,30 @@ class Server:
         keywords["headers"] = {**self._options.headers, **(keywords.get("headers") or {})}
         if method.startswith("get_"):
             keywords |= self._transport.as_json
-        return await getattr(self._client, method)(
-            *arguments, **self._transport.options, **keywords
-        )
+        async with self._client() as client:
+            with translated(self.endpoint, self._transport.connection_errors):
+                return await getattr(client, method)(
+                    *arguments, **self._transport.options, **keywords
+                )
+
+    @asynccontextmanager
+    async def _client(self) -> AsyncIterator[Any]:
+        """Lend tritonclient's client to one request, and drop it if its connections are useless.
+
+        A dropped client is closed when the other requests that use it have finished.
+        """
+        connection = self._connection = self._connection or Connection(self._transport.connect())
+        connection.users += 1
+        try:
+            yield connection.client
+        except ServerUnavailable as error:
+            if error.reconnect and connection is self._connection:
+                self._connection = None
+            raise
+        finally:
+            connection.users -= 1
+            if connection is not self._connection and not connection.users:
+                await connection.client.close()
 
     async def _connected(self) -> ClientError | None:
         """Wait for the connection, which the first of several concurrent requests opens."""
@@ -116,11 +152,9 @@ class Server:
 
         A timeout counts as ServerUnavailable, so that the request goes to another server.
         """
-        if self._client is None:
-            self._client = self._transport.connect()
+        timeout = self._options.connect_timeout
         try:
             with translated(self.endpoint, self._transport.connection_errors):
-                timeout = self._options.connect_timeout
                 await asyncio.wait_for(self._send("is_server_live"), timeout)
         except ServerUnavailable as error:
             hint = "" if isinstance(error, DeadlineExceeded) else await port_hint(self.endpoint)

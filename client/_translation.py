@@ -43,8 +43,18 @@ STATUSES: Mapping[str, type[ClientError]] = {
 }
 REGION_NOT_OPENED = "Unable to open shared memory region"
 SHARED_MEMORY_DISABLED = "Client shared memory is disabled"
+# Parts of the messages of a server process that stops, or whose Python model has died.
+LOST_PROCESS = (
+    "Server is stopping",
+    "Server not ready",
+    "Stub process",  # "... 'birds_preprocess_0_0' is not healthy."
+    "Failed to obtain the health mutex",  # the Python model died while it held it
+)
 # Parts of Triton's messages that are more specific than the status sent with them.
 MESSAGES: Mapping[str, type[ClientError]] = {
+    **dict.fromkeys(LOST_PROCESS, ServerUnavailable),
+    "Failed to increase the shared memory pool size": ServerUnavailable,
+    "mapped region for the grown shared memory": ServerUnavailable,
     "has no available versions": ModelNotReady,
     "Request for unknown model": ModelNotFound,
     "This protocol is restricted": AccessDenied,
@@ -95,7 +105,10 @@ def _from_response(endpoint: Endpoint, error: InferenceServerException) -> Clien
         message = f"HTTP {status} {responses.get(int(status), '')}".rstrip()
     rejected = REJECTED_IMAGE.search(message) if issubclass(kind, InvalidRequest) else None
     if not rejected:
-        return _error(kind, endpoint, message)
+        failed = _error(kind, endpoint, message)
+        if isinstance(failed, ServerUnavailable):
+            failed.reconnect = any(part in message for part in LOST_PROCESS)
+        return failed
     image = InvalidImage(rejected["reason"])
     image.position = int(rejected["position"])
     return image

@@ -18,12 +18,14 @@ ROUND_ROBIN = '{"loadBalancingConfig": [{"round_robin": {}}]}'
 class Transport:
     """How to connect with one protocol, and the keyword arguments that its calls take.
 
-    `connect` creates tritonclient's asyncio client and needs a running event loop; `tensor` is
-    its InferInput class. `options` go with every call, `as_json` with calls that return JSON, and
-    `compression` with inference. `connection_errors` are raised, besides OSError, when the
-    connection fails.
+    `admin_header` names the header with the administrator's key: over gRPC, Triton's names begin
+    with `triton-grpc-protocol-`. `connect` creates tritonclient's asyncio client and needs a
+    running event loop; `tensor` is its InferInput class. `options` go with every call, `as_json`
+    with calls that return JSON, and `compression` with inference. `connection_errors` are raised,
+    besides OSError, when the connection fails.
     """
 
+    admin_header: str
     connect: Callable[[], Any]
     tensor: Callable[[str, list[int], str], Any]
     options: dict[str, Any]
@@ -45,6 +47,7 @@ def _grpc(endpoint: Endpoint, options: RequestOptions) -> Transport:
         tls["certificate_chain"] = options.tls.certificate
         tls["private_key"] = options.tls.key
     return Transport(
+        admin_header="triton-grpc-protocol-admin-key",
         connect=lambda: triton.InferenceServerClient(
             endpoint.address, channel_args=_channel(endpoint, options), **tls
         ),
@@ -61,6 +64,7 @@ def _http(endpoint: Endpoint, options: RequestOptions) -> Transport:
     # Without a context aiohttp verifies with the system's certificate authorities.
     tls = {"ssl_context": options.tls.context()} if options.tls else {}
     return Transport(
+        admin_header="admin-key",
         connect=lambda: triton.InferenceServerClient(
             endpoint.address,
             conn_limit=0,  # a stream limits its own concurrency
@@ -93,6 +97,8 @@ def _channel(endpoint: Endpoint, options: RequestOptions) -> list[tuple[str, Any
         ("grpc.min_reconnect_backoff_ms", int(options.connect_timeout * 1000)),
         ("grpc.initial_reconnect_backoff_ms", RECONNECT_MILLISECONDS),
         ("grpc.max_reconnect_backoff_ms", MAX_RECONNECT_MILLISECONDS),
+        # Otherwise a new channel would use the connection of the one that it replaces.
+        ("grpc.use_local_subchannel_pool", 1),
     ]
     if endpoint.is_this_machine:
         # gRPC would use the environment's proxy even for a loopback address.

@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -78,7 +79,15 @@ def _classifier(options: argparse.Namespace) -> Classifier:
         headers=dict(map(header, options.header)),
         compression=options.compression,
         shared_memory=options.shared_memory,
+        admin_key=_admin_key(options.admin_key_file),
     )
+
+
+def _admin_key(file: str | None) -> str | None:
+    try:
+        return Path(file).read_text("utf-8").strip() if file else None
+    except (OSError, UnicodeError) as error:
+        raise ValueError(f"cannot read the key in {file}: {error}") from error
 
 
 def _run(classifier: Classifier, options: argparse.Namespace) -> int:
@@ -150,7 +159,9 @@ def _fail_with(classifier: Classifier, error: ClientError) -> int:
     if isinstance(error, ModelNotFound | ModelNotReady):
         return _fail(f"{message}; {_available(classifier)}", EXIT_INVALID_USAGE)
     if isinstance(error, AccessDenied):
-        return _fail(f"{message}; give a token or key with --header", EXIT_INVALID_USAGE)
+        return _fail(
+            f"{message}; give a token or key with --header or --admin-key-file", EXIT_INVALID_USAGE
+        )
     if isinstance(error, InvalidRequest):
         return _fail(message, EXIT_INVALID_USAGE)
     is_down = isinstance(error, ServerUnavailable)

@@ -41,3 +41,9 @@ def curl() -> None:
     """Skip the test if curl is not installed; pip cannot install it."""
     if not shutil.which("curl"):
         pytest.skip("curl is not installed")
+
+
+@pytest.fixture
+def short_wait_for_pipes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the client give up at once on a named pipe without a writer."""
+    monkeypatch.setattr("client._sources.PIPE_SECONDS", 0.01)

@@ -65,11 +65,14 @@ def _wait_for(port: int) -> None:
 
 
 class Relay:
-    """Forwards TCP connections to a local port and counts the bytes sent to it."""
+    """Forwards TCP connections to a local port and counts the bytes sent to it.
+
+    A change of `target` applies to new connections, as when a server replaces another.
+    """
 
     def __init__(self, port: int) -> None:
         self.sent = 0
-        self._target = ("127.0.0.1", port)
+        self.target = ("127.0.0.1", port)
         self._listening = socket.create_server(("127.0.0.1", 0))
         self._ends: list[socket.socket] = []
         self.port = self._listening.getsockname()[1]
@@ -88,14 +91,14 @@ class Relay:
         with suppress(OSError):  # accept() fails when the socket is closed
             while True:
                 near, _ = self._listening.accept()
-                far = socket.create_connection(self._target)
+                far = socket.create_connection(self.target)
                 self._ends += [near, far]
-                for source, target in ((near, far), (far, near)):
-                    threading.Thread(target=self._forward, args=(source, target)).start()
+                for ends in ((near, far), (far, near)):
+                    threading.Thread(target=self._forward, args=(*ends, ends[1] is far)).start()
 
-    def _forward(self, source: socket.socket, target: socket.socket) -> None:
+    def _forward(self, source: socket.socket, target: socket.socket, counted: bool) -> None:
         with suppress(OSError):
             while data := source.recv(1 << 16):
-                self.sent += len(data) * (target.getpeername() == self._target)
+                self.sent += len(data) * counted
                 target.sendall(data)
             target.shutdown(socket.SHUT_RDWR)

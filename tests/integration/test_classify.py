@@ -6,6 +6,7 @@ import json
 import os
 import pty
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,11 +18,11 @@ from pathlib import Path
 import pytest
 
 import client
-from client import SAMPLE, classify
+from client import SAMPLE, Classifier, Model, classify
 from scripts.embedded import EmbeddedServer, Endpoints
 from scripts.repository.catalog import CATALOG
 from tests.conftest import ROOT
-from tests.integration.conftest import end, url
+from tests.integration.conftest import HASTE, PROTOCOLS, add_birds, end, url
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -253,6 +254,7 @@ def test_the_wrong_protocol_for_a_port_is_one_error_line_with_a_hint(
         (["--header", "a header: secret"], "invalid header name"),
         (["--ca", "nowhere.pem"], "nowhere.pem is not a valid CA bundle"),
         (["--cert", "me.pem"], "needs its private key"),
+        (["--admin-key-file", "nowhere.key"], "cannot read the key in nowhere.key: "),
         (["--retries", "-1"], "retries must be at least 0"),
     ],
 )
@@ -290,13 +292,33 @@ def test_the_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.fixture
-def restricted(
-    small_repository: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[EmbeddedServer]:
-    """A server that requires a key for the model repository."""
+def half_loaded(small_repository: Path, tmp_path: Path) -> Iterator[EmbeddedServer]:
+    """A server with the birds, and the planes without the step that loads their graph."""
+    repository = tmp_path / "model_repository"
+    shutil.copytree(small_repository, repository)
+    add_birds(repository, tmp_path, "planes")
+    (repository / "planes_pixels" / "1" / "model.onnx").write_bytes(b"no graph")
+    arguments = ["--exit-on-error=false", "--strict-readiness=false", *HASTE]
+    at = Endpoints.free()
+    with EmbeddedServer(repository, endpoints=at, arguments=arguments) as server:
+        yield server
+
+
+def test_a_model_that_is_not_ready_is_listed_as_such(half_loaded: EmbeddedServer) -> None:
+    for protocol in PROTOCOLS:
+        with Classifier(url(half_loaded, protocol)) as classifier:
+            birds, planes = classifier.models()
+        assert (birds.name, birds.ready, birds.classes, birds.reason) == ("birds", True, 10, "")
+        assert planes == Model("planes", ready=False, reason="not loaded")
+
+
+@pytest.fixture
+def restricted(small_repository: Path) -> Iterator[EmbeddedServer]:
+    """A server that requires a key even to list its models."""
     arguments = [
-        "--http-restricted-api=model-repository:admin-key=secret",
-        "--grpc-restricted-protocol=model-repository:admin-key=secret",
+        "--http-restricted-api=statistics:statistics-key=secret",
+        "--grpc-restricted-protocol=statistics:statistics-key=secret",
+        *HASTE,
     ]
     endpoints = Endpoints.free()
     with EmbeddedServer(small_repository, endpoints=endpoints, arguments=arguments) as server:
@@ -308,7 +330,10 @@ def test_the_key_of_a_restricted_api_is_sent_from_an_option_or_the_environment(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    headers = {"grpc": "triton-grpc-protocol-admin-key: secret", "http": "Admin-Key: secret"}
+    headers = {
+        "grpc": "triton-grpc-protocol-statistics-key: secret",
+        "http": "Statistics-Key: secret",
+    }
     for protocol, header in headers.items():
         listing = ["--url", url(restricted, protocol), "--list-models", "--output", "json"]
         monkeypatch.delenv("TRITON_HEADERS", raising=False)

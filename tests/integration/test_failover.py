@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 import requests
+from tritonclient.utils import InferenceServerException
 
 from client import (
     SAMPLE,
@@ -26,10 +27,13 @@ from client import (
     ModelNotReady,
     ServerUnavailable,
 )
-from scripts.embedded import EmbeddedServer, Endpoints
+from client._endpoint import Endpoint
+from client._translation import translated
+from scripts.embedded import Access, EmbeddedServer, Endpoints
 from tests import namespaces
 from tests.conftest import ROOT
-from tests.integration.conftest import HASTE, end, process_of, url
+from tests.integration.conftest import ADMIN, ADMIN_KEY, HASTE, end, process_of, url
+from tests.proxy import Relay
 
 JPEG = SAMPLE.read_bytes()
 
@@ -232,21 +236,72 @@ def test_a_failed_wait_raises_the_reason(server: EmbeddedServer, protocol: str) 
         classifier.wait_until_ready(timeout=0.5)
 
 
+def kill_stubs(server: EmbeddedServer, model: str) -> None:
+    """Kill the processes that run a Python model."""
+    for process in process_of(server).children(recursive=True):
+        if f"/{model}/1/model.py" in " ".join(process.cmdline()):
+            process.kill()
+
+
+def test_a_retry_reaches_the_server_that_replaces_one_with_a_dead_python_model(
+    server: EmbeddedServer, second: EmbeddedServer, protocol: str
+) -> None:
+    port = {each: each.endpoints.ports[protocol] for each in (server, second)}
+    with (
+        Relay(port[second]) as relay,
+        Classifier(f"{protocol}://127.0.0.1:{relay.port}", model="birds", retries=0) as hasty,
+        Classifier(f"{protocol}://127.0.0.1:{relay.port}", model="birds") as classifier,
+    ):
+        expected = [each.image(SAMPLE).predictions for each in (hasty, classifier)]
+        kill_stubs(second, "birds_postprocess")
+        with pytest.raises(ServerUnavailable, match=r"Stub process .* is not healthy") as caught:
+            hasty.image(SAMPLE)
+        assert caught.value.reconnect
+        relay.target = ("127.0.0.1", port[server])  # for new connections
+        results = list(classifier.stream([SAMPLE] * 40))
+        assert [result.error for result in results] == [None] * 40
+        assert {result.predictions for result in results} == set(expected)
+        assert hasty.image(SAMPLE).top
+
+
+@pytest.mark.parametrize(
+    ("message", "reconnect"),
+    [
+        ("in ensemble 'birds', Stub process 'birds_pixels_0_0' is not healthy.", True),
+        ("Failed to process the request(s) for model instance 'a', message: Stub process", True),
+        ("Server is stopping, scheduler for model has stopped accepting new requests", True),
+        ("in ensemble 'birds', Failed to increase the shared memory pool size for key 'a'", False),
+        ("in ensemble 'birds', Exceeds maximum queue size", False),
+    ],
+)
+def test_a_server_that_cannot_answer_now_is_retried(message: str, reconnect: bool) -> None:
+    status = "503" if "queue" in message else "500"
+    with pytest.raises(ServerUnavailable) as caught, translated(Endpoint("http", "triton:80"), ()):
+        raise InferenceServerException(message, status)
+    assert caught.value.reconnect == reconnect
+
+
 def test_requests_are_retried_while_a_model_is_reloaded(
     small_repository: Path, protocol: str
 ) -> None:
     explicit = ["--model-control-mode=explicit", "--load-model=*"]
-    endpoints = Endpoints.free()
-    with EmbeddedServer(small_repository, endpoints=endpoints, arguments=explicit) as server:
-        control = f"{url(server, 'http')}/v2/repository/models/birds"
+    at, access = Endpoints.free(), Access(admin_key=ADMIN_KEY)
+    with EmbeddedServer(
+        small_repository, endpoints=at, access=access, arguments=explicit
+    ) as server:
+
+        def control(action: str) -> None:
+            address = f"{url(server, 'http')}/v2/repository/models/birds/{action}"
+            requests.post(address, headers=ADMIN, timeout=30).raise_for_status()
+
         with Classifier(url(server, protocol), model="birds", retries=20) as classifier:
             classifier.image(SAMPLE)
-            requests.post(f"{control}/unload", timeout=5).raise_for_status()
-            again = threading.Timer(0.5, requests.post, [f"{control}/load"], {"timeout": 30})
+            control("unload")
+            again = threading.Timer(0.5, control, ["load"])
             again.start()
             assert classifier.image(SAMPLE).top
             again.join()
-            requests.post(f"{control}/unload", timeout=5).raise_for_status()
+            control("unload")
         with (
             Classifier(url(server, protocol), model="birds", retries=0) as classifier,
             pytest.raises(ModelNotReady),

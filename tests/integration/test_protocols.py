@@ -24,7 +24,7 @@ from client._options import Compression
 from scripts import embedded
 from scripts.embedded import Access, EmbeddedServer, Endpoints
 from tests import images, tls
-from tests.integration.conftest import HASTE, url
+from tests.integration.conftest import ADMIN_KEY, HASTE, url
 from tests.proxy import Relay, haproxy
 from tests.web import serving
 
@@ -156,6 +156,24 @@ def test_restricted_inference_requires_the_key_in_the_headers_of_classifier_or_r
                     await classifier.image(SAMPLE)
 
         asyncio.run(classify())
+
+
+def test_the_administrators_key_allows_shared_memory(
+    keyed: EmbeddedServer, protocol: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "admin.key"
+    file.write_text(f"{ADMIN_KEY}\n")
+    for key in (None, "wrong"):
+        with (
+            Classifier(
+                url(keyed, protocol), model="birds", shared_memory=True, admin_key=key
+            ) as classifier,
+            pytest.raises(AccessDenied, match="admin-key"),
+        ):
+            classifier.image(SAMPLE)
+    command = ["--url", url(keyed, protocol), "--model", "birds", "--shared-memory", str(SAMPLE)]
+    assert classify.main([*command, "--admin-key-file", str(file)]) == 0
+    assert classify.main(command) == 2
 
 
 @pytest.mark.parametrize("headers", [{"a header": "1"}, {"traceparent": "00\n01"}])

@@ -23,6 +23,7 @@ from client import (
 )
 from scripts.embedded import EmbeddedServer
 from tests.integration.conftest import run_python, url
+from tests.invalid_sources import INVALID
 
 JPEG = SAMPLE.read_bytes()
 
@@ -67,19 +68,44 @@ def test_folders_and_patterns_are_replaced_by_their_images(
     assert deep == [*flat, f"{tmp_path}/below/c.jpg"]
 
 
+@pytest.mark.usefixtures("short_wait_for_pipes")
+@pytest.mark.parametrize("batch_size", [1, 7])
 def test_a_source_that_cannot_be_loaded_is_one_failed_result(
-    birds: Classifier, tmp_path: Path
+    server: EmbeddedServer,
+    birds: Classifier,
+    protocol: str,
+    tmp_path: Path,
+    batch_size: int,
 ) -> None:
-    sources: list[Source] = [SAMPLE, "nowhere.jpg", tmp_path, "http://127.0.0.1:9/cat.jpg", JPEG]
-    results = list(birds.stream(sources, batch_size=5))
-    assert [type(result.error) for result in results] == [
-        type(None),
-        InvalidImage,
-        InvalidImage,
-        InvalidImage,
-        type(None),
-    ]
-    assert {result.model for result in results} == {"birds"}
+    folders = [tmp_path / str(number) for number in range(len(INVALID) * 2)]
+    for folder in folders:
+        folder.mkdir()
+
+    def sources() -> Iterator[Source]:
+        for make, _ in INVALID.values():
+            yield SAMPLE
+            yield make(folders.pop())
+
+    async def classify() -> list[Classification]:
+        async with AsyncClassifier(url(server, protocol), model="birds") as classifier:
+            stream = classifier.stream(sources(), batch_size=batch_size)
+            return [result async for result in stream]
+
+    expected = [type(None), InvalidImage] * len(INVALID)
+    for results in (list(birds.stream(sources(), batch_size=batch_size)), asyncio.run(classify())):
+        assert [type(result.error) for result in results] == expected
+        assert {result.model for result in results} == {"birds"}
+        assert {result.predictions for result in results[::2]} == {results[0].predictions}
+
+
+def test_an_error_of_the_callers_own_iterator_ends_the_stream(birds: Classifier) -> None:
+    def camera() -> Iterator[Source]:
+        yield JPEG
+        raise RuntimeError("the camera is off")
+
+    with pytest.raises(RuntimeError, match="the camera is off"):
+        list(birds.stream(camera()))
+    assert birds.image(JPEG).top
 
 
 def test_an_error_of_the_whole_request_is_the_result_of_each_image(

@@ -2,9 +2,13 @@
 
 import asyncio
 import io
+import os
+import struct
+import threading
 from collections.abc import Iterator
 from http.server import SimpleHTTPRequestHandler
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
@@ -14,13 +18,15 @@ from client import SAMPLE, Classifier, ImageFile, InvalidImage, Source, expand
 from client._sources import load, name_of
 from scripts.repository.steps.preprocess.imaging import decode
 from tests import images
+from tests.invalid_sources import INVALID
 from tests.web import serving
 
 
 @pytest.fixture
 def album(tmp_path: Path) -> Path:
-    """Folders with images and other files."""
-    for name in ("b.jpg", "a.PNG", "notes.txt", "below/c.webp", "below/deeper/d.gif"):
+    """Folders with images, hidden images and other files."""
+    hidden = (".cat.jpg", "._b.jpg", ".DS_Store", ".thumbnails/b.jpg", "below/._c.webp")
+    for name in ("b.jpg", "a.PNG", "notes.txt", "below/c.webp", "below/deeper/d.gif", *hidden):
         file = tmp_path / "album" / name
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(b"")
@@ -62,6 +68,43 @@ def test_a_folder_is_replaced_by_its_sorted_images(album: Path) -> None:
     assert names(expand([album]), album) == ["a.PNG", "b.jpg"]
 
 
+@pytest.mark.parametrize("suffix", ["jpg", "JPEG", "jpe", "jfif", "png", "webp", "bmp", "gif"])
+def test_a_folder_is_searched_for_each_format(tmp_path: Path, suffix: str) -> None:
+    image = tmp_path / f"cat.{suffix}"
+    image.touch()
+    assert list(expand([tmp_path])) == [image]
+
+
+def test_an_image_that_is_a_broken_link_is_found_in_its_folder(tmp_path: Path) -> None:
+    link = tmp_path / "cat.jpg"
+    link.symlink_to("nowhere.jpg")
+    assert list(expand([tmp_path])) == [link]
+
+
+@pytest.fixture
+def locked() -> Iterator[Path]:
+    """A folder with an image, and a subfolder that nobody but root may list; we are not root."""
+    with TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        Path(folder, "cat.jpg").touch()
+        Path(folder, "below").mkdir(mode=0)
+        is_root = os.geteuid() == 0
+        if is_root:
+            os.seteuid(65534)
+        yield Path(folder)
+        if is_root:
+            os.seteuid(0)
+        Path(folder, "below").chmod(0o700)
+
+
+def test_a_folder_that_cannot_be_listed_is_kept_and_fails_when_loaded(locked: Path) -> None:
+    below = locked / "below"
+    assert list(expand([str(below)])) == [below]
+    assert list(expand([locked], recursive=True)) == [below, locked / "cat.jpg"]
+    assert list(expand([f"{below}/*.jpg"])) == [f"{below}/*.jpg"]
+    assert source_of_error(below, "Permission denied") == str(below)
+
+
 def test_recursive_includes_subfolders(album: Path) -> None:
     found = names(expand([album], recursive=True), album)
     assert found == ["a.PNG", "b.jpg", "below/c.webp", "below/deeper/d.gif"]
@@ -101,6 +144,24 @@ def test_sources_other_than_existing_paths_are_kept() -> None:
     assert list(expand(sources)) == sources
 
 
+@pytest.mark.usefixtures("short_wait_for_pipes")
+@pytest.mark.parametrize("kind", INVALID)
+def test_any_failure_to_load_a_source_is_an_invalid_image(kind: str, tmp_path: Path) -> None:
+    make, reason = INVALID[kind]
+    source = make(tmp_path)
+    assert list(expand([source])) == [source]
+    assert source_of_error(source, reason) == name_of(source)
+
+
+def test_a_named_pipe_is_read_when_its_writer_comes(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    writer = threading.Timer(0.1, pipe.write_bytes, [SAMPLE.read_bytes()])
+    writer.start()
+    assert read(pipe) == SAMPLE.read_bytes()
+    writer.join()
+
+
 @pytest.mark.parametrize("source", [SAMPLE, str(SAMPLE), SAMPLE.read_bytes()])
 def test_a_file_is_sent_unchanged(source: str | Path | bytes) -> None:
     assert read(source) == SAMPLE.read_bytes()
@@ -131,6 +192,42 @@ def test_a_pillow_image_keeps_its_orientation() -> None:
     assert decode(read(image)).size == (40, 60)
 
 
+@pytest.mark.parametrize("mode", ["I;16", "I;16B", "I;16L", "I;16N"])
+def test_a_16_bit_pillow_image_is_sent_in_any_byte_order(mode: str) -> None:
+    grey = np.asarray(images.photo(mode="L"))
+    order = ">u2" if mode == "I;16B" else "<u2"
+    deep = (grey.astype(order) * 257).tobytes()
+    image = Image.frombytes(mode, (grey.shape[1], grey.shape[0]), deep)
+    sent = np.asarray(decode(read(image)))
+    np.testing.assert_array_equal(sent, np.stack([grey] * 3, axis=2))
+
+
+def exif_entry(tag: int, kind: int, count: int, value: bytes) -> bytes:
+    """One EXIF directory with one entry, little-endian."""
+    entry = struct.pack("<HHHI4s", 1, tag, kind, count, value)
+    return b"Exif\0\0II*\0" + struct.pack("<I", 8) + entry + bytes(4)
+
+
+@pytest.mark.parametrize(
+    "exif",
+    [
+        exif_entry(0x11A, 2, 3, b"72\0"),  # XResolution as text, which Pillow cannot write
+        exif_entry(0x112, 8, 1, struct.pack("<hh", -1, 0)),  # orientation -1
+        exif_entry(0x112, 2, 2, b"x\0"),  # orientation as text
+    ],
+)
+def test_a_pillow_image_is_sent_without_exif_entries_that_cannot_be_written(exif: bytes) -> None:
+    image = Image.open(io.BytesIO(images.encode(images.photo(), "JPEG", exif=exif)))
+    np.testing.assert_array_equal(np.asarray(decode(read(image))), np.asarray(image))
+
+
+def test_a_pillow_image_is_sent_without_its_colour_profile() -> None:
+    image = images.photo()
+    plain = read(image)
+    image.info["icc_profile"] = bytes(1 << 20)
+    assert read(image) == plain
+
+
 def test_an_array_is_encoded_losslessly() -> None:
     array = np.asarray(images.photo())
     np.testing.assert_array_equal(np.asarray(decode(read(array))), array)
@@ -158,10 +255,6 @@ def test_a_url_is_downloaded(website: str) -> None:
 def test_a_url_that_cannot_be_downloaded_is_rejected(website: str, url: str) -> None:
     url = url.format(website=website)
     assert source_of_error(url, "cannot be downloaded") == url
-
-
-def test_a_missing_file_is_rejected() -> None:
-    assert source_of_error("nowhere.jpg", "No such file") == "nowhere.jpg"
 
 
 def test_every_source_has_a_name() -> None:
