@@ -64,7 +64,10 @@ def pools_of(models: Path) -> Pools:
     """Count the Python processes that a model repository needs, and the free shared memory."""
     processes: Counter[str] = Counter()
     for file in models.glob("*/config.pbtxt"):
-        config = text_format.Parse(file.read_text("utf-8"), pb.ModelConfig())
+        try:
+            config = text_format.Parse(file.read_text("utf-8"), pb.ModelConfig())
+        except (text_format.ParseError, UnicodeDecodeError):
+            continue  # Triton says what is wrong with it
         if config.backend:
             counts = [max(group.count, 1) for group in config.instance_group]
             processes[config.backend] += sum(counts) or 1
