@@ -39,26 +39,23 @@ class Health:
 
     def fault(self) -> str | None:
         """Look once, and describe what is wrong, if anything is; call it about once a second."""
-        self._kill_stopped()
-        return self._stub_fault() or self._probe_fault()
+        states = {each: _state(each) for each in self._processes}
+        self._kill_stopped(states)
+        for stub in self._processes[1:]:
+            if states[stub] in {psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD}:
+                return f"Python stub {stub.pid} has ended"
+        return self._probe_fault()
 
-    def _kill_stopped(self) -> None:
+    def _kill_stopped(self, states: dict[psutil.Process, str]) -> None:
         """Kill what is stopped for the second time in a row: it does not work, and must not go on.
 
-        The supervisor notices that tritonserver ends.
+        That it has ended shows the next time; the supervisor notices the end of tritonserver.
         """
         before = self._stopped
-        states = {each: _state(each) for each in self._processes}
         self._stopped = {each for each in states if states[each] == psutil.STATUS_STOPPED}
         for process in before & self._stopped:
             logger.warning("process %d is stopped and is killed", process.pid)
             process.kill()
-
-    def _stub_fault(self) -> str | None:
-        for stub in self._processes[1:]:
-            if _state(stub) in {psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD}:
-                return f"Python stub {stub.pid} has ended"
-        return None
 
     def _probe_fault(self) -> str | None:
         """Find that several probes in a row failed while no request succeeded."""
