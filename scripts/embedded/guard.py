@@ -55,8 +55,8 @@ def processes(folder: str) -> Iterator[int]:
 
 
 def remove_shared_memory(prefix: str) -> None:
-    """Remove the shared memory whose name begins with `prefix`."""
-    for region in SHARED_MEMORY.glob(f"{prefix}*"):
+    """Remove the shared memory whose name begins with `prefix`; TMPDIR may be there, too."""
+    for region in filter(Path.is_file, SHARED_MEMORY.glob(f"{prefix}*")):
         region.unlink(missing_ok=True)
 
 

@@ -180,11 +180,11 @@ def test_a_repository_without_a_manifest_is_served_with_a_warning(broken: Path) 
         assert "has no manifest.json and is not verified" in read_line(process)
 
 
-@pytest.mark.parametrize("name", ["my folder", "it's"])
-def test_the_folder_for_temporary_files_may_need_quotes(
+@pytest.mark.parametrize("name", ["my folder", "it's", "/dev/shm"])
+def test_the_folder_for_temporary_files_may_need_quotes_or_be_shared_memory(
     small_repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    (tmp_path / name).mkdir()
+    (tmp_path / name).mkdir(exist_ok=True)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / name))
     with EmbeddedServer(small_repository, endpoints=Endpoints.free(), arguments=HASTE) as server:
         assert classifies(server)
