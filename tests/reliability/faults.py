@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
-from client import SAMPLE, Classifier, ClientError, InvalidImage
+from client import SAMPLE, Classifier, ClientError, InvalidImage, ServerUnavailable
 from tests import faults, namespaces
 from tests.bombs import BOMBS
 from tests.faults import Load, Served, serving, under_load
@@ -20,6 +20,7 @@ LASTING_SECONDS = 3
 MOST_MEMORY = 1024  # MiB above the idle server
 MOST_SECONDS = 5.0
 PROTOCOLS = ("grpc", "http")
+OUTCOMES = {InvalidImage: "refused", ServerUnavailable: "asked to try again"}
 STEPS = ("preprocess", "pixels", "postprocess")
 
 FAULTS: dict[str, Callable[[Served], object]] = {
@@ -92,7 +93,7 @@ def bombs(repository: Path, scale: float, track: Track) -> Iterator[Row]:
     """Send the costliest images, one and as many as there are decoders."""
     with (
         serving(repository) as served,
-        Classifier(served.url("http"), model=served.model, timeout=60) as classifier,
+        Classifier(served.url("http"), model=served.model, retries=0) as classifier,
     ):
         classifier.image(SAMPLE)
         idle = usage(served.process.pid).memory
@@ -122,8 +123,6 @@ def _cost(tried: str, seconds: float, memory: float) -> Row:
 def _outcome(classifier: Classifier, data: bytes) -> str:
     try:
         classifier.image(data)
-    except InvalidImage:
-        return "refused"
     except ClientError as error:
-        return f"{type(error).__name__}: {error}"
+        return OUTCOMES.get(type(error), f"{type(error).__name__}: {error}")
     return "answered"
