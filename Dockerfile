@@ -18,4 +18,9 @@ COPY docker/steps.lock /tmp/
 # Triton's Python backend uses the system Python, which Ubuntu protects against pip.
 RUN PIP_BREAK_SYSTEM_PACKAGES=1 \
     python3 -m pip install --no-cache-dir --require-hashes -r /tmp/steps.lock
+# NVIDIA's entrypoint, which prepares CUDA, stays.
+WORKDIR /app
+COPY scripts/errors.py scripts/
+COPY scripts/embedded/access.py scripts/embedded/
+COPY scripts/container scripts/container
 USER 1000:1000

@@ -10,6 +10,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 
 from scripts import arguments, cli
 from scripts.repository import builder, calibration, catalog, sources, tuning
+from scripts.repository.builder import Session
 from scripts.repository.calibration import Images
 from scripts.repository.catalog import ZooModel
 from scripts.repository.errors import BuildError
@@ -166,16 +167,17 @@ def build(options: argparse.Namespace) -> int:
     console = Console(highlight=False, markup=False, soft_wrap=True)
     chosen = _check(options)
     target = Tuning(options.device, options.optimize, options.cores, options.queue)
-    builder.remove(options.output, options.remove)
-    _print_removed(console, options.remove)
-    built = []
-    with _progress(console) as progress:
+    names = {model.name for model in chosen} | {options.name} - {None}
+    with builder.session(options.output, names) as session, _progress(console) as progress:
+        session.remove(options.remove)
+        _print_removed(console, options.remove)
         images = _read_images(options.calibration, progress) if options.calibration else None
         for source in _sources(options, chosen, progress):
-            _build_one(source, options, target, images, progress)
-            built.append(source.name)
-    if options.prune:
-        _print_removed(console, sorted(builder.prune(options.output, built)))
+            _build_one(
+                session, source, options=options, target=target, images=images, progress=progress
+            )
+        if options.prune:
+            _print_removed(console, sorted(session.prune(names)))
     console.print(f"model repository: {options.output}, for {target}")
     return 0
 
@@ -202,7 +204,9 @@ def _check(options: argparse.Namespace) -> list[ZooModel]:
 
 
 def _build_one(
+    session: Session,
     source: ClassifierSource,
+    *,
     options: argparse.Namespace,
     target: Tuning,
     images: Images | None,
@@ -211,11 +215,11 @@ def _build_one(
     """Build a classifier unless it is up to date, and print a line that describes it."""
     task = progress.add_task(f"{source.name}: preparing", total=None)
     sha256 = images.sha256 if images else None
-    entry = builder.find_current(options.output, source, tuning=target, images_sha256=sha256)
+    entry = session.find_current(source, tuning=target, images_sha256=sha256)
     state = ", up to date"
     if entry is None or options.force:
         quantizer = _quantizer(images, progress) if images else None
-        entry = builder.add(options.output, source, tuning=target, quantize=quantizer)
+        entry = session.add(source, tuning=target, quantize=quantizer)
         state = ""
     progress.remove_task(task)
     progress.console.print(f"{_summary(source.name, entry)}{state}")

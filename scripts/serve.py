@@ -5,9 +5,9 @@ import sys
 from pathlib import Path
 
 from scripts import arguments, cli
-from scripts.embedded import Access, EmbeddedServer, Endpoints, Tls, supervise
+from scripts.embedded import Access, EmbeddedServer, Endpoints, Supervisor, Tls
 from scripts.embedded.access import read_key
-from scripts.embedded.server import LOOPBACK, is_loopback
+from scripts.embedded.endpoints import LOOPBACK, is_loopback
 from scripts.errors import UserError
 
 EXAMPLES = """\
@@ -27,7 +27,8 @@ def parser() -> argparse.ArgumentParser:
     parser = cli.parser(
         "scripts.serve",
         "Serve a model repository with the Triton that pip installs, until Ctrl-C. A server that "
-        "crashes is restarted on the same ports.",
+        "crashes is restarted on the same ports, one that is damaged is replaced, and "
+        "scripts.reload loads a new version.",
         examples=EXAMPLES,
     )
     parser.add_argument(
@@ -56,6 +57,12 @@ def parser() -> argparse.ArgumentParser:
             help="default: %(default)s",
         )
     add_access(parser)
+    parser.add_argument(
+        "--verify",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="refuse a repository whose files do not match its manifest (default: --verify)",
+    )
     parser.add_argument(
         "--log", type=Path, metavar="FILE", help="Triton's log (default: a temporary file)"
     )
@@ -140,14 +147,16 @@ def serve(options: argparse.Namespace) -> int:
         access=access(options),
         arguments=options.arguments,
         log=options.log,
+        verify=options.verify,
     )
     print(f"starting Triton on {options.model_repository} ...", flush=True)
     try:
         with server:
             if not all(map(is_loopback, listening.addresses.values())):
                 _report(EXPOSED)
+            supervisor = Supervisor(server, report=_report)
             print(_addresses(server), flush=True)
-            supervise(server, report=_report)
+            supervisor.run()
     except KeyboardInterrupt:
         print("stopped")
     return 0

@@ -67,3 +67,14 @@ def convolved(body: str = CONVOLVED, **settings: Any) -> onnx.ModelProto:
     }
     initializers = {name: array.astype(np.float32) for name, array in arrays.items()}
     return classifier(body, initializers=initializers, **settings)
+
+
+def imagenet() -> onnx.ModelProto:
+    """A classifier with ImageNet's 1,000 classes and its recipe, which shares both steps."""
+    weight = np.random.default_rng(0).standard_normal((3, 1000)).astype(np.float32)
+    return classifier(
+        FLEXIBLE.replace("weight", "weights"),
+        image="float[1,3,224,224]",
+        scores="float[1,1000]",
+        initializers={"weights": weight},
+    )

@@ -5,7 +5,7 @@ import re
 import secrets
 import ssl
 import stat
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from scripts.errors import UserError
@@ -76,7 +76,7 @@ class Access:
         tls: the files for TLS over gRPC; no TLS by default. Triton has no TLS over HTTP.
     """
 
-    admin_key: str | None = None
+    admin_key: str | None = field(default=None, repr=False)
     tls: Tls | None = None
 
     def check(self) -> None:

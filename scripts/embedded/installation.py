@@ -73,8 +73,6 @@ class Installation:
             "LD_LIBRARY_PATH": prepend(libraries, "LD_LIBRARY_PATH"),
             # The stub uses the packages of the first `python3` on the path.
             "PATH": prepend([str(Path(sys.executable).parent)], "PATH"),
-            # Python must not write into a model repository.
-            "PYTHONDONTWRITEBYTECODE": "1",
         }
 
 

@@ -1,129 +1,34 @@
-"""Starts the embedded Triton, waits until it is ready, restarts it and stops it."""
+"""Starts the embedded Triton, replaces it, restarts it and stops it."""
 
-import ipaddress
 import logging
-import os
-import re
 import shlex
-import signal
 import socket
-import subprocess
 import tempfile
 import threading
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from functools import partial
+from math import inf
 from pathlib import Path
 
-import requests
-
+from scripts.embedded import guard, probe
 from scripts.embedded.access import Access
+from scripts.embedded.endpoints import LOOPBACK, Endpoints, resolve
 from scripts.embedded.installation import Installation, ServerError, find
+from scripts.embedded.metrics import MetricsRelay
+from scripts.embedded.pools import pools_of
+from scripts.embedded.steering import Handover, has_connection
+from scripts.embedded.triton import MODELS, STOP_SECONDS, StartFault, Triton
+from scripts.embedded.view import View, view
 
 logger = logging.getLogger(__name__)
 
-LOOPBACK = "127.0.0.1"
-POLL_SECONDS = 0.1
-READY_SECONDS = 5  # timeout of one readiness request
-STOP_SECONDS = 35  # tritonserver waits up to 30 seconds for requests in flight
+ATTEMPTS = 3  # to start a server that crashes or hangs in loading
+ABRUPT_SECONDS = 2  # for the requests in flight, where open connections must not stay
 
 BACKENDS = ("python", "onnxruntime")
-# The backend option that sets the prefix of its shared memory names, and where Linux shows them.
-PREFIX_OPTION = "shm-region-prefix-name"
-SHARED_MEMORY = Path("/dev/shm")  # noqa: S108
-
-# Lines of tritonserver's log that explain a failed start, the most specific first. In the log a
-# Python traceback follows the reason after an escaped newline.
-REASONS = [
-    re.compile(before + r'(?P<why>[^"\\\n]+)', re.MULTILINE)
-    for before in (
-        r'model_lifecycle\.cc:\d+\] "(?=failed to load \S+ version)',
-        r'model_repository_manager\.cc:\d+\] "',
-        r"^error: ",
-        r"^\S+: (?=unrecognized option)",
-        r"^(?=restricted (api|protocol) )",
-        r"^(?=The server cannot listen)",
-    )
-]
-
-
-@dataclass(frozen=True)
-class Endpoints:
-    """The addresses and the three ports of a server; the default ports are Triton's.
-
-    Attributes:
-        address: the address to listen on; 0.0.0.0 for all networks.
-        http: the port for HTTP.
-        grpc: the port for gRPC.
-        metrics: the port for metrics.
-        http_address: the address for HTTP; `address` by default.
-        metrics_address: the address for metrics; `address` by default, but only within this
-            machine.
-    """
-
-    address: str = LOOPBACK
-    http: int = 8000
-    grpc: int = 8001
-    metrics: int = 8002
-    http_address: str | None = None
-    metrics_address: str | None = None
-
-    @classmethod
-    def free(cls, address: str = LOOPBACK) -> "Endpoints":
-        """Choose three ports that nothing listens on."""
-        with ExitStack() as stack:
-            sockets = [stack.enter_context(socket.socket()) for _ in range(3)]
-            for each in sockets:
-                each.bind((address, 0))
-            return cls(address, *(each.getsockname()[1] for each in sockets))
-
-    @property
-    def ports(self) -> dict[str, int]:
-        """The port of each protocol, keyed by the protocol's name in Triton's options."""
-        return {"http": self.http, "grpc": self.grpc, "metrics": self.metrics}
-
-    @property
-    def addresses(self) -> dict[str, str]:
-        """The address of each protocol, keyed as `ports`."""
-        local = self.address if is_loopback(self.address) else LOOPBACK
-        return {
-            "http": self.http_address or self.address,
-            "grpc": self.address,
-            "metrics": self.metrics_address or local,
-        }
-
-    def at(self, protocol: str) -> str:
-        """Return HOST:PORT where a client on this machine reaches a protocol."""
-        address = self.addresses[protocol]
-        host = LOOPBACK if address == "0.0.0.0" else address  # noqa: S104
-        return f"{host}:{self.ports[protocol]}"
-
-    def are_ready(self) -> bool:
-        """Return whether the server and all its models are ready."""
-        with requests.Session() as session, suppress(requests.RequestException):
-            session.trust_env = False  # never send a local request through a proxy
-            url = f"http://{self.at('http')}/v2/health/ready"
-            return session.get(url, timeout=READY_SECONDS).ok
-        return False
-
-    def check_free(self) -> None:
-        """Try to listen on each port.
-
-        Raises:
-            ServerError: a port is in use, or the address does not belong to this machine.
-        """
-        for protocol, port in self.ports.items():
-            address = self.addresses[protocol]
-            with socket.socket() as probe:
-                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                try:
-                    probe.bind((address, port))
-                except OSError as error:
-                    raise ServerError(
-                        f"cannot listen on {address}:{port}: {error.strerror}; "
-                        f"choose another with --{protocol}-port or --address"
-                    ) from error
+PREFIX_OPTION = "shm-region-prefix-name"  # of a backend: begins the names of its shared memory
+PLAIN_FOLDERS = ("/tmp", "/var/tmp")  # noqa: S108 - if the path of the usual one needs quotes
 
 
 class EmbeddedServer:
@@ -140,10 +45,13 @@ class EmbeddedServer:
             APIs.
         arguments: further options for tritonserver.
         log: the file that receives tritonserver's output; a temporary file by default.
-        ready_seconds: how long to wait for readiness.
+        ready_seconds: how long to wait for readiness; by default as long as loading makes progress.
+        verify: whether each version of the repository is compared with its manifest before it is
+            loaded.
 
     Raises:
         ServerError: the server cannot start, or a model does not load.
+        UserError: the repository is damaged.
     """
 
     def __init__(
@@ -155,7 +63,8 @@ class EmbeddedServer:
         access: Access | None = None,
         arguments: Sequence[str] = (),
         log: Path | None = None,
-        ready_seconds: float = 600,
+        ready_seconds: float = inf,
+        verify: bool = False,
     ) -> None:
         self.repository = repository
         self.models = models
@@ -163,20 +72,19 @@ class EmbeddedServer:
         self.access = access or Access()
         self.arguments = arguments
         self.ready_seconds = ready_seconds
+        self.verify = verify
         self.log = log
         self._resources = ExitStack()
-        self._command: list[str] = []
-        self._environment: dict[str, str] = {}
-        self._prefix = ""  # of the names of the server's shared memory
-        self._log_start = 0  # where the running process's part of the log starts
-        self._process: subprocess.Popen[bytes] | None = None
+        self._installation: Installation | None = None
+        self._relay: MetricsRelay | None = None
+        self._folder = Path()
+        self._started = 0  # the number of processes so far
+        self._verified: View | None = None
+        self._triton: Triton | None = None
+        self._retired: list[tuple[Triton, threading.Thread]] = []
 
     def __enter__(self) -> "EmbeddedServer":
-        try:
-            self.start()
-        except BaseException:
-            self.stop()
-            raise
+        self.start()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -184,172 +92,194 @@ class EmbeddedServer:
 
     def start(self) -> None:
         """Start the server and wait until it is ready."""
-        if not any(self.repository.glob("*/config.pbtxt")):
-            raise ServerError(
-                f"{self.repository} contains no model; "
-                "build one: python -m scripts.build_repository"
-            )
-        installation = find()
-        self.access.check()
-        self.endpoints.check_free()
-        folder = Path(self._resources.enter_context(tempfile.TemporaryDirectory(prefix="triton-")))
-        installation.copy_backends(folder / "backends")
-        self.log = self.log or folder / "tritonserver.log"
-        self._prefix = folder.name
-        self._command = [str(installation.executable), *self._options(installation, folder)]
-        self._environment = installation.environment()
-        self._launch()
+        try:
+            self._prepare()
+            self.restart()
+        except BaseException:
+            self.stop()
+            raise
 
-    def wait(self) -> str:
-        """Wait until the server ends by itself.
-
-        Returns:
-            How it ended, for example `signal SIGFPE` or `exit code 1`.
+    @property
+    def running(self) -> Triton:
+        """The process that serves.
 
         Raises:
             ServerError: the server is not started.
         """
-        if self._process is None:
+        if self._triton is None:
             raise ServerError("the server is not started")
-        return _ending(self._process.wait())
+        return self._triton
+
+    @property
+    def folder(self) -> Path:
+        """The server's temporary folder."""
+        return self._folder
 
     def restart(self) -> None:
-        """Start the server again on the same ports after it ended by itself.
-
-        What the ended process left behind is removed first: child processes and shared memory.
+        """End what is left of the process that served, and start another on the same ports.
 
         Raises:
-            ServerError: it does not become ready. `wait` then returns how it ended.
+            ServerError: it does not become ready.
+            UserError: the repository is damaged.
         """
-        self._clean_up()
-        self._launch()
+        self._finish_retired(kill=True)
+        if self._triton:
+            self._triton.kill()
+        self._serve_by(self._launch(lambda _: self.endpoints.are_ready()))
+
+    def replace(self, *, abrupt: bool = False) -> None:
+        """Start another process beside the one that serves, and let it take over.
+
+        The new process gets connections when all its ensembles have classified an image. The old
+        one serves its open connections for up to 30 s; with `abrupt` it ends after 2 s.
+
+        Raises:
+            StartFault: the new process crashes or hangs; the old one goes on.
+            ServerError: it does not load or answer; the old one goes on.
+            UserError: the repository is damaged; the old process goes on.
+        """
+        old = self.running
+        if not abrupt:
+            self._verified = None
+        self._finish_retired(kill=abrupt)
+        with socket.socket() as through:
+            through.bind(("", 0))
+            handover = Handover(old.process, (self.endpoints.http, self.endpoints.grpc))
+            directs = handover.begin(through.getsockname()[1])
+            new = self._launch(lambda triton: handover.is_taken_up(triton.process))
+            try:
+                if directs:
+                    self._check(new, through)
+                    handover.finish()
+            except BaseException:
+                new.kill()
+                raise
+        self._serve_by(new)
+        seconds = ABRUPT_SECONDS if abrupt or not directs else STOP_SECONDS
+        thread = threading.Thread(target=old.stop, args=[seconds], daemon=True)
+        thread.start()
+        self._retired.append((old, thread))
 
     def stop(self) -> None:
         """Stop the server and its child processes; requests in flight are completed first."""
         try:
-            if self._process and self._process.poll() is None:
-                self._process.terminate()
-                self._process.wait(STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            logger.warning("tritonserver did not end within %d s and is killed", STOP_SECONDS)
+            if self._triton:
+                self._triton.stop()
+            self._finish_retired()
         finally:
             # Also when a second Ctrl-C interrupts the wait.
-            self._clean_up()
+            self._finish_retired(kill=True)
+            self._triton = None
             self._resources.close()
 
-    def _launch(self) -> None:
-        assert self.log is not None  # noqa: S101 - set by `start`
-        logger.info("starting %s", " ".join(self._command))
-        with self.log.open("ab") as log, _signals_deferred():
-            self._log_start = log.tell() if log.seekable() else 0
-            self._process = subprocess.Popen(
-                self._command,
-                env=self._environment,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                # With a process group of its own, Ctrl-C reaches only this process, which then
-                # stops the server in order, and orphaned child processes can be found.
-                start_new_session=True,
-            )
-        self._wait_until_ready(self._process)
+    def _prepare(self) -> None:
+        """Create what all processes of this server share."""
+        view(self.repository, self.models)
+        self._installation = find()
+        self.access.check()
+        self.endpoints.check_free()
+        self._folder = Path(self._resources.enter_context(_temporary_folder()))
+        self._resources.enter_context(guard.watching(self._folder))
+        self._installation.copy_backends(self._folder / "backends")
+        self.log = self.log or self._folder / "tritonserver.log"
+        address = resolve(self.endpoints.addresses["metrics"])
+        relay = MetricsRelay(address, self.endpoints.metrics)
+        self._relay = self._resources.enter_context(relay.running())
 
-    def _clean_up(self) -> None:
-        """Kill the rest of the process group and remove its shared memory."""
-        if self._process:
-            with suppress(ProcessLookupError):
-                os.killpg(self._process.pid, signal.SIGKILL)
-            self._process.wait()
-            for region in SHARED_MEMORY.glob(f"{self._prefix}*"):
-                region.unlink(missing_ok=True)
-            self._process = None
+    def _launch(self, is_ready: Callable[[Triton], bool]) -> Triton:
+        """Start a process and wait until it is ready."""
+        attempt = 1
+        while True:
+            triton = self._start_process()
+            try:
+                triton.wait_until(partial(is_ready, triton), seconds=self.ready_seconds)
+                if triton.view.is_current():
+                    return triton
+                raise StartFault(f"{self.repository} changed while it was loaded")
+            except BaseException as error:
+                triton.kill()
+                if not isinstance(error, StartFault) or attempt == ATTEMPTS:
+                    raise
+                logger.warning("%s; starting it again", error)
+            attempt += 1
 
-    def _plain_path(self, folder: Path) -> Path:
-        """Avoid spaces and quotes in the path, since the Python backend passes it to a shell."""
-        if shlex.quote(str(self.repository)) == str(self.repository):
-            return self.repository
-        link = folder / "model_repository"
-        link.symlink_to(self.repository.resolve())
-        return link
+    def _start_process(self) -> Triton:
+        assert self._installation  # noqa: S101 - set by `start`
+        assert self.log  # noqa: S101
+        chosen = view(self.repository, self.models)
+        if self.verify and chosen != self._verified:
+            chosen.verify()
+            self._verified = chosen
+        self._started += 1
+        folder = self._folder / str(self._started)
+        folder.mkdir()
+        chosen.link(folder / MODELS)
+        pools = pools_of(folder / MODELS)
+        if pools.warning and self._started == 1:
+            logger.warning("%s", pools.warning)
+        metrics = Endpoints.free(LOOPBACK).metrics
+        prefix = f"{self._folder.name}-{self._started}-"
+        options = self._options(self._installation, folder, prefix, metrics)
+        environment = self._installation.environment() | {
+            "TMPDIR": str(folder),
+            # Python must neither write into the model repository nor run a compiled file in it.
+            "PYTHONPYCACHEPREFIX": str(self._folder / "pycache"),
+        }
+        return Triton(
+            [str(self._installation.executable), *options, *pools.options, *self.arguments],
+            environment,
+            view=chosen,
+            log=self.log,
+            folder=folder,
+            prefix=prefix,
+            metrics=metrics,
+        )
 
-    def _options(self, installation: Installation, folder: Path) -> list[str]:
+    def _options(
+        self, installation: Installation, folder: Path, prefix: str, metrics: int
+    ) -> list[str]:
+        listening = self.endpoints.addresses | {"metrics": LOOPBACK}
+        ports = self.endpoints.ports | {"metrics": metrics}
         options = [
-            f"--model-repository={self._plain_path(folder)}",
-            f"--backend-directory={folder / 'backends'}",
+            f"--model-repository={folder / MODELS}",
+            f"--backend-directory={self._folder / 'backends'}",
             f"--cache-directory={installation.caches}",
             "--disable-auto-complete-config",
-            *(f"--backend-config={name},{PREFIX_OPTION}={folder.name}" for name in BACKENDS),
+            "--reuse-http-port=true",
+            "--reuse-grpc-port=true",
+            *(f"--backend-config={name},{PREFIX_OPTION}={prefix}" for name in BACKENDS),
         ]
-        for protocol, port in self.endpoints.ports.items():
+        for protocol, port in ports.items():
             # Given a host name, Triton's HTTP server starts without listening anywhere.
-            address = resolve(self.endpoints.addresses[protocol])
+            address = resolve(listening[protocol])
             options += [f"--{protocol}-address={address}", f"--{protocol}-port={port}"]
-        if self.models:
-            options.append("--model-control-mode=explicit")
-            options += [f"--load-model={model}" for model in self.models]
-        return [*options, *self.access.options(), *self.arguments]
+        return [*options, *self.access.options()]
 
-    def _wait_until_ready(self, process: subprocess.Popen[bytes]) -> None:
-        deadline = time.monotonic() + self.ready_seconds
-        while process.poll() is None:
-            if self.endpoints.are_ready():
-                return
-            if time.monotonic() > deadline:
-                process.kill()
-                raise ServerError(f"not ready after {self.ready_seconds:.0f} s; see {self.log}")
-            time.sleep(POLL_SECONDS)
-        raise ServerError(f"cannot serve {self.repository}: {self._why(process.returncode)}")
+    def _check(self, new: Triton, through: socket.socket) -> None:
+        """Let a new process classify images before clients reach it."""
+        port = through.getsockname()[1]
+        connection = probe.connection(self.endpoints.at("http"), through)
+        for model in new.view.ensembles:
+            probe.classify(connection, model)
+        if not has_connection(new.process, port):
+            raise ServerError("Linux does not direct connections to the new server")
 
-    def _why(self, exit_code: int) -> str:
-        log = b""
-        if self.log and self.log.is_file():
-            log = self.log.read_bytes()[self._log_start :]
-        for reason in REASONS:
-            if found := reason.search(log.decode(errors="replace")):
-                return found["why"]
-        return f"tritonserver ended with {_ending(exit_code)}"
+    def _serve_by(self, triton: Triton) -> None:
+        self._triton = triton
+        if self._relay:
+            self._relay.source = triton.metrics
 
-
-def resolve(host: str) -> str:
-    """Return the IPv4 address of a host name, or an address as it is.
-
-    Raises:
-        ServerError: the name is unknown.
-    """
-    try:
-        return socket.gethostbyname(host)
-    except OSError as error:
-        raise ServerError(f"cannot listen on {host}: {error.strerror}") from error
+    def _finish_retired(self, *, kill: bool = False) -> None:
+        """Wait until the processes that were replaced have ended, or kill them."""
+        for triton, thread in self._retired:
+            if kill:
+                triton.kill()
+            thread.join()
+        self._retired.clear()
 
 
-def is_loopback(host: str) -> bool:
-    """Return whether only this machine reaches an address or the one of a host name."""
-    return ipaddress.ip_address(resolve(host)).is_loopback
-
-
-def _ending(exit_code: int) -> str:
-    """Describe the exit code of `Popen`, which is the negative number of a signal."""
-    return (
-        f"signal {signal.Signals(-exit_code).name}" if exit_code < 0 else f"exit code {exit_code}"
-    )
-
-
-@contextmanager
-def _signals_deferred() -> Iterator[None]:
-    """Deliver signals only after the block, so that a process just started is not lost."""
-    if threading.current_thread() is not threading.main_thread():
-        yield  # signal handlers run in the main thread only
-        return
-    deferred: list[int] = []
-    handlers = {
-        number: signal.signal(number, lambda number, _: deferred.append(number))
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-        if callable(signal.getsignal(number))  # an ignored signal stays ignored
-    }
-    try:
-        yield
-    finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
-        for received in deferred:
-            signal.raise_signal(received)
+def _temporary_folder() -> "tempfile.TemporaryDirectory[str]":
+    """Create a folder whose path needs no quotes: the Python backend passes it to a shell."""
+    parents = (tempfile.gettempdir(), *PLAIN_FOLDERS)
+    plain = next(parent for parent in parents if shlex.quote(parent) == parent)
+    return tempfile.TemporaryDirectory(prefix="triton-", dir=plain)

@@ -1,52 +1,40 @@
-"""Writes classifiers into a model repository; each of them completely or not at all."""
+"""Builds classifiers into a model repository; each of them completely or not at all."""
 
-import hashlib
+import functools
 import json
+import logging
 import re
 import shutil
-from collections.abc import Callable, Collection
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from onnx import ModelProto
 
-from scripts.repository import digests, manifest
+from scripts.repository import contents, digests, manifest
 from scripts.repository.catalog import CATALOG
-from scripts.repository.config import Ensemble, Part, to_pbtxt
-from scripts.repository.ensemble import (
-    IMAGENET_LABELS,
-    LABELS_FILE,
-    ClassifierSpec,
-    ensemble,
-    onnx_part,
-    pixels_part,
-    postprocess_part,
-    preprocess_part,
-)
+from scripts.repository.contents import Graphs
+from scripts.repository.ensemble import IMAGENET_LABELS, LABELS_FILE, ClassifierSpec
 from scripts.repository.errors import BuildError
 from scripts.repository.graphs.pixels import with_pixels
 from scripts.repository.graphs.prepare import Prepared, prepare
 from scripts.repository.graphs.quantize import Quantized
-from scripts.repository.manifest import Entry
+from scripts.repository.manifest import Entry, Files
 from scripts.repository.sources import ClassifierSource
+from scripts.repository.transaction import Transaction
 from scripts.repository.tuning import Tuning
+
+logger = logging.getLogger(__name__)
 
 Quantize = Callable[[ClassifierSource, Prepared], Quantized]
 
-STEPS = Path(__file__).parent / "steps"
-STAGING = ".staging"
-VERSION = "1"
 # What Triton accepts as a model's name both in a URL and as a folder.
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 MAX_PROTOBUF = 2**31 - 1
-
-
-@dataclass(frozen=True)
-class Graphs:
-    """The two ONNX files of a classifier, for normalised tensors and for pixels."""
-
-    onnx: bytes
-    pixels: bytes
+SHARED = "imagenet_"  # the prefix of the steps that classifiers share
+# What versions before the manifest's second left in the repository when they were killed.
+OLD_STAGING = ".staging"
 
 
 def check_name(name: str) -> None:
@@ -57,8 +45,23 @@ def check_name(name: str) -> None:
     """
     if not NAME.fullmatch(name):
         raise BuildError(f"invalid model name {name!r}; use letters, digits, '.', '_' and '-'")
-    if name in CATALOG or name.startswith("imagenet_"):
+    if name in CATALOG or name.startswith(SHARED):
         raise BuildError(f"the name {name} is reserved; choose another with --name")
+
+
+@contextmanager
+def session(repository: Path, names: Collection[str] = ()) -> Iterator["Session"]:
+    """Open a repository for changes; another process that does so waits until the block ends.
+
+    `names` are the classifiers that will be built in the block. A step that only they use is
+    replaced when its content changes; one that others use too is kept for those.
+
+    Raises:
+        BuildError: the folder is not a model repository, or cannot be replaced.
+    """
+    manifest.read(repository)  # before anything is created
+    with Transaction(repository) as transaction:
+        yield Session(repository, transaction, frozenset(names))
 
 
 def add(
@@ -68,16 +71,160 @@ def add(
     tuning: Tuning | None = None,
     quantize: Quantize | None = None,
 ) -> Entry:
-    """Prepare a classifier, quantise it if requested, and write its models into the repository.
+    """Build one classifier in a session of its own; see `Session.add`."""
+    with session(repository, {source.name}) as opened:
+        return opened.add(source, tuning=tuning, quantize=quantize)
 
-    A classifier of the same name is replaced; others are left unchanged.
 
-    Raises:
-        BuildError: the classifier cannot be served, or the folder is not a model repository.
-        OSError: a file cannot be read or written.
-    """
-    entries = manifest.read(repository)
-    tuning = tuning or Tuning()
+class Session:
+    """Changes of a repository, each of which takes effect completely or not at all."""
+
+    def __init__(self, repository: Path, transaction: Transaction, names: frozenset[str]) -> None:
+        self._repository, self._transaction, self._names = repository, transaction, names
+        # The classifiers of which a step was replaced and that are to be built again.
+        self._outdated: set[str] = set()
+
+    def add(
+        self,
+        source: ClassifierSource,
+        *,
+        tuning: Tuning | None = None,
+        quantize: Quantize | None = None,
+    ) -> Entry:
+        """Prepare a classifier, quantise it if requested, and write its models.
+
+        A classifier of the same name is replaced. If a step of other classifiers of the session
+        changes with it, all of them take effect when the last one is added.
+
+        Raises:
+            BuildError: the classifier cannot be served.
+            OSError: a file cannot be read or written.
+        """
+        made = _make(source, tuning or Tuning(), quantize)
+        staged = self._transaction.stage()
+        entries, recorded = manifest.read(staged), manifest.parts(staged)
+        _check_parts(made.spec, entries)
+        spec = made.spec
+        for role in contents.STEP_ROLES:
+            spec = self._with_step(role, spec, entries, recorded)
+        parts = contents.of_classifier(spec, made.graphs)
+        for name, part in parts.items():
+            _delete(staged / name)
+            contents.write(staged / name, part)
+        entry = replace(
+            made.entry, parts=spec.parts, labels=f"{spec.postprocess_name}/{LABELS_FILE}"
+        )
+        written = {name: contents.sha256(part) for name, part in parts.items()}
+        self._outdated.discard(source.name)
+        self._record(entries | {source.name: entry}, recorded | written, before=entries)
+        return entry
+
+    def find_current(
+        self, source: ClassifierSource, *, tuning: Tuning, images_sha256: str | None = None
+    ) -> Entry | None:
+        """Find the entry of a classifier if building it again would write the same files.
+
+        `images_sha256` is the digest of the calibration images, or None for FP32.
+
+        Returns:
+            None if anything that the classifier is built from has changed, the generator included,
+            or if its files are not those that were written.
+        """
+        repository = self._transaction.current
+        entry = manifest.read(repository).get(source.name)
+        if entry is None or source.name in self._outdated:
+            return None
+        if entry.inputs_sha256 != _inputs_sha256(source, tuning, images_sha256):
+            return None
+        recorded = manifest.parts(repository)
+        for part in entry.parts.values():
+            if digests.difference(repository / part, recorded.get(part, {})):
+                return None
+        return entry
+
+    def prune(self, keep: Collection[str]) -> set[str]:
+        """Remove the catalogue's classifiers except `keep`; a user's own are left unchanged.
+
+        Returns:
+            The names of the removed classifiers.
+        """
+        entries = manifest.read(self._transaction.current)
+        removed = {name for name in entries if name in CATALOG and name not in keep}
+        self.remove(removed)
+        return removed
+
+    def remove(self, names: Collection[str]) -> None:
+        """Remove classifiers, and the models that only they use.
+
+        Raises:
+            BuildError: the repository does not have one of them.
+        """
+        entries = manifest.read(self._transaction.current)
+        if unknown := sorted(set(names) - entries.keys()):
+            existing = ", ".join(entries) or "no classifier"
+            raise BuildError(f"{self._repository} has no {', '.join(unknown)}; it has {existing}")
+        if names:
+            recorded = manifest.parts(self._transaction.stage())
+            kept = {name: entry for name, entry in entries.items() if name not in set(names)}
+            self._outdated.difference_update(names)
+            self._record(kept, recorded, before=entries)
+
+    def _with_step(
+        self,
+        role: str,
+        spec: ClassifierSpec,
+        entries: dict[str, Entry],
+        recorded: dict[str, Files],
+    ) -> ClassifierSpec:
+        """Choose the step that the classifier uses, which others may use too.
+
+        One with the same content is shared. Otherwise the first one is taken that is not used, or
+        only by classifiers that are built in this session.
+        """
+        variants = contents.variants(role, spec, len(entries) + 1)
+        for variant in variants:
+            if recorded.get(variant.parts[role]) == contents.sha256(
+                contents.of_step(role, variant)
+            ):
+                return variant
+        users = [_users(variant.parts[role], entries) - {spec.name} for variant in variants]
+        at = next(at for at, others in enumerate(users) if others <= self._names)
+        self._outdated |= users[at]
+        step = variants[at].parts[role]
+        if at and step not in recorded:
+            others = ", ".join(sorted(users[0]))
+            usual = variants[0].parts[role]
+            logger.warning(
+                "%s uses the new step %s: %s has other settings, for %s",
+                *(spec.name, step, usual, others),
+            )
+        return variants[at]
+
+    def _record(
+        self, entries: dict[str, Entry], recorded: dict[str, Files], *, before: dict[str, Entry]
+    ) -> None:
+        """Write the manifest, delete what no classifier uses any more, and commit."""
+        staged = self._transaction.stage()
+        used = _parts(entries)
+        files = {part: digest for part, digest in recorded.items() if part in used}
+        manifest.write(staged, entries, files)
+        for part in _parts(before) - used:
+            _delete(staged / part)
+        _delete(staged / OLD_STAGING)
+        if not self._outdated:
+            self._transaction.commit()
+
+
+@dataclass(frozen=True)
+class _Made:
+    """A classifier that is not written yet. The entry lacks the names of its parts."""
+
+    spec: ClassifierSpec
+    graphs: Graphs
+    entry: Entry
+
+
+def _make(source: ClassifierSource, tuning: Tuning, quantize: Quantize | None) -> _Made:
     graph = source.load()
     try:
         prepared = prepare(graph.model, size=source.recipe.crop)
@@ -91,83 +238,35 @@ def add(
         )
     except BuildError as error:
         raise BuildError(f"{source.name}: {error}") from error
-    spec = ClassifierSpec(source.name, prepared, source.recipe, labels, tuning)
-    _check_parts(spec, entries)
-    _install(repository, spec, graphs)
-
     quantization = quantized.quantization if quantized else None
     images_sha256 = quantization.images_sha256 if quantization else None
     entry = Entry(
         source=source.origin,
         source_sha256=graph.sha256,
-        prepared_sha256=hashlib.sha256(graphs.onnx).hexdigest(),
+        prepared_sha256=digests.of_bytes(graphs.onnx),
         opset=prepared.opset,
         ir_version=prepared.model.ir_version,
         classes=prepared.classes,
         scores=prepared.scores,
         recipe=asdict(source.recipe),
-        labels=f"{spec.postprocess_name}/{LABELS_FILE}",
-        parts=spec.parts,
+        labels="",
+        parts={},
         precision="int8" if quantized else "fp32",
         quantization=quantization,
         tuning=tuning,
         inputs_sha256=_inputs_sha256(source, tuning, images_sha256),
-        files_sha256=_files_sha256(repository, spec.parts),
     )
-    _record(repository, entries | {source.name: entry}, before=entries)
-    return entry
-
-
-def find_current(
-    repository: Path, source: ClassifierSource, *, tuning: Tuning, images_sha256: str | None = None
-) -> Entry | None:
-    """Find the entry of a classifier if building it again would write the same files.
-
-    `images_sha256` is the digest of the calibration images, or None for FP32.
-
-    Returns:
-        None if anything that the classifier is built from has changed, the generator included, or
-        if its files are not those that were written.
-    """
-    entry = manifest.read(repository).get(source.name)
-    if entry is None or entry.inputs_sha256 != _inputs_sha256(source, tuning, images_sha256):
-        return None
-    return entry if entry.files_sha256 == _files_sha256(repository, entry.parts) else None
-
-
-def prune(repository: Path, keep: Collection[str]) -> set[str]:
-    """Remove the catalogue's classifiers except `keep`; a user's own are left unchanged.
-
-    Returns:
-        The names of the removed classifiers.
-    """
-    removed = {name for name in manifest.read(repository) if name in CATALOG and name not in keep}
-    remove(repository, removed)
-    return removed
-
-
-def remove(repository: Path, names: Collection[str]) -> None:
-    """Remove classifiers, and the models that only they use.
-
-    Raises:
-        BuildError: the repository does not have one of them.
-    """
-    entries = manifest.read(repository)
-    if unknown := sorted(set(names) - entries.keys()):
-        existing = ", ".join(entries) or "no classifier"
-        raise BuildError(f"{repository} has no {', '.join(unknown)}; it has {existing}")
-    if names:
-        kept = {name: entry for name, entry in entries.items() if name not in set(names)}
-        _record(repository, kept, before=entries)
+    return _Made(
+        ClassifierSpec(source.name, prepared, source.recipe, labels, tuning), graphs, entry
+    )
 
 
 def _inputs_sha256(source: ClassifierSource, tuning: Tuning, images_sha256: str | None) -> str:
-    # For a classifier of the catalogue, its origin and the generator determine the graph.
-    graph = None if source.name in CATALOG else _serialize(source.load().model)
     inputs = {
         "generator": digests.generator(),
         "origin": source.origin,
-        "graph": hashlib.sha256(graph).hexdigest() if graph else None,
+        # For a classifier of the catalogue, its origin and the generator determine the graph.
+        "graph": None if source.name in CATALOG else _graph_sha256(source),
         "recipe": asdict(source.recipe),
         "labels": source.labels,
         "tuning": asdict(tuning),
@@ -176,8 +275,9 @@ def _inputs_sha256(source: ClassifierSource, tuning: Tuning, images_sha256: str 
     return digests.of_text(json.dumps(inputs))
 
 
-def _files_sha256(repository: Path, parts: dict[str, str]) -> str:
-    return digests.of_folders(repository / part for part in sorted(parts.values()))
+@functools.lru_cache(maxsize=1)  # asked when a classifier is looked up, and when it is written
+def _graph_sha256(source: ClassifierSource) -> str:
+    return digests.of_bytes(_serialize(source.load().model))
 
 
 def _check_crop(source: ClassifierSource, prepared: Prepared) -> None:
@@ -210,65 +310,22 @@ def _serialize(model: ModelProto) -> bytes:
 
 def _check_parts(spec: ClassifierSpec, entries: dict[str, Entry]) -> None:
     for name, entry in entries.items():
-        own = {part for part in entry.parts.values() if not part.startswith("imagenet_")}
+        own = {part for part in entry.parts.values() if not part.startswith(SHARED)}
         if name != spec.name and (taken := own & set(spec.parts.values())):
             raise BuildError(f"{taken.pop()} belongs to {name}; choose another with --name")
 
 
-def _install(repository: Path, spec: ClassifierSpec, graphs: Graphs) -> None:
-    staging = repository / STAGING
-    shutil.rmtree(staging, ignore_errors=True)
-    staging.mkdir(parents=True)
-    try:
-        _write_step(staging, preprocess_part(spec), STEPS / "preprocess")
-        _write_step(staging, postprocess_part(spec), STEPS / "postprocess")
-        _write_graph(staging, onnx_part(spec), graphs.onnx)
-        _write_graph(staging, pixels_part(spec), graphs.pixels)
-        _write_model(staging, ensemble(spec))
-        for role in ("postprocess", "pixels", "onnx"):
-            _write_labels(staging / spec.parts[role], spec.labels)
-        for part in spec.parts.values():
-            _swap(staging / part, repository / part)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
-
-
-def _write_model(folder: Path, model: Part | Ensemble) -> Path:
-    version = folder / model.name / VERSION
-    version.mkdir(parents=True)
-    (version.parent / "config.pbtxt").write_text(to_pbtxt(model), "utf-8")
-    return version
-
-
-def _write_step(folder: Path, part: Part, step: Path) -> None:
-    version = _write_model(folder, part)
-    for file in step.glob("*.py"):
-        shutil.copyfile(file, version / file.name)
-
-
-def _write_graph(folder: Path, part: Part, data: bytes) -> None:
-    version = _write_model(folder, part)
-    (version / "model.onnx").write_bytes(data)
-
-
-def _write_labels(folder: Path, labels: tuple[str, ...]) -> None:
-    # A copy for each model, since a path out of the model's folder fails in object stores.
-    text = "".join(f"{label}\n" for label in labels)
-    (folder / LABELS_FILE).write_text(text, "utf-8")
-
-
-def _swap(new: Path, place: Path) -> None:
-    old = new.with_name(f"{new.name}.old")
-    if place.exists():
-        place.rename(old)
-    new.rename(place)
-
-
-def _record(repository: Path, entries: dict[str, Entry], *, before: dict[str, Entry]) -> None:
-    manifest.write(repository, entries)
-    for part in _parts(before) - _parts(entries):
-        shutil.rmtree(repository / part)
-
-
 def _parts(entries: dict[str, Entry]) -> set[str]:
     return {part for entry in entries.values() for part in entry.parts.values()}
+
+
+def _users(part: str, entries: dict[str, Entry]) -> set[str]:
+    return {name for name, entry in entries.items() if part in entry.parts.values()}
+
+
+def _delete(folder: Path) -> None:
+    """Delete a folder or a link to one, if it exists."""
+    if folder.is_symlink():
+        folder.unlink()
+    elif folder.exists():
+        shutil.rmtree(folder)

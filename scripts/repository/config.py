@@ -31,11 +31,13 @@ class Batching:
 
     `preferred_size` is the size at which a batch is run, or None to run everything that waits.
     When `max_queue_size` requests wait, Triton rejects further ones as unavailable; None leaves
-    the queue unbounded.
+    the queue unbounded. A request that has waited for `max_wait_seconds` is rejected as well; a
+    client can set a shorter time with the request's own `timeout`, in microseconds.
     """
 
     preferred_size: int | None = None
     max_queue_size: int | None = None
+    max_wait_seconds: float | None = None
 
 
 @dataclass(frozen=True)
@@ -132,8 +134,13 @@ def _set_batching(config: pb.ModelConfig, batching: Batching) -> None:
     config.dynamic_batching.SetInParent()
     if batching.preferred_size:
         config.dynamic_batching.preferred_batch_size.append(batching.preferred_size)
+    policy = config.dynamic_batching.default_queue_policy
     if batching.max_queue_size:
-        config.dynamic_batching.default_queue_policy.max_queue_size = batching.max_queue_size
+        policy.max_queue_size = batching.max_queue_size
+    if batching.max_wait_seconds:
+        policy.timeout_action = pb.ModelQueuePolicy.TimeoutAction.REJECT
+        policy.default_timeout_microseconds = round(batching.max_wait_seconds * 1e6)
+        policy.allow_timeout_override = True
 
 
 def _set_instances(config: pb.ModelConfig, count: int | None, *, on_cpu: bool) -> None:

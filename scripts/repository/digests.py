@@ -13,7 +13,7 @@ import PIL
 # Other versions can write other graphs, or calibrate them on other pixels.
 LIBRARIES = (np, onnx, onnxruntime, PIL)
 CACHE = "__pycache__"
-CHUNK = 1 << 16
+CHUNK = 1 << 20
 
 
 @functools.cache
@@ -34,6 +34,40 @@ def of_folders(folders: Iterable[Path]) -> str:
     return digest.hexdigest()
 
 
+def of_files(folder: Path) -> dict[str, str]:
+    """Hash each file in a folder by its relative path; an empty folder ends in / and has no digest.
+
+    Compiled Python is left out, because Triton's Python backend writes it.
+    """
+    found = {}
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder)
+        if CACHE in name.parts:
+            continue
+        if not path.is_dir():
+            found[str(name)] = of_file(path)
+        elif not any(path.iterdir()):
+            found[f"{name}/"] = ""
+    return found
+
+
+def difference(folder: Path, expected: dict[str, str]) -> str | None:
+    """Describe the first difference from what `of_files` returned: `NAME is missing`, for example.
+
+    Returns:
+        None if there is no difference.
+    """
+    found = of_files(folder)
+    for name in sorted(expected.keys() | found.keys()):
+        if name not in found:
+            return f"{name} is missing"
+        if name not in expected:
+            return f"{name} is not in the manifest"
+        if found[name] != expected[name]:
+            return f"{name} does not match its sha256 in the manifest"
+    return None
+
+
 def of_file(file: Path) -> str:
     """Hash the content of a file, of which only a part is in memory at a time."""
     digest = hashlib.sha256()
@@ -45,4 +79,9 @@ def of_file(file: Path) -> str:
 
 def of_text(text: str) -> str:
     """Hash a text as UTF-8."""
-    return hashlib.sha256(text.encode()).hexdigest()
+    return of_bytes(text.encode())
+
+
+def of_bytes(data: bytes) -> str:
+    """Hash what is in memory."""
+    return hashlib.sha256(data).hexdigest()

@@ -14,31 +14,43 @@ from scripts.repository.config import Batching, Ensemble, EnsembleStep, Part, Te
 from scripts.repository.graphs.pixels import INPUT
 from scripts.repository.graphs.prepare import Prepared
 from scripts.repository.manifest import ROLES
+from scripts.repository.steps.preprocess.limits import Limits
 from scripts.repository.steps.preprocess.recipe import IMAGENET_MEAN, IMAGENET_STD, Recipe
-from scripts.repository.tuning import POSTPROCESS_INSTANCES, PREPROCESS_BATCH, Tuning
+from scripts.repository.tuning import (
+    MAX_TOP_K,
+    MAX_WAIT_SECONDS,
+    POSTPROCESS_INSTANCES,
+    PREPROCESS_BATCH,
+    Tuning,
+)
 
 IMAGENET_LABELS = tuple(
     Path(__file__).with_name("imagenet_labels.txt").read_text("utf-8").splitlines()
 )
 LABELS_FILE = "labels.txt"
-IMAGENET_CROP = 224
+IMAGENET_PIXELS = (224, IMAGENET_MEAN, IMAGENET_STD)  # crop, mean and std
 
 IMAGE = Tensor("IMAGE", "TYPE_STRING", (1,))
 # The same image when it comes from an ensemble; the preprocessing step then issues a credit.
 ENSEMBLE_IMAGE = replace(IMAGE, name="ENSEMBLE_IMAGE")
 # Accompanies an image from preprocessing to postprocessing, for flow control.
-CREDIT = Tensor("CREDIT", "TYPE_INT64", (4,))
+CREDIT = Tensor("CREDIT", "TYPE_INT64", (2,))
 
 
 @dataclass(frozen=True)
 class ClassifierSpec:
-    """Everything from which the models of one classifier are written."""
+    """Everything from which the models of one classifier are written.
+
+    Classifiers share steps. The numbers tell apart those that differ in tuning or code only.
+    """
 
     name: str
     prepared: Prepared
     recipe: Recipe
     labels: tuple[str, ...]
     tuning: Tuning
+    preprocess_number: int = 1
+    postprocess_number: int = 1
 
     @property
     def onnx_name(self) -> str:
@@ -52,17 +64,18 @@ class ClassifierSpec:
 
     @property
     def preprocess_name(self) -> str:
-        """The preprocessing model; classifiers with the same ImageNet recipe share one."""
+        """The preprocessing model; classifiers with the same ImageNet recipe can share one."""
         recipe = self.recipe
-        if (recipe.crop, recipe.mean, recipe.std) == (IMAGENET_CROP, IMAGENET_MEAN, IMAGENET_STD):
-            return f"imagenet_preprocess_{recipe.resize}"
+        if (recipe.crop, recipe.mean, recipe.std) == IMAGENET_PIXELS:
+            return _numbered(f"imagenet_preprocess_{recipe.resize}", self.preprocess_number)
         return f"{self.name}_preprocess"
 
     @property
     def postprocess_name(self) -> str:
-        """The postprocessing model; classifiers of ImageNet's 1,000 classes share one."""
-        is_imagenet = self.labels == IMAGENET_LABELS and self.prepared.scores == "logits"
-        return "imagenet_postprocess" if is_imagenet else f"{self.name}_postprocess"
+        """The postprocessing model; classifiers of ImageNet's 1,000 classes can share one."""
+        if self.labels == IMAGENET_LABELS and self.prepared.scores == "logits":
+            return _numbered("imagenet_postprocess", self.postprocess_number)
+        return f"{self.name}_postprocess"
 
     @property
     def parts(self) -> dict[str, str]:
@@ -77,6 +90,10 @@ class ClassifierSpec:
         return dict(zip(ROLES, names, strict=True))
 
 
+def _numbered(name: str, number: int) -> str:
+    return name if number == 1 else f"{name}_{number}"
+
+
 def preprocess_part(spec: ClassifierSpec) -> Part:
     """Configure the step from IMAGE to PIXELS."""
     tuning = spec.tuning
@@ -85,8 +102,12 @@ def preprocess_part(spec: ClassifierSpec) -> Part:
         backend="python",
         inputs=(replace(IMAGE, optional=True), replace(ENSEMBLE_IMAGE, optional=True)),
         outputs=(_pixels(spec), CREDIT),
-        batching=Batching(PREPROCESS_BATCH, tuning.max_queue_size),
-        parameters={"recipe": spec.recipe.to_json(), "credit_limit": str(tuning.credit_limit)},
+        batching=Batching(PREPROCESS_BATCH, tuning.max_queue_size, MAX_WAIT_SECONDS),
+        parameters={
+            "recipe": spec.recipe.to_json(),
+            "limits": Limits().to_json(),
+            "credit_limit": str(tuning.credit_limit),
+        },
         instances=tuning.preprocess_instances,
         on_cpu=True,
     )
@@ -130,7 +151,11 @@ def postprocess_part(spec: ClassifierSpec) -> Part:
         backend="python",
         inputs=(_scores("SCORES", spec), replace(CREDIT, optional=True)),
         outputs=_best_classes(),
-        parameters={"labels": LABELS_FILE, "scores": spec.prepared.scores},
+        parameters={
+            "labels": LABELS_FILE,
+            "scores": spec.prepared.scores,
+            "max_top_k": str(min(MAX_TOP_K, spec.prepared.classes)),
+        },
         instances=POSTPROCESS_INSTANCES,
         on_cpu=True,
     )

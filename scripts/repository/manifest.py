@@ -1,17 +1,27 @@
-"""manifest.json: the classifiers of a model repository and what they were built from."""
+"""manifest.json: the classifiers of a model repository, what they were built from, their files.
+
+Version 2 is `{"version": 2, "models": {NAME: entry}, "parts": {PART: {"files": {PATH: sha256}}}}`.
+Version 1 has neither `version` nor `parts`.
+"""
 
 import json
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from scripts.repository import digests
 from scripts.repository.errors import BuildError
 from scripts.repository.tuning import Tuning
 
 FILE = "manifest.json"
+VERSION = 2
 README = "README.md"
 # The models of a classifier; `onnx` is not a step of the ensemble.
 ROLES = ("ensemble", "preprocess", "pixels", "postprocess", "onnx")
+
+# The SHA-256 of each file of a part, by its path in the part: what `digests.of_files` returns.
+Files = dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -35,8 +45,7 @@ class Entry:
     """One classifier.
 
     `parts` maps each of `ROLES` to the name of a model. `precision` is `fp32`, or `int8` with a
-    `quantization`. `inputs_sha256` is a digest of everything that the classifier was built from,
-    and `files_sha256` one of the files of all its parts.
+    `quantization`. `inputs_sha256` is a digest of everything that the classifier was built from.
     """
 
     source: str
@@ -54,7 +63,9 @@ class Entry:
     quantization: Quantization | None = None
     tuning: Tuning | None = None
     inputs_sha256: str = ""
-    files_sha256: str = ""
+
+
+FIELDS = frozenset(field.name for field in fields(Entry))
 
 
 def read(repository: Path) -> dict[str, Entry]:
@@ -63,6 +74,60 @@ def read(repository: Path) -> dict[str, Entry]:
     Raises:
         BuildError: the folder is not a model repository, or the manifest is damaged.
     """
+    content = _load(repository)
+    try:
+        return {name: _entry(values) for name, values in content["models"].items()}
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise _damaged(repository, error) from error
+
+
+def parts(repository: Path) -> dict[str, Files]:
+    """Read the files of each part; parts that an older version wrote are absent.
+
+    Raises:
+        BuildError: as `read` raises.
+    """
+    content = _load(repository)
+    try:
+        return {name: dict(part["files"]) for name, part in content["parts"].items()}
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise _damaged(repository, error) from error
+
+
+def verify(repository: Path, names: Iterable[str]) -> list[str]:
+    """Compare all files of some parts with the manifest; each file is read once.
+
+    Returns:
+        The parts that cannot be verified, because an older version wrote them.
+
+    Raises:
+        BuildError: a file is missing, changed or unknown; the message names it.
+        OSError: a file cannot be read.
+    """
+    recorded = parts(repository)
+    unknown = []
+    for name in names:
+        if name not in recorded:
+            unknown.append(name)
+        elif difference := digests.difference(repository / name, recorded[name]):
+            raise BuildError(f"{repository / name}/{difference}; build the repository again")
+    return unknown
+
+
+def write(repository: Path, entries: dict[str, Entry], parts: dict[str, Files]) -> None:
+    """Replace the manifest atomically."""
+    content = {
+        "version": VERSION,
+        "models": {name: asdict(entry) for name, entry in entries.items()},
+        "parts": {name: {"files": files} for name, files in parts.items()},
+    }
+    text = json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+    new = repository / f".{FILE}"
+    new.write_text(text, "utf-8")
+    new.replace(repository / FILE)
+
+
+def _load(repository: Path) -> dict[str, Any]:
     file = repository / FILE
     if not file.exists():
         if repository.exists() and not _is_empty(repository):
@@ -70,34 +135,35 @@ def read(repository: Path) -> dict[str, Entry]:
                 f"{repository} is not a model repository: it has no {FILE}; "
                 "choose another folder with --output"
             )
-        return {}
+        return {"version": VERSION, "models": {}, "parts": {}}
     try:
-        models = json.loads(file.read_text("utf-8"))["models"]
-        return {name: _entry(fields) for name, fields in models.items()}
-    except (ValueError, KeyError, TypeError) as error:
-        raise BuildError(f"cannot read {file} ({error}); build into a new folder") from error
+        content: dict[str, Any] = {"version": 1, "parts": {}} | json.loads(file.read_text("utf-8"))
+    except (TypeError, ValueError) as error:
+        raise _damaged(repository, error) from error
+    if content["version"] not in {1, VERSION}:
+        raise BuildError(f"{file} has version {content['version']}, of a newer release; upgrade")
+    return content
+
+
+def _damaged(repository: Path, error: Exception) -> BuildError:
+    return BuildError(f"cannot read {repository / FILE} ({error}); build into a new folder")
 
 
 def _is_empty(folder: Path) -> bool:
-    return folder.is_dir() and all(path.name == README for path in folder.iterdir())
+    # Hidden entries are those of tools, such as .git and .ipynb_checkpoints.
+    return folder.is_dir() and all(
+        path.name == README or path.name.startswith(".") for path in folder.iterdir()
+    )
 
 
-def _entry(fields: dict[str, Any]) -> Entry:
-    if isinstance(fields["parts"], list):  # of an older version, in the order of the roles
-        parts = dict(zip(ROLES, fields["parts"], strict=True))
-        fields = {**fields, "parts": parts, "tuning": None}
-    quantization, tuning = fields.get("quantization"), fields.get("tuning")
+def _entry(values: dict[str, Any]) -> Entry:
+    if isinstance(values["parts"], list):  # of an older version, in the order of the roles
+        parts = dict(zip(ROLES, values["parts"], strict=True))
+        values = {**values, "parts": parts, "tuning": None}
+    quantization, tuning = values.get("quantization"), values.get("tuning")
     nested = {
         "quantization": Quantization(**quantization) if quantization else None,
         "tuning": Tuning(**tuning) if tuning else None,
     }
-    return Entry(**{**fields, **nested})
-
-
-def write(repository: Path, entries: dict[str, Entry]) -> None:
-    """Replace the manifest atomically."""
-    models = {name: asdict(entry) for name, entry in entries.items()}
-    text = json.dumps({"models": models}, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
-    new = repository / f".{FILE}"
-    new.write_text(text, "utf-8")
-    new.replace(repository / FILE)
+    known = {name: value for name, value in values.items() if name in FIELDS}
+    return Entry(**{**known, **nested})

@@ -11,6 +11,8 @@ GOALS = ("throughput", "latency")
 
 # The largest batch that one request may bring.
 MAX_BATCH_SIZE = 32
+# The most classes that a client gets for each image: one of ImageNet's 1,000 can get all.
+MAX_TOP_K = 1000
 # Each further session of a graph holds its weights again: 240 MB for ResNet-152.
 MAX_GRAPH_INSTANCES = 8
 MAX_PREPROCESS_INSTANCES = 16
@@ -22,6 +24,8 @@ CPU_GRAPH_BATCH = 2
 # Requests that wait in a queue before Triton rejects further ones.
 CPU_QUEUE = 64
 GPU_QUEUE = 512
+# How long a request may wait for preprocessing; a full queue takes up to 14 s.
+MAX_WAIT_SECONDS = 30
 # Decoded images per worker that keep the graph busy; more would only add waiting time.
 CPU_CREDITS = 8
 GPU_CREDITS = 64

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import onnx
 import psutil
 import pytest
@@ -17,7 +18,7 @@ from scripts.embedded import Access, EmbeddedServer, Endpoints
 from scripts.embedded.access import key_headers
 from scripts.repository import builder, sources
 from tests.conftest import ROOT
-from tests.graphs import FLEXIBLE, SOFTMAXED, classifier
+from tests.graphs import CLASSES, FLEXIBLE, SOFTMAXED, classifier
 
 PROTOCOLS = ("grpc", "http")
 ADMIN_KEY = "correct-horse=battery:staple,"
@@ -26,11 +27,18 @@ ADMIN = key_headers(ADMIN_KEY)
 HASTE = ["--exit-timeout-secs=1"]
 
 
-def add_birds(repository: Path, folder: Path, name: str = "birds", body: str = FLEXIBLE) -> None:
-    """Add a ten-class classifier that builds and loads in under a second."""
+def add_birds(
+    repository: Path, folder: Path, name: str = "birds", body: str = FLEXIBLE, *, version: int = 0
+) -> None:
+    """Add a ten-class classifier that builds and loads in under a second.
+
+    Each version has other weights and, but for 0, labels that name it.
+    """
     file = folder / f"{name}.onnx"
-    onnx.save(classifier(body), file)
-    builder.add(repository, sources.from_file(file, name))
+    weight = np.random.default_rng(version).standard_normal((3, CLASSES)).astype(np.float32)
+    onnx.save(classifier(body, initializers={"weight": weight}), file)
+    labels = tuple(f"version {version}, bird {number}" for number in range(CLASSES))
+    builder.add(repository, sources.from_file(file, name, labels=labels if version else None))
 
 
 def url(server: EmbeddedServer, protocol: str) -> str:

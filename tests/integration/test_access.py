@@ -2,11 +2,16 @@
 
 import base64
 import json
+import os
+import re
+import shutil
 import socket
+import ssl
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from http.client import HTTPSConnection
 from pathlib import Path
 from typing import Any
 
@@ -355,8 +360,8 @@ def test_beyond_the_loopback_address_serve_warns_and_keeps_metrics_private(
         addresses = listening(process)
     assert process.stderr
     assert serve.EXPOSED in process.stderr.read()
-    assert addresses.pop(8002) == "127.0.0.1"
-    assert set(addresses.values()) == {"0.0.0.0"}  # noqa: S104
+    assert addresses[8002] == "127.0.0.1"
+    assert {port for port in addresses if addresses[port] != "127.0.0.1"} == {8000, 8001}
 
 
 def test_tls_options_secure_grpc_and_keep_http_within_the_machine(
@@ -388,3 +393,45 @@ def test_tls_options_secure_grpc_and_keep_http_within_the_machine(
                 pytest.raises(ServerUnavailable),
             ):
                 classifier.image(SAMPLE)
+
+
+@pytest.fixture
+def https(keyed: EmbeddedServer, certificates: tls.Certificates, tmp_path: Path) -> Iterator[str]:
+    """The proxy of SECURITY.md in front of a server."""
+    haproxy = shutil.which("haproxy", path=f"{os.environ['PATH']}:/usr/sbin")
+    if not haproxy:
+        pytest.skip("haproxy is not installed: apt-get install haproxy")
+    text = (ROOT / "SECURITY.md").read_text()
+    (configuration,) = re.findall(r"(?s)```haproxy\n(.*?)```", text)
+    port = Endpoints.free().http
+    for documented, actual in {
+        "bind :443 ": f"bind 127.0.0.1:{port} ",
+        "/etc/haproxy/triton.pem": str(certificates.server.both),
+        "127.0.0.1:8000": keyed.endpoints.at("http"),
+    }.items():
+        assert documented in configuration
+        configuration = configuration.replace(documented, actual)
+    file = tmp_path / "haproxy.cfg"
+    file.write_text(configuration)
+    with subprocess.Popen([haproxy, "-q", "-db", "-f", str(file)]) as process:
+        yield f"https://127.0.0.1:{port}"
+        process.terminate()
+
+
+def test_the_documented_proxy_serves_https_and_rejects_what_triton_does_not_limit(
+    https: str, certificates: tls.Certificates
+) -> None:
+    files = Tls(certificates.ca)
+    with Classifier(https, model="birds", tls=files, retries=10) as classifier:
+        assert classifier.image(SAMPLE).top
+    context = ssl.create_default_context(cafile=certificates.ca)
+    for name, value, status in [
+        ("Transfer-Encoding", "chunked", 400),
+        ("Content-Length", str((64 << 20) + 1), 413),
+    ]:
+        connection = HTTPSConnection(https.removeprefix("https://"), context=context, timeout=5)
+        with closing(connection):
+            connection.putrequest("POST", "/v2/models/birds/infer")
+            connection.putheader(name, value)
+            connection.endheaders()
+            assert connection.getresponse().status == status

@@ -1,16 +1,23 @@
 """Admission control: excess load is rejected immediately, the rest is classified."""
 
 import re
+import shutil
+import time
 from collections import Counter, deque
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
+import numpy as np
 import pytest
 import requests
+import tritonclient.grpc
 
 from client import Classifier, DeadlineExceeded, ServerUnavailable
-from scripts.embedded import EmbeddedServer
+from scripts.embedded import EmbeddedServer, Endpoints
 from tests import images
-from tests.integration.conftest import url
+from tests.graphs import Array
+from tests.integration.conftest import HASTE, url
 
 MANY = 300  # more than the queue of 64 and the requests in flight
 
@@ -88,3 +95,70 @@ def test_cancelled_requests_do_not_block_later_ones(server: EmbeddedServer, prot
     assert any(isinstance(each, DeadlineExceeded) for each in outcomes)
     with Classifier(url(server, protocol), model="resnet18_v1", timeout=10) as classifier:
         assert len({classifier.image(small).top.class_id for _ in range(50)}) == 1
+
+
+TURNS = 8
+# A change of one step's copy in a repository, after which no credit can return.
+UNREACHABLE = {
+    "the worker cannot create its pipe": ("preprocess", "missing/triton-credits-{}"),
+    "postprocessing cannot find the pipe": ("postprocess", "elsewhere-{}"),
+}
+
+
+def images_per_second(server: EmbeddedServer) -> float:
+    small = images.encode(images.photo())
+    with Classifier(url(server, "grpc"), model="birds") as classifier:
+        start = time.monotonic()
+        assert all(not each.error for each in classifier.stream([small] * 150, concurrency=16))
+        return 150 / (time.monotonic() - start)
+
+
+@pytest.fixture(scope="module")
+def reachable(small_repository: Path) -> Iterator[EmbeddedServer]:
+    with EmbeddedServer(small_repository, endpoints=Endpoints.free(), arguments=HASTE) as server:
+        yield server
+
+
+@pytest.mark.parametrize(("step", "pipe"), UNREACHABLE.values(), ids=UNREACHABLE)
+def test_credits_that_cannot_return_cost_no_throughput_and_are_reported(
+    reachable: EmbeddedServer, small_repository: Path, tmp_path: Path, step: str, pipe: str
+) -> None:
+    repository = tmp_path / "model_repository"
+    shutil.copytree(small_repository, repository)
+    module = repository / f"birds_{step}" / "1" / "credits.py"
+    module.write_text(module.read_text().replace("triton-credits-{}", pipe))
+    log = tmp_path / "log"
+    with EmbeddedServer(
+        repository, endpoints=Endpoints.free(), log=log, arguments=HASTE
+    ) as unreachable:
+        images_per_second(unreachable)  # a worker waits once, for the first credits to return
+        turns = [
+            (images_per_second(reachable), images_per_second(unreachable)) for _ in range(TURNS)
+        ]
+    with_credits, without = (max(speeds) for speeds in zip(*turns, strict=True))
+    assert without > 0.9 * with_credits
+    # Once in each of the three decoding processes.
+    assert 1 <= log.read_text().count("decoding is not limited") <= 3
+
+
+def test_forged_credits_change_nothing(reachable: EmbeddedServer) -> None:
+    picture = np.array([[images.encode(images.photo())]], np.object_)
+    scores = np.eye(1, 10, dtype=np.float32)
+    with tritonclient.grpc.InferenceServerClient(url(reachable, "grpc")[7:]) as client:
+
+        def infer(model: str, **tensors: Array) -> tritonclient.grpc.InferResult:
+            inputs = []
+            for name, array in tensors.items():
+                kind = {"O": "BYTES", "f": "FP32", "i": "INT64"}[array.dtype.kind]
+                inputs.append(tritonclient.grpc.InferInput(name, array.shape, kind))
+                inputs[-1].set_data_from_numpy(array)
+            return client.infer(model, inputs)
+
+        for number in range(100):
+            # These credits are lost.
+            credit = infer("birds_preprocess", ENSEMBLE_IMAGE=picture).as_numpy("CREDIT")
+            for forged in (credit ^ [[0, 1]], credit ^ [[1, 0]], np.array([[number, -1]])):
+                result = infer("birds_postprocess", SCORES=scores, CREDIT=forged)
+                assert result.as_numpy("CLASS_ID")[0, 0] == 0
+    with Classifier(url(reachable, "grpc"), model="birds", timeout=5) as classifier:
+        assert len({classifier.image(picture[0, 0]).top.class_id for _ in range(50)}) == 1

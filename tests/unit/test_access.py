@@ -32,6 +32,8 @@ def options(*words: str) -> argparse.Namespace:
 def test_the_key_is_the_word_in_the_file(key_file: Path, caplog: pytest.LogCaptureFixture) -> None:
     key_file.write_text(" s3cret=+/:,\n\n")
     assert read_key(key_file) == "s3cret=+/:,"
+    assert serve.access(options(f"--admin-key-file={key_file}")) == Access("s3cret=+/:,")
+    assert serve.access(options()) == Access()
     assert caplog.messages == []
 
 

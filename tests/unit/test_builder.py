@@ -3,6 +3,7 @@
 import hashlib
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ from scripts.repository.ensemble import IMAGENET_LABELS
 from scripts.repository.errors import BuildError
 from scripts.repository.graphs.prepare import Prepared, read_signature
 from scripts.repository.graphs.quantize import Quantized, quantize
+from scripts.repository.manifest import Entry
+from scripts.repository.sources import ClassifierSource
 from scripts.repository.tuning import Tuning
 from tests.conftest import ROOT
 from tests.files import contents
@@ -44,6 +47,16 @@ def models(folder: Path) -> set[str]:
 def config(repository: Path, part: str) -> model_config_pb2.ModelConfig:
     text = (repository / part / "config.pbtxt").read_text()
     return text_format.Parse(text, model_config_pb2.ModelConfig())
+
+
+def find_current(repository: Path, source: ClassifierSource, **options: Any) -> Entry | None:
+    with builder.session(repository) as session:
+        return session.find_current(source, **options)
+
+
+def remove(repository: Path, names: list[str]) -> None:
+    with builder.session(repository) as session:
+        session.remove(names)
 
 
 def test_a_classifier_has_an_ensemble_its_steps_and_two_graphs(
@@ -209,7 +222,7 @@ def test_removing_a_classifier_removes_the_parts_that_only_it_uses(
 ) -> None:
     builder.add(repository, sources.from_file(graph, "birds"))
     builder.add(repository, sources.from_file(graph, "planes"))
-    builder.remove(repository, ["planes"])
+    remove(repository, ["planes"])
     assert models(repository) == set(PARTS.values())
     assert set(manifest.read(repository)) == {"birds"}
 
@@ -218,7 +231,7 @@ def test_removing_an_unknown_classifier_is_rejected(graph: Path, repository: Pat
     builder.add(repository, sources.from_file(graph, "birds"))
     before = contents(repository)
     with pytest.raises(BuildError, match="has no planes; it has birds"):
-        builder.remove(repository, ["birds", "planes"])
+        remove(repository, ["birds", "planes"])
     assert contents(repository) == before
 
 
@@ -227,7 +240,8 @@ def test_pruning_removes_classifiers_of_the_catalogue_but_not_ones_own(
 ) -> None:
     for name in ("birds", "resnet18_v1", "mobilenetv2"):
         builder.add(repository, sources.from_file(graph, name))
-    assert builder.prune(repository, {"resnet18_v1"}) == {"mobilenetv2"}
+    with builder.session(repository) as session:
+        assert session.prune({"resnet18_v1"}) == {"mobilenetv2"}
     assert set(manifest.read(repository)) == {"birds", "resnet18_v1"}
     assert not (repository / "mobilenetv2_onnx").exists()
 
@@ -243,9 +257,9 @@ def test_a_repository_may_hold_only_its_readme(graph: Path, repository: Path) ->
 
 def test_a_classifier_is_current_after_it_was_built(graph: Path, repository: Path) -> None:
     source = sources.from_file(graph, "birds")
-    assert builder.find_current(repository, source, tuning=Tuning()) is None
+    assert find_current(repository, source, tuning=Tuning()) is None
     builder.add(repository, source, tuning=Tuning())
-    current = builder.find_current(repository, source, tuning=Tuning())
+    current = find_current(repository, source, tuning=Tuning())
     assert current == manifest.read(repository)["birds"]
 
 
@@ -268,7 +282,7 @@ def test_a_classifier_is_not_current_with_other_options(
     recipe = {key: value for key, value in changes.items() if key not in options}
     source = sources.from_file(graph, "birds", **recipe)
     changed = {key: changes.get(key, value) for key, value in options.items()}
-    assert builder.find_current(repository, source, **changed) is None
+    assert find_current(repository, source, **changed) is None
 
 
 def test_a_classifier_is_not_current_when_its_external_weights_change(
@@ -282,7 +296,7 @@ def test_a_classifier_is_not_current_when_its_external_weights_change(
         (tmp_path / "birds.data").unlink(missing_ok=True)
         onnx.save(model, file, save_as_external_data=True, location="birds.data", size_threshold=0)
         source = sources.from_file(file, "birds")
-        assert builder.find_current(repository, source, tuning=Tuning()) is None
+        assert find_current(repository, source, tuning=Tuning()) is None
         builder.add(repository, source)
 
 
@@ -292,7 +306,7 @@ def test_a_classifier_is_not_current_after_the_generator_changed(
     source = sources.from_file(graph, "birds")
     builder.add(repository, source)
     monkeypatch.setattr(digests, "generator", lambda: "another release")
-    assert builder.find_current(repository, source, tuning=Tuning()) is None
+    assert find_current(repository, source, tuning=Tuning()) is None
 
 
 @pytest.mark.parametrize(
@@ -305,7 +319,7 @@ def test_a_classifier_is_not_current_when_a_file_is_missing(
     source = sources.from_file(graph, "birds")
     builder.add(repository, source)
     (repository / path).rename(repository / "moved")
-    assert builder.find_current(repository, source, tuning=Tuning()) is None
+    assert find_current(repository, source, tuning=Tuning()) is None
 
 
 def test_a_classifier_is_not_current_when_a_file_was_edited(graph: Path, repository: Path) -> None:
@@ -313,7 +327,7 @@ def test_a_classifier_is_not_current_when_a_file_was_edited(graph: Path, reposit
     builder.add(repository, source)
     file = repository / "birds_pixels" / "config.pbtxt"
     file.write_text(file.read_text().replace("count: 2", "count: 3"))
-    assert builder.find_current(repository, source, tuning=Tuning()) is None
+    assert find_current(repository, source, tuning=Tuning()) is None
 
 
 def test_bytecode_that_triton_leaves_behind_does_not_matter(graph: Path, repository: Path) -> None:
@@ -322,7 +336,7 @@ def test_bytecode_that_triton_leaves_behind_does_not_matter(graph: Path, reposit
     cache = repository / "birds_preprocess" / "1" / "__pycache__"
     cache.mkdir()
     (cache / "model.pyc").touch()
-    assert builder.find_current(repository, source, tuning=Tuning())
+    assert find_current(repository, source, tuning=Tuning())
 
 
 @pytest.mark.parametrize(
@@ -343,7 +357,7 @@ def test_an_int8_classifier_has_the_same_configuration_as_the_fp32_one(tmp_path:
     onnx.save(convolved(), file)
     images = calibration.read(fill(tmp_path / "pictures", 2))
 
-    def quantize_on_images(source: sources.ClassifierSource, prepared: Prepared) -> Quantized:
+    def quantize_on_images(source: ClassifierSource, prepared: Prepared) -> Quantized:
         return quantize(prepared, images, source.recipe)
 
     fp32 = builder.add(tmp_path / "fp32", sources.from_file(file, "birds"))
@@ -360,9 +374,9 @@ def test_an_int8_classifier_has_the_same_configuration_as_the_fp32_one(tmp_path:
     written = manifest.read(tmp_path / "int8")["birds"]
     assert written.quantization == int8.quantization
     source, sha256 = sources.from_file(file, "birds"), images.sha256
-    current = builder.find_current(tmp_path / "int8", source, tuning=Tuning(), images_sha256=sha256)
+    current = find_current(tmp_path / "int8", source, tuning=Tuning(), images_sha256=sha256)
     assert current == written
-    assert builder.find_current(tmp_path / "int8", source, tuning=Tuning()) is None
+    assert find_current(tmp_path / "int8", source, tuning=Tuning()) is None
 
 
 def test_a_manifest_of_an_older_version_can_be_read(graph: Path, repository: Path) -> None:
@@ -370,14 +384,64 @@ def test_a_manifest_of_an_older_version_can_be_read(graph: Path, repository: Pat
     file = repository / "manifest.json"
     written = json.loads(file.read_text())
     entry = written["models"]["birds"]
-    for field in ("precision", "quantization", "inputs_sha256", "files_sha256"):
+    del written["version"], written["parts"]
+    for field in ("precision", "quantization", "inputs_sha256"):
         del entry[field]
+    entry["files_sha256"] = "of version 1 only"
     entry["tuning"]["waiting"] = entry["tuning"].pop("queue")
     entry["parts"] = [entry["parts"][role] for role in manifest.ROLES]
     file.write_text(json.dumps(written))
     entry = manifest.read(repository)["birds"]
+    assert manifest.verify(repository, PARTS.values()) == list(PARTS.values())
     assert entry.parts == PARTS
     assert (entry.precision, entry.quantization, entry.tuning) == ("fp32", None, None)
+
+
+def test_a_manifest_of_a_newer_version_is_rejected(graph: Path, repository: Path) -> None:
+    builder.add(repository, sources.from_file(graph, "birds"))
+    file = repository / "manifest.json"
+    file.write_text(file.read_text().replace('"version": 2', '"version": 3'))
+    with pytest.raises(BuildError, match="has version 3, of a newer release; upgrade"):
+        manifest.read(repository)
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"models": []}', '{"models": {"birds": 1}}'])
+def test_a_damaged_manifest_is_reported_in_one_line(repository: Path, content: str) -> None:
+    repository.mkdir()
+    (repository / "manifest.json").write_text(content)
+    with pytest.raises(BuildError, match=r"cannot read .*; build into a new folder") as caught:
+        manifest.read(repository)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_repository_matches_its_manifest(graph: Path, repository: Path) -> None:
+    builder.add(repository, sources.from_file(graph, "birds"))
+    assert manifest.parts(repository).keys() == set(PARTS.values())
+    assert manifest.verify(repository, PARTS.values()) == []
+
+
+def edit(file: Path) -> None:
+    file.write_bytes(file.read_bytes() + b"\n")
+
+
+@pytest.mark.parametrize(
+    ("path", "damage", "message"),
+    [
+        ("birds/1", Path.rmdir, "birds/1/ is missing"),
+        ("birds/2", Path.mkdir, "birds/2/ is not in the manifest"),
+        ("birds_onnx/1/model.onnx", edit, "1/model.onnx does not match its sha256"),
+        ("birds_onnx/labels.txt", Path.unlink, "birds_onnx/labels.txt is missing"),
+        ("birds_preprocess/1/new.py", Path.touch, "birds_preprocess/1/new.py is not in the"),
+    ],
+)
+def test_a_file_that_does_not_match_the_manifest_is_named(
+    graph: Path, repository: Path, path: str, damage: Callable[[Path], None], message: str
+) -> None:
+    builder.add(repository, sources.from_file(graph, "birds"))
+    damage(repository / path)
+    with pytest.raises(BuildError, match=message):
+        manifest.verify(repository, PARTS.values())
+    manifest.verify(repository, set(PARTS.values()) - {path.partition("/")[0]})
 
 
 def test_a_failed_build_leaves_the_repository_unchanged(
@@ -389,7 +453,7 @@ def test_a_failed_build_leaves_the_repository_unchanged(
     def fail(*_: object) -> None:
         raise OSError(28, "No space left on device", "model.onnx")
 
-    monkeypatch.setattr(builder, "_write_graph", fail)
+    monkeypatch.setattr(Path, "write_bytes", fail)
     with pytest.raises(OSError, match="No space left"):
         builder.add(repository, sources.from_file(graph, "birds", resize=64))
     assert contents(repository) == before

@@ -1,9 +1,11 @@
 """Credit-based flow control: the preprocessing and the postprocessing side in one process."""
 
+import gc
 import os
-from collections import deque
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -47,12 +49,24 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 
 @pytest.fixture
-def worker(clock: Clock) -> CreditLimit:
-    return CreditLimit(LIMIT)
+def folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """The folder for temporary files."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    return tmp_path
 
 
 @pytest.fixture
-def postprocessing(clock: Clock) -> CreditReturns:
+def warnings() -> list[str]:
+    return []
+
+
+@pytest.fixture
+def worker(clock: Clock, folder: Path, warnings: list[str]) -> CreditLimit:
+    return CreditLimit(LIMIT, warnings.append)
+
+
+@pytest.fixture
+def postprocessing(clock: Clock, folder: Path) -> CreditReturns:
     return CreditReturns()
 
 
@@ -76,7 +90,7 @@ def test_a_credit_is_outstanding_until_it_returns(
     busy: None, worker: CreditLimit, postprocessing: CreditReturns
 ) -> None:
     three, two = worker.issue(3), worker.issue(2)
-    assert three.shape == (3, 4)
+    assert three.shape == (3, 2)
     assert three.dtype == np.int64
     assert worker.outstanding() == 5
     postprocessing.give_back(two)
@@ -162,14 +176,12 @@ def test_a_worker_gets_past_a_queue_of_cancelled_requests_and_then_slows_down(
     assert decode(worker, clock, 10 * LIMIT) > 5
 
 
-def test_a_return_to_any_worker_ends_the_probing(
+def test_a_return_ends_the_probing(
     busy: None, clock: Clock, worker: CreditLimit, postprocessing: CreditReturns
 ) -> None:
-    other = CreditLimit(LIMIT)
-    round_trip(clock, other, postprocessing, 1)
     decode(worker, clock, LIMIT + 1)
     assert decode(worker, clock, 2 * LIMIT) == 0
-    round_trip(clock, other, postprocessing, 0.1)
+    round_trip(clock, worker, postprocessing, 0.1)
     assert decode(worker, clock, 1) > 1
 
 
@@ -196,22 +208,10 @@ def test_old_round_trips_are_forgotten(
     assert worker.outstanding() == 0
 
 
-def test_the_return_of_a_later_credit_in_the_same_slot_does_not_count_for_a_lost_one(
-    busy: None, clock: Clock, worker: CreditLimit, postprocessing: CreditReturns
-) -> None:
-    worker.issue(1)
-    for _ in range(limits.SLOTS):
-        round_trip(clock, worker, postprocessing, 0.1)
-        worker.outstanding()
-    worker.issue(1)
-    assert worker.round_trips == deque([100_000_000] * limits.ROUND_TRIPS)
-    assert worker.outstanding() == 1
-
-
 def test_each_worker_counts_its_own_credits(
     busy: None, clock: Clock, worker: CreditLimit, postprocessing: CreditReturns
 ) -> None:
-    other = CreditLimit(LIMIT)
+    other = CreditLimit(LIMIT, pytest.fail)
     issued_by_other = other.issue(2)
     worker.issue(3)
     clock.now += SECOND
@@ -219,31 +219,115 @@ def test_each_worker_counts_its_own_credits(
     assert (worker.outstanding(), other.outstanding()) == (3, 1)
 
 
-def forged(**changes: int) -> np.ndarray[tuple[int, ...], np.dtype[np.int64]]:
-    credit = {"process": 0, "file": 0, "slot": 0, "issued": 0} | changes
-    return np.array([list(credit.values())])
+def test_a_returned_credit_does_not_count_again(
+    busy: None, clock: Clock, worker: CreditLimit, postprocessing: CreditReturns
+) -> None:
+    issued = worker.issue(2)
+    for _ in range(3):
+        postprocessing.give_back(issued[:1])
+    assert worker.outstanding() == 1
+
+
+def numbers(*rows: tuple[int, int]) -> np.ndarray[tuple[int, ...], np.dtype[np.int64]]:
+    return np.array(rows, np.int64)
 
 
 def test_forged_credits_change_nothing(
+    busy: None, clock: Clock, worker: CreditLimit, postprocessing: CreditReturns
+) -> None:
+    ((number, nonce),) = worker.issue(1).tolist()
+    assert worker.outstanding() == 1
+    before = vars(worker).copy()
+    extremes = (0, -1, 1, 2**62, -(2**63), 2**63 - 1)
+    postprocessing.give_back(numbers(*((number, each) for each in extremes)))
+    postprocessing.give_back(numbers(*((each, nonce) for each in extremes)))
+    postprocessing.give_back(numbers((number, nonce ^ 1), (number ^ 1, nonce)))
+    assert worker.outstanding() == 1
+    assert vars(worker) == before
+    assert list(postprocessing.pipes) == [number]
+
+
+def test_credits_return_after_a_flood_of_forged_ones(
     busy: None, worker: CreditLimit, postprocessing: CreditReturns
 ) -> None:
-    (real,) = worker.issue(1)
-    before = worker.counters.tolist()
-    postprocessing.give_back(real[np.newaxis] + forged(issued=-1))
-    postprocessing.give_back(real[np.newaxis] + forged(slot=limits.SLOTS))
-    postprocessing.give_back(np.array([[*real[:2], real[2] + 1, 0]]))
-    postprocessing.give_back(np.array([[*real[:2], 0, worker.counters[0]]]))
-    postprocessing.give_back(forged(process=2**62))
-    postprocessing.give_back(forged(process=os.getpid(), file=-1))
-    assert worker.counters.tolist() == before
+    issued = worker.issue(LIMIT)
+    forged = np.repeat(issued[:1] ^ [0, 1], 10_000, axis=0)
+    postprocessing.give_back(forged)
+    assert worker.outstanding() == LIMIT
+    postprocessing.give_back(issued)
+    assert worker.outstanding() == 0
 
 
-def test_a_file_that_does_not_hold_counters_is_not_written_to(
-    postprocessing: CreditReturns,
+def foreign_file(path: Path) -> None:
+    path.write_bytes(b"precious")
+
+
+def foreign_link(path: Path) -> None:
+    os.mkfifo(path.with_name("pipe"))
+    path.symlink_to("pipe")
+
+
+@pytest.mark.parametrize("make", [foreign_file, foreign_link, Path.mkdir])
+def test_only_pipes_are_written_to(
+    folder: Path, postprocessing: CreditReturns, make: Callable[[Path], None]
 ) -> None:
-    file = os.memfd_create("something-else")
-    content = np.full(limits.SLOTS, 5).tobytes()
-    os.write(file, content)
-    postprocessing.give_back(forged(process=os.getpid(), file=file, issued=5))
-    assert os.pread(file, len(content) + 1, 0) == content
-    os.close(file)
+    path = folder / returns.PIPE.format(5)
+    make(path)
+    postprocessing.give_back(numbers((5, 5)))
+    assert not postprocessing.pipes
+    assert not path.is_file() or path.read_bytes() == b"precious"
+
+
+def test_a_pipe_of_another_user_is_not_written_to(
+    folder: Path,
+    worker: CreditLimit,
+    postprocessing: CreditReturns,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    issued = worker.issue(1)
+    monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
+    postprocessing.give_back(issued)
+    assert not postprocessing.pipes
+
+
+def test_a_pipe_with_garbage_does_not_end_the_worker(
+    busy: None, folder: Path, worker: CreditLimit
+) -> None:
+    worker.issue(1)
+    (pipe,) = folder.iterdir()
+    pipe.write_bytes(b"garbage")
+    assert worker.outstanding() == 1
+
+
+def test_nothing_is_limited_where_no_pipe_can_be_created(
+    clock: Clock, folder: Path, warnings: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(folder / "missing"))
+    worker = CreditLimit(LIMIT, warnings.append)
+    assert decode(worker, clock, 100 * LIMIT) == 0
+    (warning,) = warnings
+    assert "No such file or directory" in warning
+
+
+def test_nothing_is_limited_if_no_credit_ever_returns(
+    clock: Clock, worker: CreditLimit, warnings: list[str]
+) -> None:
+    assert decode(worker, clock, 10 * LIMIT) < 5
+    assert decode(worker, clock, 1000 * LIMIT) == 0
+    assert warnings == ["decoding is not limited until a credit returns, since none ever has"]
+
+
+def test_the_limit_applies_once_a_credit_has_returned(
+    clock: Clock, worker: CreditLimit, postprocessing: CreditReturns
+) -> None:
+    decode(worker, clock, 10 * LIMIT)
+    round_trip(clock, worker, postprocessing, 0.1)
+    assert decode(worker, clock, 10 * LIMIT) > 5
+
+
+def test_a_worker_removes_its_pipe(clock: Clock, folder: Path) -> None:
+    worker = CreditLimit(LIMIT, pytest.fail)
+    assert [each.name for each in folder.iterdir()] == [limits.PIPE.format(worker.number)]
+    del worker
+    gc.collect()
+    assert not any(folder.iterdir())

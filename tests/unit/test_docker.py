@@ -8,9 +8,6 @@ import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler
 from importlib.metadata import packages_distributions
 from pathlib import Path
 from typing import Any
@@ -21,14 +18,14 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from scripts import build_repository
+from scripts.container import health
+from scripts.container import serve as container_serve
 from scripts.embedded.installation import GLIBC_TUNABLES
 from tests import compose
-from tests.compose import arguments, service
+from tests.compose import DOCKERFILE, arguments, service
 from tests.conftest import ROOT
 from tests.unit.test_layout import imports, modules_after
-from tests.web import serving
 
-DOCKERFILE = ROOT / "Dockerfile"
 BUILDERS = ["build", "build-cpu"]
 SERVERS = ["triton", "triton-cpu"]
 SERVICES = [*BUILDERS, *SERVERS]
@@ -51,8 +48,7 @@ def lint(dockerfile: Path) -> subprocess.CompletedProcess[str]:
 
 def copied_paths() -> list[Path]:
     """Return the paths that the Dockerfile copies from the build context."""
-    words = [line.split() for line in DOCKERFILE.read_text().splitlines()]
-    return [ROOT / source for word in words if word[:1] == ["COPY"] for source in word[1:-1]]
+    return [path for stage in ("builder", "server") for path, _ in compose.copies(stage)]
 
 
 def is_in_context(path: str) -> bool:
@@ -69,28 +65,13 @@ def is_in_context(path: str) -> bool:
 def pins(lock: str) -> dict[str, str]:
     """Return the versions that a lock file pins for the Python of the images."""
     images = {"python_version": "3.12", "python_full_version": "3.12.0", "sys_platform": "linux"}
-    lines = re.findall(r"(?m)^[\w.-]+==[^\\\n]+", (ROOT / lock).read_text())
+    lines = re.findall(r"(?m)^[\w.-]+(?:\[.+\])?==[^\\\n]+", (ROOT / lock).read_text())
     requirements = [Requirement(line.strip()) for line in lines]
     return {
         requirement.name: str(requirement.specifier)
         for requirement in requirements
         if requirement.marker is None or requirement.marker.evaluate(images)
     }
-
-
-@contextmanager
-def answering(status: int) -> Iterator[tuple[str, list[str]]]:
-    """Serve HTTP with one status for all requests; yields the address and the requested paths."""
-    requested: list[str] = []
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            requested.append(self.path)
-            self.send_response(status)
-            self.end_headers()
-
-    with serving(Handler) as address:
-        yield address, requested
 
 
 def test_compose_file_follows_the_compose_specification() -> None:
@@ -196,7 +177,7 @@ def test_every_service_runs_unprivileged_on_a_read_only_file_system(name: str) -
     assert settings["cap_drop"] == ["ALL"]
     assert settings["security_opt"] == ["no-new-privileges:true"]
     assert settings["read_only"] is True
-    assert settings["tmpfs"] == ["/tmp"]
+    assert settings["tmpfs"] == [f"/tmp:size={'2g' if name in BUILDERS else '64m'}"]
 
 
 @pytest.mark.parametrize("name", SERVICES)
@@ -204,7 +185,7 @@ def test_cpu_memory_and_process_limits_come_from_the_environment(name: str) -> N
     keys = ("cpus", "mem_limit", "pids_limit")
     limited = service(name, CORES="4", MEMORY="8g", PIDS="512")
     assert [limited[key] for key in keys] == ["4", "8g", "512"]
-    assert [service(name)[key] for key in keys] == ["0", "0", "8192"]
+    assert [service(name)[key] for key in keys] == ["0", "32g", "8192"]
 
 
 @pytest.mark.parametrize("name", SERVICES)
@@ -249,7 +230,7 @@ def test_repository_is_built_for_the_device_that_serves_it(name: str, device: st
     options = parse(name)
     assert options.device == device
     assert (options.models, options.weights, options.prune) == (["all"], "zoo", True)
-    assert options.output == Path("/models")
+    assert options.output == Path("/models/repository")
 
 
 @pytest.mark.parametrize("name", BUILDERS)
@@ -267,7 +248,10 @@ def test_compose_run_replaces_only_the_choice_of_models(name: str) -> None:
     fixed = shlex.split(service(name)["entrypoint"])[3:]
     options = build_repository.parser().parse_args([*fixed, "--onnx", "/own/birds.onnx"])
     assert (options.models, options.prune) == (None, False)
-    assert (options.device, options.output) == (service(name)["profiles"][0], Path("/models"))
+    assert (options.device, options.output) == (
+        service(name)["profiles"][0],
+        Path("/models/repository"),
+    )
 
 
 @pytest.mark.parametrize(("name", "builder"), [*zip(SERVERS, BUILDERS, strict=True)])
@@ -285,21 +269,47 @@ def test_triton_cannot_write_to_the_repository(name: str) -> None:
     settings = service(name)
     assert settings["volumes"] == ["models:/models:ro"]
     assert settings["environment"]["PYTHONDONTWRITEBYTECODE"] == "1"
-    assert "--model-repository=/models" in arguments(name)
+    assert "--model-repository=/models/repository" in arguments(name)
 
 
 @pytest.mark.parametrize("name", SERVERS)
-def test_a_repository_on_the_host_replaces_the_volume(name: str) -> None:
-    assert service(name, REPOSITORY="./model_repository")["volumes"] == [
-        "./model_repository:/models:ro"
-    ]
+def test_a_folder_on_the_host_replaces_the_volume(name: str) -> None:
+    assert service(name, REPOSITORY="./models")["volumes"] == ["./models:/models:ro"]
 
 
 @pytest.mark.parametrize("name", SERVERS)
 def test_further_triton_options_come_from_the_environment(name: str) -> None:
-    options = "--http-restricted-api=model-repository:admin-key=SECRET --log-verbose=1"
-    assert arguments(name)[0] == "tritonserver"
+    options = "--http-restricted-api=inference:key=SECRET --log-verbose=1"
     assert arguments(name, TRITON_ARGS=options) == [*arguments(name), *options.split()]
+
+
+@pytest.mark.parametrize("name", SERVERS)
+def test_large_requests_are_rejected_over_http(name: str) -> None:
+    assert f"--http-max-input-size={64 << 20}" in arguments(name)
+    assert "--http-max-input-size=9" in arguments(name, MAX_REQUEST="9")
+
+
+@pytest.mark.parametrize("name", SERVERS)
+def test_the_administrators_key_is_a_secret_without_a_default(name: str) -> None:
+    settings = service(name, ADMIN_KEY_FILE="./admin.key")
+    assert settings["secrets"] == ["admin_key"]
+    assert not [
+        word for word in arguments(name, ADMIN_KEY_FILE="./admin.key") if "admin.key" in word
+    ]
+    options = container_serve.parser().parse_args(arguments(name)[3:])
+    assert arguments(name)[:3] == ["python3", "-m", "scripts.container.serve"]
+    assert options.admin_key_file == Path("/run/secrets/admin_key")
+    assert options.command[0] == "tritonserver"
+    assert compose.secret("admin_key", ADMIN_KEY_FILE="./admin.key") == {"file": "./admin.key"}
+    assert compose.secret("admin_key") == {"file": "/dev/null"}
+
+
+def test_server_image_starts_with_the_standard_library_only(tmp_path: Path) -> None:
+    compose.install_server(tmp_path)
+    for module in ("serve", "health"):
+        command = [sys.executable, "-S", "-m", f"scripts.container.{module}", "--help"]
+        result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+        assert f"usage: python3 -m scripts.container.{module}" in result.stdout
 
 
 @pytest.mark.parametrize("name", SERVERS)
@@ -334,39 +344,36 @@ def test_ports_are_published_on_the_loopback_address_by_default(name: str) -> No
     ports = (8000, 8001, 8002)
     assert service(name)["ports"] == [f"127.0.0.1:{port}:{port}" for port in ports]
     chosen = {"TRITON_ADDRESS": "10.0.0.1", "HTTP_PORT": "1", "GRPC_PORT": "2", "METRICS_PORT": "3"}
-    assert service(name, **chosen)["ports"] == [
-        f"10.0.0.1:{host}:{port}" for host, port in enumerate(ports, start=1)
-    ]
+    published = ["10.0.0.1:1:8000", "10.0.0.1:2:8001"]
+    assert service(name, **chosen)["ports"] == [*published, "127.0.0.1:3:8002"]
+    chosen["METRICS_ADDRESS"] = "10.0.0.2"
+    assert service(name, **chosen)["ports"] == [*published, "10.0.0.2:3:8002"]
 
 
 @pytest.mark.parametrize("name", SERVERS)
 def test_triton_has_the_memory_settings_that_nvidia_recommends(name: str) -> None:
     settings = service(name)
-    assert settings["shm_size"] == "1gb"
-    assert service(name, SHM_SIZE="4gb")["shm_size"] == "4gb"
+    assert settings["shm_size"] == "4gb"
+    assert service(name, SHM_SIZE="8gb")["shm_size"] == "8gb"
     assert settings["ulimits"] == {"memlock": -1, "stack": 67108864}
 
 
-@pytest.mark.parametrize(("status", "healthy"), [(200, True), (400, False)])
-def test_health_check_requests_readiness_without_a_proxy(status: int, healthy: bool) -> None:
-    kind, python, *words = service("triton")["healthcheck"]["test"]
-    assert (kind, python) == ("CMD", "python3")
-    with answering(status) as (address, requested):
-        words = [word.replace("127.0.0.1:8000", address) for word in words]
-        # Nothing listens at the address of this proxy.
-        environment = {**os.environ, "http_proxy": "http://127.0.0.1:9", "no_proxy": ""}
-        check = subprocess.run(
-            [sys.executable, *words], env=environment, capture_output=True, check=False
-        )
-    assert requested == ["/v2/health/ready"]
-    assert check.returncode == (0 if healthy else 1)
+def test_health_checks_fit_their_interval_and_deadlines() -> None:
+    settings = service("triton")["healthcheck"]
+    kind, python, option, module, *words = settings["test"]
+    assert (kind, python, option, module) == ("CMD", "python3", "-m", "scripts.container.health")
+    assert words == ["--model-repository", "/models/repository"]
+    seconds = {key: int(settings[key].rstrip("sm")) for key in ("interval", "timeout")}
+    assert seconds["interval"] == health.TURN_SECONDS
+    assert seconds["timeout"] > 3 * health.REQUEST_SECONDS  # the requests of one check
+    assert settings["start_period"] == f"{health.START_SECONDS // 60}m"
 
 
 def test_build_context_has_all_files_that_the_dockerfile_copies() -> None:
     sources = copied_paths()
     files = [file for source in sources for file in [source, *source.rglob("*")]]
     needed = [file for file in files if "__pycache__" not in file.parts]
-    assert len(sources) == 3
+    assert len(sources) == 6
     assert all(file.exists() for file in needed)
     assert [file for file in needed if not is_in_context(str(file.relative_to(ROOT)))] == []
 

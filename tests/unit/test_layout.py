@@ -17,6 +17,7 @@ COMMANDS = [
     "scripts.benchmark_client",
     "scripts.build_repository",
     "scripts.demo",
+    "scripts.reload",
     "scripts.serve",
 ]
 STEPS = ROOT / "scripts" / "repository" / "steps"

@@ -37,19 +37,19 @@ def test_nan_ranks_below_every_number() -> None:
 
 @pytest.mark.parametrize("parameters", ["", "{}", '{"other": 1}'])
 def test_default_top_k_is_5(parameters: str) -> None:
-    assert top_k_of(parameters, classes=1000) == 5
+    assert top_k_of(parameters, largest=1000) == 5
 
 
 def test_default_top_k_is_the_number_of_classes_if_fewer_than_5() -> None:
-    assert top_k_of("", classes=3) == 3
+    assert top_k_of("", largest=3) == 3
 
 
 @pytest.mark.parametrize("top_k", [1, 7, 1000])
 def test_top_k_may_be_1_to_the_number_of_classes(top_k: int) -> None:
-    assert top_k_of(json.dumps({"top_k": top_k}), classes=1000) == top_k
+    assert top_k_of(json.dumps({"top_k": top_k}), largest=1000) == top_k
 
 
 @pytest.mark.parametrize("top_k", [0, -1, 1001, 2.0, 2.5, "3", True, None, [1]])
 def test_any_other_top_k_is_rejected(top_k: object) -> None:
     with pytest.raises(ValueError, match="top_k must be a whole number from 1 to 1000, not"):
-        top_k_of(json.dumps({"top_k": top_k}), classes=1000)
+        top_k_of(json.dumps({"top_k": top_k}), largest=1000)

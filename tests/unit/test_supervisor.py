@@ -1,24 +1,11 @@
-"""The limit of the supervisor, with a clock and a server of the test."""
+"""When the supervisor restarts, pauses and gives up, with a clock and a server of the test."""
+
+from pathlib import Path
 
 import pytest
 
-from scripts.embedded import EmbeddedServer, ServerError, supervise
+from scripts.embedded import EmbeddedServer, ServerError, Supervisor
 from scripts.embedded.supervisor import MAX_RESTARTS, STABLE_SECONDS
-
-
-class FailingServer(EmbeddedServer):
-    """Runs for each of `runs` seconds, and then ends immediately every time."""
-
-    def __init__(self, clock: "Clock", runs: list[float]) -> None:
-        self.clock = clock
-        self.runs = iter(runs)
-
-    def wait(self) -> str:
-        self.clock.now += next(self.runs, 0)
-        return "signal SIGFPE"
-
-    def restart(self) -> None:
-        self.clock.now += 60  # a slow start does not count as running
 
 
 class Clock:
@@ -27,11 +14,36 @@ class Clock:
     def monotonic(self) -> float:
         return self.now
 
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+
+class FailingServer(EmbeddedServer):
+    """Runs for each of `runs` seconds, and then ends immediately every time."""
+
+    def __init__(self, clock: Clock, folder: Path, runs: list[float]) -> None:
+        super().__init__(folder)
+        self.clock = clock
+        self.runs = iter(runs)
+        self._folder = folder
+
+    @property
+    def running(self) -> "FailingServer":  # type: ignore[override]
+        return self
+
+    def wait(self, _: float) -> str:
+        self.clock.now += next(self.runs, 0)
+        return "signal SIGFPE"
+
+    def restart(self) -> None:
+        self.clock.now += 60  # a slow start does not count as running
+
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
     monkeypatch.setattr("scripts.embedded.supervisor.time", clock)
+    monkeypatch.setattr("scripts.embedded.supervisor.Health", lambda _: None)
     return clock
 
 
@@ -44,11 +56,21 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
         ([STABLE_SECONDS] * 100, 99 + MAX_RESTARTS),
     ],
 )
-def test_only_restarts_in_a_row_are_limited(clock: Clock, runs: list[float], restarts: int) -> None:
+def test_only_restarts_in_a_row_are_limited(
+    clock: Clock, tmp_path: Path, runs: list[float], restarts: int
+) -> None:
     lines: list[str] = []
     with pytest.raises(ServerError, match="giving up after 5 restarts"):
-        supervise(FailingServer(clock, runs), lines.append)
+        Supervisor(FailingServer(clock, tmp_path, runs), lines.append).run()
+    numbers = [line.rpartition(" ")[2] for line in lines if "restarting" in line]
+    assert numbers == [f"({number})" for number in range(1, restarts + 1)]
+
+
+def test_the_pause_before_a_restart_in_a_row_doubles(clock: Clock, tmp_path: Path) -> None:
+    lines: list[str] = []
+    with pytest.raises(ServerError):
+        Supervisor(FailingServer(clock, tmp_path, [STABLE_SECONDS]), lines.append).run()
     assert [line for line in lines if "restarting" in line] == [
-        f"tritonserver ended with signal SIGFPE; restarting ({number})"
-        for number in range(1, restarts + 1)
+        f"tritonserver ended with signal SIGFPE; restarting{pause} ({number})"
+        for number, pause in enumerate(["", " in 0.5 s", " in 1 s", " in 2 s", " in 4 s"], 1)
     ]

@@ -1,11 +1,11 @@
 """Postprocessing step: turns a classifier's scores into its top-k classes.
 
-Inputs: SCORES, FP32 [N, classes]; CREDIT, INT64 [N, 4], optional, returned to the preprocessing
+Inputs: SCORES, FP32 [N, classes]; CREDIT, INT64 [N, 2], optional, returned to the preprocessing
 step. Outputs: CLASS_ID INT32, PROBABILITY FP32 and LABEL STRING, each [N, k], best first, where k
 is the request parameter `top_k`.
 
 Parameters in config.pbtxt: `labels`, the file with one label a line; `scores`, `logits` or
-`probabilities`. A softmax is applied to logits.
+`probabilities`; `max_top_k`, the largest `top_k`. A softmax is applied to logits.
 """
 
 import json
@@ -26,6 +26,7 @@ class TritonPythonModel:
         """Read the labels."""
         parameters = json.loads(args["model_config"])["parameters"]
         self.are_logits = parameters["scores"]["string_value"] == "logits"
+        self.max_top_k = int(parameters["max_top_k"]["string_value"])
         self.credits = CreditReturns()
         file = Path(args["model_repository"], parameters["labels"]["string_value"])
         self.labels = np.array(file.read_bytes().splitlines(), dtype=np.object_)
@@ -37,15 +38,18 @@ class TritonPythonModel:
     def _respond(self, request: Any) -> Any:
         if arrived := pb_utils.get_input_tensor_by_name(request, "CREDIT"):
             self.credits.give_back(arrived.as_numpy())
+        # Triton only counts the inputs, so that CREDIT can stand in for it.
+        scores = pb_utils.get_input_tensor_by_name(request, "SCORES")
+        if scores is None:
+            return _refusal("the request has no SCORES")
         try:
-            k = top_k_of(request.parameters(), len(self.labels))
+            k = top_k_of(request.parameters(), self.max_top_k)
         except ValueError as error:
-            refusal = pb_utils.TritonError(str(error), pb_utils.TritonError.INVALID_ARG)
-            return pb_utils.InferenceResponse(error=refusal)
-        scores = pb_utils.get_input_tensor_by_name(request, "SCORES").as_numpy()
-        classes = np.empty((len(scores), k), np.int32)
-        probabilities = np.empty((len(scores), k), np.float32)
-        for index, row in enumerate(scores):
+            return _refusal(str(error))
+        rows = scores.as_numpy()
+        classes = np.empty((len(rows), k), np.int32)
+        probabilities = np.empty((len(rows), k), np.float32)
+        for index, row in enumerate(rows):
             classes[index] = top = best(row, k)
             probabilities[index] = (softmax(row) if self.are_logits else row)[top]
         return pb_utils.InferenceResponse(
@@ -55,3 +59,8 @@ class TritonPythonModel:
                 pb_utils.Tensor("LABEL", self.labels[classes]),
             ]
         )
+
+
+def _refusal(message: str) -> Any:
+    error = pb_utils.TritonError(message, pb_utils.TritonError.INVALID_ARG)
+    return pb_utils.InferenceResponse(error=error)

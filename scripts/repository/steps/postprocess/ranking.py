@@ -9,15 +9,15 @@ import numpy.typing as npt
 DEFAULT_TOP_K = 5
 
 
-def top_k_of(parameters: str, classes: int) -> int:
+def top_k_of(parameters: str, largest: int) -> int:
     """Read `top_k` from a request's parameters, which are JSON.
 
     Raises:
-        ValueError: `top_k` is not an integer from 1 to the number of classes.
+        ValueError: `top_k` is not an integer from 1 to `largest`.
     """
-    value: Any = json.loads(parameters or "{}").get("top_k", min(DEFAULT_TOP_K, classes))
-    if type(value) is not int or not 1 <= value <= classes:
-        raise ValueError(f"top_k must be a whole number from 1 to {classes}, not {value!r}")
+    value: Any = json.loads(parameters or "{}").get("top_k", min(DEFAULT_TOP_K, largest))
+    if type(value) is not int or not 1 <= value <= largest:
+        raise ValueError(f"top_k must be a whole number from 1 to {largest}, not {value!r}")
     return value
 
 

@@ -4,11 +4,13 @@ Input: IMAGE, STRING [N, 1], the bytes of image files or their base64. Output: P
 [N, crop, crop, 3]. The graph normalises them, so that a quarter of the bytes of an FP32 tensor is
 copied to it.
 
-An ensemble sends ENSEMBLE_IMAGE instead of IMAGE and gets one CREDIT for each image, INT64 [N, 4],
+An ensemble sends ENSEMBLE_IMAGE instead of IMAGE and gets one CREDIT for each image, INT64 [N, 2],
 which it passes to the postprocessing step.
 
-Parameters in config.pbtxt: `recipe`, the preprocessing variant as JSON; `credit_limit`, how
-many decoded images of ensembles each process may have waiting for the graph or in it.
+Parameters in config.pbtxt: `recipe`, the preprocessing variant, and `limits`, what an image may
+take, both as JSON; `credit_limit`, how many decoded images of ensembles each process may have
+waiting for the graph or in it. The configuration itself limits the images of a request
+(`max_batch_size`) and how many requests wait for how long (`default_queue_policy`).
 """
 
 import json
@@ -19,7 +21,8 @@ import triton_python_backend_utils as pb_utils
 
 from .base64_text import file_content
 from .credits import CreditLimit
-from .imaging import ImageError, load
+from .imaging import Busy, ImageError, load
+from .limits import Limits
 from .recipe import Recipe
 
 
@@ -27,10 +30,12 @@ class TritonPythonModel:
     """The interface that Triton's Python backend calls."""
 
     def initialize(self, args: dict[str, str]) -> None:
-        """Read the recipe and the credit limit."""
+        """Read the recipe and the limits."""
         parameters = json.loads(args["model_config"])["parameters"]
         self.recipe = Recipe.from_json(parameters["recipe"]["string_value"])
-        self.credits = CreditLimit(int(parameters["credit_limit"]["string_value"]))
+        self.limits = Limits.from_json(parameters["limits"]["string_value"])
+        limit = int(parameters["credit_limit"]["string_value"])
+        self.credits = CreditLimit(limit, warn=pb_utils.Logger.log_warn)
 
     def execute(self, requests: list[Any]) -> list[Any]:
         """Process each request separately, so that an invalid image fails only its own request."""
@@ -43,9 +48,12 @@ class TritonPythonModel:
         decoded = []
         for index, data in enumerate(files.as_numpy().ravel()):
             try:
-                decoded.append(np.asarray(load(file_content(data), self.recipe)))
+                image = load(file_content(data), self.recipe, self.limits)
             except ImageError as error:
-                return _refusal(f"IMAGE[{index}]: {error}")
+                return _refusal(f"IMAGE[{index}]: {error}", pb_utils.TritonError.INVALID_ARG)
+            except Busy as error:
+                return _refusal(f"IMAGE[{index}]: {error}", pb_utils.TritonError.UNAVAILABLE)
+            decoded.append(np.asarray(image))
         # Most requests have one image, which need not be copied.
         pixels = np.stack(decoded) if len(decoded) > 1 else decoded[0][np.newaxis]
         outputs = [pb_utils.Tensor("PIXELS", pixels)]
@@ -61,6 +69,5 @@ def _source(request: Any) -> tuple[Any, bool]:
     return pb_utils.get_input_tensor_by_name(request, "ENSEMBLE_IMAGE"), True
 
 
-def _refusal(message: str) -> Any:
-    error = pb_utils.TritonError(message, pb_utils.TritonError.INVALID_ARG)
-    return pb_utils.InferenceResponse(error=error)
+def _refusal(message: str, code: int) -> Any:
+    return pb_utils.InferenceResponse(error=pb_utils.TritonError(message, code))

@@ -1,0 +1,49 @@
+"""`python3 -m scripts.container.serve`: become tritonserver, with restricted APIs."""
+
+import argparse
+import logging
+import os
+import sys
+from pathlib import Path
+
+from scripts.container import health
+from scripts.embedded.access import Access, read_key
+from scripts.errors import UserError
+
+
+def parser() -> argparse.ArgumentParser:
+    """Describe the command line."""
+    parser = argparse.ArgumentParser(prog="python3 -m scripts.container.serve")
+    parser.add_argument(
+        "--admin-key-file",
+        type=Path,
+        required=True,
+        metavar="FILE",
+        help="key for shared memory, traces, log settings and the repository API; /dev/null if "
+        "nobody can use them",
+    )
+    parser.add_argument(
+        "command", nargs="+", metavar="-- COMMAND", help="tritonserver and its options"
+    )
+    return parser
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Replace this process by tritonserver; return only if that fails."""
+    options = parser().parse_args(arguments)
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+    key_file: Path = options.admin_key_file
+    try:
+        key = None if key_file.is_char_device() else read_key(key_file)
+        health.start()
+        command = [*options.command, *Access(key).options()]
+        os.execvp(command[0], command)  # noqa: S606 - the arguments need no shell
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+    except OSError as error:
+        print(f"error: {error.filename}: {error.strerror}", file=sys.stderr)
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

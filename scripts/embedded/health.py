@@ -1,0 +1,101 @@
+"""Tells whether a running server works, beyond what its health endpoint knows."""
+
+import http.client
+import logging
+import re
+import time
+from contextlib import closing
+
+import psutil
+
+from scripts.embedded import metrics, probe
+from scripts.embedded.progress import family
+from scripts.embedded.server import EmbeddedServer
+
+logger = logging.getLogger(__name__)
+
+PROBE_SECONDS = 5
+FAILED_PROBES = 3  # in a row
+SUCCESSES = re.compile(rb"^nv_inference_request_success{.*} (\d+)", re.MULTILINE)
+
+
+class Health:
+    """Watches the process of a server that serves at the moment.
+
+    Triton 24.10 stays ready when one of its Python stubs has ended, and aborts when a stopped one
+    continues: the process table shows both. Whatever else hangs shows in the number of requests
+    that succeed; while that does not grow, an ensemble has to classify an image.
+    """
+
+    def __init__(self, server: EmbeddedServer) -> None:
+        self._at = server.endpoints.at("http")
+        self._metrics = server.running.metrics
+        self._stubs = family(server.running.process)[1:]
+        self._stopped: set[psutil.Process] = set()
+        self._ensembles = [each for each in server.running.view.ensembles if self._can_answer(each)]
+        self._successes = 0
+        self._failed = 0
+        self._probe_at = time.monotonic() + PROBE_SECONDS
+
+    def fault(self) -> str | None:
+        """Look once, and describe what is wrong, if anything is; call it about once a second."""
+        return self._stub_fault() or self._probe_fault()
+
+    def _stub_fault(self) -> str | None:
+        """Find a Python stub that has ended, or that is stopped for the second time in a row."""
+        states = {stub: _state(stub) for stub in self._stubs}
+        before = self._stopped
+        self._stopped = {each for each in states if states[each] == psutil.STATUS_STOPPED}
+        for stub in before & self._stopped:
+            stub.kill()
+            return f"Python stub {stub.pid} is stopped"
+        for stub, state in states.items():
+            if state in {psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD}:
+                return f"Python stub {stub.pid} has ended"
+        return None
+
+    def _probe_fault(self) -> str | None:
+        """Find that several probes in a row failed while no request succeeded."""
+        now = time.monotonic()
+        if now < self._probe_at:
+            return None
+        self._probe_at = now + PROBE_SECONDS
+        before, self._successes = self._successes, self._count_successes()
+        if self._successes > before or not self._ensembles:
+            self._failed = 0
+            return None
+        ensemble = self._ensembles.pop(0)
+        self._ensembles.append(ensemble)
+        error = self._probe(ensemble)
+        self._failed = self._failed + 1 if error else 0
+        return str(error) if self._failed == FAILED_PROBES else None
+
+    def _can_answer(self, ensemble: str) -> bool:
+        """Return whether a probe tells anything; a model of the user's own may refuse the image."""
+        error = self._probe(ensemble)
+        if error is None or error.status in {0, http.HTTPStatus.SERVICE_UNAVAILABLE}:
+            return True
+        logger.warning("%s; it is not watched", error)
+        return False
+
+    def _probe(self, ensemble: str) -> probe.ProbeError | None:
+        with closing(probe.connection(self._at)) as connection:
+            try:
+                probe.classify(connection, ensemble)
+            except probe.ProbeError as error:
+                return error
+        return None
+
+    def _count_successes(self) -> int:
+        try:
+            _, _, text = metrics.fetch(self._metrics)
+        except (OSError, http.client.HTTPException):
+            return self._successes
+        return sum(map(int, SUCCESSES.findall(text)))
+
+
+def _state(stub: psutil.Process) -> str:
+    try:
+        return str(stub.status())
+    except psutil.NoSuchProcess:
+        return str(psutil.STATUS_DEAD)
