@@ -11,9 +11,10 @@ import pytest
 from PIL import Image
 
 from client import SAMPLE
-from scripts.repository.steps.preprocess import base64_text, imaging, resizing
+from scripts.repository.steps.preprocess import base64_text, resizing
 from scripts.repository.steps.preprocess.base64_text import file_content
-from scripts.repository.steps.preprocess.imaging import ImageError, crop_to, decode, kept, load
+from scripts.repository.steps.preprocess.imaging import ImageError, decode, kept, load
+from scripts.repository.steps.preprocess.limits import Limits
 from scripts.repository.steps.preprocess.recipe import Recipe
 from tests import images, reference
 
@@ -52,7 +53,8 @@ def test_pillow_resizes_if_cykooz_resizer_is_not_installed(monkeypatch: pytest.M
     monkeypatch.setattr(resizing, "IS_FAST", False)
     photo = images.photo()
     box = kept((0, 0, *photo.size), Recipe())
-    assert crop_to(photo, Recipe()) == resizing.with_pillow(photo, 224, box)
+    resized = np.asarray(resizing.with_pillow(photo, 224, box))
+    np.testing.assert_array_equal(levels(images.encode(photo), Recipe()), resized)
 
 
 @pytest.mark.parametrize("orientation", ORIENTATIONS)
@@ -203,13 +205,13 @@ def test_random_damage_raises_no_other_error_than_image_error() -> None:
 def test_image_with_too_many_pixels_is_rejected_before_decoding() -> None:
     data = images.encode(Image.new("1", (20_000, 20_000)))
     assert len(data) < 100_000
-    with pytest.raises(ImageError, match=f"the limit is {imaging.MAX_PIXELS} pixels"):
+    with pytest.raises(ImageError, match=f"the limit is {Limits().max_pixels} pixels"):
         decode(data)
 
 
 def test_strip_one_pixel_high_does_not_take_gigabytes() -> None:
     strip = Image.new("RGB", (50_000, 1), "red")
-    assert crop_to(strip, Recipe()).size == (224, 224)
+    assert load(images.encode(strip), Recipe()).size == (224, 224)
 
 
 def encodings(data: bytes) -> dict[str, bytes]:

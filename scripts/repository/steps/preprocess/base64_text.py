@@ -3,7 +3,7 @@
 import base64
 import binascii
 
-from .imaging import ImageError
+from .errors import ImageError
 
 # The first bytes of a JPEG, PNG, WebP, GIF and BMP file as base64, and of a JPEG in the URL-safe
 # alphabet. No file of these formats starts with such text itself.

@@ -1,28 +1,41 @@
 """Decodes image files and crops them as a recipe says."""
 
 import io
+import math
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 
-import numpy as np
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
+from PIL.ImageFile import ImageFile
 
+from . import containers, conversion, cost, jpeg_end
+from .errors import Busy, ImageError
+from .limits import Limits
 from .recipe import Recipe
 from .resizing import Box, resize
+from .sharing import reserved
+
+__all__ = ["Busy", "ImageError", "decode", "kept", "load"]
 
 # Untrusted bytes reach only these decoders; Pillow has about forty more.
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF")
 
-# A decoded image takes three bytes a pixel, so at most 300 MB. This is checked before decoding.
 # Pillow's own limit is turned off, since it only warns at first.
-MAX_PIXELS = 100_000_000
 Image.MAX_IMAGE_PIXELS = None
 
-# A JPEG is decoded at 1/2, 1/4 or 1/8 of its size if both sides stay at least this many times
-# `Recipe.resize`. With 1 the result differs by up to 22 grey levels, with 2 by up to 5 (mean 0.2).
-DRAFT_MARGIN = 2
+# A JPEG is decoded at 1/2, 1/4 or 1/8 of its size, and other images that are not RGB are reduced
+# while they are converted, if both sides stay at least this many times `Recipe.resize`. With 1 the
+# result differs by up to 22 grey levels, with 2 by up to 5 (mean 0.2).
+REDUCTION_MARGIN = 2
+
+# A JPEG whose end is in doubt is decoded up to three times.
+ATTEMPTS = 3
 
 # For each EXIF orientation: the transposition that turns the image upright, and the indices of the
 # stored image's sides (left, top, right, bottom) that become the upright image's sides, in order.
 UPRIGHT = {
+    1: (None, (0, 1, 2, 3)),
     2: (Image.Transpose.FLIP_LEFT_RIGHT, (2, 1, 0, 3)),
     3: (Image.Transpose.ROTATE_180, (2, 3, 0, 1)),
     4: (Image.Transpose.FLIP_TOP_BOTTOM, (0, 3, 2, 1)),
@@ -33,57 +46,175 @@ UPRIGHT = {
 }
 
 
-class ImageError(ValueError):
-    """The bytes are not an image that can be classified; the message says why."""
-
-
-def load(data: bytes, recipe: Recipe) -> Image.Image:
+def load(data: bytes, recipe: Recipe, limits: Limits = Limits()) -> Image.Image:  # noqa: B008
     """Decode an image, resize its shorter side bilinearly, and keep the centre.
+
+    The file's header is compared with the limits before it is decoded. Only the pixels of the crop
+    are converted, turned upright and resized.
 
     Returns:
         An RGB image of `crop` x `crop` pixels.
 
     Raises:
-        ImageError: as `decode` raises.
+        ImageError: the format is not supported, the file is broken, or it exceeds the limits.
+        Busy: other large images are being decoded.
     """
-    image, box = _decode(data, least=DRAFT_MARGIN * recipe.resize)
-    return crop_to(image, recipe, box)
+    with _decoded(data, limits, REDUCTION_MARGIN * recipe.resize) as picture:
+        return picture.square(recipe)
 
 
-def decode(data: bytes) -> Image.Image:
+def decode(data: bytes, limits: Limits = Limits()) -> Image.Image:  # noqa: B008
     """Decode a JPEG, PNG, WebP, BMP or GIF (its first frame) to an upright RGB image.
 
     Greyscale, palette, CMYK and 16-bit images are converted, transparent pixels are blended with
     white, and the EXIF orientation is applied.
 
     Raises:
-        ImageError: the format is not supported, the file is broken, or it has too many pixels.
+        ImageError: the format is not supported, the file is broken, or it exceeds the limits.
+        Busy: other large images are being decoded.
     """
-    image, _ = _decode(data)
-    return image
+    with _decoded(data, limits) as picture:
+        return picture.whole()
 
 
-def _decode(data: bytes, *, least: int | None = None) -> tuple[Image.Image, Box]:
-    """Decode an image; with `least`, a JPEG may be reduced to sides of at least `least` pixels.
+class _Picture:
+    """An image that is being decoded.
 
-    Returns:
-        The image, and the box of the picture in it: a reduced one may end within its last pixels.
+    Attributes:
+        file: the image's file without metadata.
+        least: the sides in pixels that a JPEG must keep if it is decoded at a reduced size.
+        image: Pillow's image. It has the only reference to the pixels.
+        size: width and height in pixels of `image`; the last pixel of a reduced one may be a part.
+        cost: the estimated cost of decoding.
     """
-    try:
+
+    def __init__(self, file: containers.Stripped, limits: Limits, least: int | None) -> None:
+        self.file = file
+        self.least = least
+        self.image, self.size, full = self._open(file.data)
+        cost.check_size(full, limits)
+        self.cost = cost.estimate(self.image, file, full)
+        cost.check_cost(self.cost, limits)
+        self.may_repeat = ATTEMPTS * self.cost.seconds <= limits.max_seconds
+
+    def _open(self, data: bytes) -> tuple[ImageFile, tuple[float, float], tuple[int, int]]:
+        """Open a file; return the image, its size, and the size in the file's header."""
         image = Image.open(io.BytesIO(data), formats=FORMATS)
-        _check_size(image)
-        smaller = image.draft(None, (least, least)) if least else None
-        image.load()
-        width, height = smaller[1][2:] if smaller else image.size
-        upright, box = _upright(image, (0, 0, width, height))
-        return _to_rgb(upright), box
-    except ImageError:
+        full = image.size
+        smaller = image.draft(None, (self.least, self.least)) if self.least else None
+        return image, (smaller[1][2:] if smaller else full), full
+
+    def decode(self) -> None:
+        """Decode the pixels.
+
+        Raises:
+            ImageError: a part of the picture is missing.
+        """
+        is_truncated = not self._try_to_decode()
+        if is_truncated:
+            self._replace(self.file.data + jpeg_end.END_OF_IMAGE)
+        if self._is_jpeg and (is_truncated or jpeg_end.ends_in_grey(self.image)):
+            self._check_end()
+
+    @property
+    def _is_jpeg(self) -> bool:
+        return self.image.format == "JPEG"
+
+    def _try_to_decode(self) -> bool:
+        """Decode the pixels unless a JPEG is truncated."""
+        try:
+            self.image.load()
+        except OSError as error:
+            if not (self._is_jpeg and self.may_repeat):
+                raise
+            traceback.clear_frames(error.__traceback__)
+            return False
+        return True
+
+    def _replace(self, data: bytes) -> None:
+        """Decode another file instead."""
+        del self.image
+        self.image, _, _ = self._open(data)
+        self.image.load()
+
+    def _check_end(self) -> None:
+        """Check that bytes after a JPEG's data do not change the picture."""
+        before = jpeg_end.digest(self.image)
+        self._replace(jpeg_end.padded(self.file.data))
+        if jpeg_end.digest(self.image) != before:
+            raise ImageError("broken image: the file ends before the picture is complete")
+
+    def whole(self) -> Image.Image:
+        """Return all pixels, upright, in RGB."""
+        transpose, _ = UPRIGHT[self.file.orientation]
+        image: Image.Image = self.image
+        if not self._is_plain():
+            image = conversion.to_rgb(image, (0, 0, *image.size))
+        return image.copy() if transpose is None else image.transpose(transpose)
+
+    def square(self, recipe: Recipe) -> Image.Image:
+        """Return the pixels that a recipe keeps, upright, in RGB."""
+        transpose, sides = UPRIGHT[self.file.orientation]
+        image: Image.Image = self.image
+        box = self._stored(sides, recipe)
+        if not self._is_plain():
+            image, box = self._converted(box, recipe)
+        resized = resize(image, recipe.crop, box)
+        return resized if transpose is None else resized.transpose(transpose)
+
+    def _is_plain(self) -> bool:
+        return self.image.mode == "RGB" and not self.image.has_transparency_data
+
+    def _stored(self, sides: tuple[int, ...], recipe: Recipe) -> Box:
+        """Compute the box that a recipe keeps, in the image as it is stored."""
+        width, height = self.size
+        is_turned = sides[0] % 2 == 1
+        across, down = (height, width) if is_turned else (width, height)
+        left, top, right, bottom = kept((0, 0, across, down), recipe)
+        margins = dict(zip(sides, (left, top, across - right, down - bottom), strict=True))
+        return margins[0], margins[1], width - margins[2], height - margins[3]
+
+    def _converted(self, box: Box, recipe: Recipe) -> tuple[Image.Image, Box]:
+        """Convert the part of the image that the filter reads to RGB, reduced if it is large."""
+        least = REDUCTION_MARGIN * recipe.resize
+        factor = max(1, int(min(self.size)) // least)
+        # A bilinear filter reads this many pixels beyond the box.
+        margin = math.ceil(max(box[2] - box[0], box[3] - box[1]) / recipe.crop) + factor
+        left, top = (max(0, math.floor(side) - margin) for side in box[:2])
+        right = min(self.image.width, math.ceil(box[2]) + margin)
+        bottom = min(self.image.height, math.ceil(box[3]) + margin)
+        image = conversion.to_rgb(self.image, (left, top, right, bottom), factor)
+        moved = (box[0] - left, box[1] - top, box[2] - left, box[3] - top)
+        return image, tuple(side / factor for side in moved)  # type: ignore[return-value]
+
+
+@contextmanager
+def _decoded(data: bytes, limits: Limits, least: int | None = None) -> Iterator[_Picture]:
+    """Decode an image, and drop its pixels at the end, so that their memory can be returned."""
+    if len(data) > limits.max_bytes:
+        raise ImageError(f"a file of {len(data)} bytes; the limit is {limits.max_bytes} bytes")
+    with _decoding_errors(data):
+        picture = _Picture(containers.strip(data), limits, least)
+    with reserved(picture.cost.memory, limits.max_memory), _decoding_errors(data):
+        try:
+            picture.decode()
+            yield picture
+        finally:
+            del picture.image
+
+
+@contextmanager
+def _decoding_errors(data: bytes) -> Iterator[None]:
+    try:
+        yield
+    except (ImageError, Busy):
         raise
     except UnidentifiedImageError:
         raise ImageError(
             f"not an image ({len(data)} bytes); send {_list(FORMATS)}, in JSON as base64"
         ) from None
     except Exception as error:  # decoders raise almost any exception for broken files
+        traceback.clear_frames(error.__traceback__)  # their variables have references to pixels
         raise ImageError(f"broken image: {error}") from error
 
 
@@ -91,61 +222,13 @@ def _list(names: tuple[str, ...]) -> str:
     return f"{', '.join(names[:-1])} or {names[-1]}"
 
 
-def _check_size(image: Image.Image) -> None:
-    width, height = image.size
-    if width * height > MAX_PIXELS:
-        raise ImageError(f"{width} x {height} pixels; the limit is {MAX_PIXELS} pixels")
-
-
-def _upright(image: Image.Image, box: Box) -> tuple[Image.Image, Box]:
-    # ImageOps.exif_transpose fails on EXIF data that cannot be written back.
-    try:
-        orientation = image.getexif().get(ExifTags.Base.Orientation)
-    except Exception:  # noqa: BLE001 - the pixels are intact even if the metadata is not
-        orientation = None
-    if orientation not in UPRIGHT:
-        return image, box
-    transpose, sides = UPRIGHT[orientation]
-    left, top, right, bottom = box
-    margins = (left, top, image.width - right, image.height - bottom)
-    image = image.transpose(transpose)
-    left, top, right, bottom = (margins[side] for side in sides)
-    return image, (left, top, image.width - right, image.height - bottom)
-
-
-def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode == "RGB" and not image.has_transparency_data:
-        return image  # avoids the copy that `convert` makes
-    if image.mode.startswith("I"):
-        # Pillow would clip 16 bits at 255. Of 16-bit colour it keeps the upper byte, as here.
-        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        white = Image.new("RGBA", image.size, "white")
-        image = Image.alpha_composite(white, image)
-    return image.convert("RGB")
-
-
-def crop_to(image: Image.Image, recipe: Recipe, box: Box | None = None) -> Image.Image:
-    """Resize the shorter side to `recipe.resize`, bilinearly, and keep the centre.
+def kept(box: Box, recipe: Recipe) -> Box:
+    """Compute the part of a picture that a recipe keeps after resizing and cropping.
 
     The arithmetic follows the ONNX Model Zoo's imagenet_preprocess.py: the long side is rounded,
-    and the crop starts at `width // 2 - crop // 2`. Only the pixels of the crop are computed, which
-    differs by at most two grey levels from resizing the whole image.
-
-    Args:
-        image: an RGB image.
-        recipe: the preprocessing variant.
-        box: the part of the image to use; all of it by default.
-
-    Returns:
-        An image of `crop` x `crop` pixels.
+    and the crop starts at `width // 2 - crop // 2`. Resizing only this part differs by at most two
+    grey levels from resizing the whole image.
     """
-    return resize(image, recipe.crop, kept(box or (0, 0, *image.size), recipe))
-
-
-def kept(box: Box, recipe: Recipe) -> Box:
-    """Compute the part of a picture that a recipe keeps after resizing and cropping."""
     left, top, right, bottom = box
     ratio = recipe.resize / min(right - left, bottom - top)
     across = _kept_of_side(left, right, ratio, recipe.crop)

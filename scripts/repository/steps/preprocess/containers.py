@@ -1,0 +1,231 @@
+"""Removes from image files what the pixels do not need.
+
+Metadata would otherwise cost what no header tells: Pillow reads every chunk in Python, and of EXIF
+data with N entries it keeps N copies. It also refuses PNG files with more than 1 MiB of text.
+"""
+
+import re
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from . import orientation
+from .errors import ImageError
+
+# Pillow and this module take about 2 µs for each segment, chunk or block of a file. libpng writes
+# chunks of 8 KiB, so that this is enough for 512 MiB.
+MAX_PARTS = 65_536
+
+# JPEG: ITU-T T.81, table B.1. A marker is 0xFF, any number of times, and a code; other bytes
+# between segments are skipped, as libjpeg does.
+MARKER = re.compile(rb"\xff([\x01-\xfe])")
+WITHOUT_LENGTH = {0x01, *range(0xD0, 0xDA)}
+START_OF_SCAN = 0xDA
+START_OF_FRAME = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
+PROGRESSIVE = {0xC2, 0xC6, 0xCA, 0xCE}
+ARITHMETIC = {*range(0xC9, 0xD0)} - {0xCC}
+# APP0 (JFIF) and APP14 (Adobe) determine the colour space.
+APPLICATION_DATA = {*range(0xE1, 0xF0), 0xFE} - {0xEE}
+EXIF_SEGMENT = b"Exif\0\0"
+XMP_SEGMENT = b"http://ns.adobe.com/xap/1.0/\0"
+
+PNG_PIXELS = {b"IHDR", b"PLTE", b"tRNS", b"IDAT"}
+WEBP_PICTURE = {b"VP8 ", b"VP8L", b"ANMF"}
+WEBP_BEFORE_PICTURE = {b"ANIM", b"ALPH"}
+WEBP_METADATA_FLAGS = 0x20 | 0x08 | 0x04  # ICC profile, EXIF, XMP
+GIF_TRANSPARENCY_FLAG = 0x01
+
+
+@dataclass(frozen=True)
+class Stripped:
+    """An image file without metadata.
+
+    Attributes:
+        data: the file; the bytes that were given if nothing was removed.
+        orientation: the EXIF orientation, 1 to 8.
+        scans: of a JPEG that is decoded only after all its scans have been read: their number,
+            but at least 2. Otherwise 1.
+        is_arithmetic: whether it is a JPEG with arithmetic coding.
+    """
+
+    data: bytes
+    orientation: int = 1
+    scans: int = 1
+    is_arithmetic: bool = False
+
+
+def strip(data: bytes) -> Stripped:
+    """Remove metadata and all frames but the first, as far as the format allows.
+
+    A file whose structure is broken is returned as it is, so that its decoder refuses it.
+
+    Raises:
+        ImageError: the file consists of too many parts.
+    """
+    try:
+        return _reader(data)(data)
+    except (IndexError, struct.error):
+        return Stripped(data)
+
+
+def _reader(data: bytes) -> Callable[[bytes], Stripped]:
+    if data.startswith(b"\xff\xd8"):
+        return _jpeg
+    if data.startswith(b"\x89PNG\r\n\x1a\n"):
+        return _png
+    if data.startswith((b"GIF87a", b"GIF89a")):
+        return _gif
+    if data.startswith(b"RIFF") and data[8:12] == b"WEBP":
+        return _webp
+    return Stripped
+
+
+def _too_many_parts() -> ImageError:
+    return ImageError(f"the file has more than {MAX_PARTS} segments, chunks or blocks")
+
+
+class _Kept:
+    """The parts of a file that are kept, joined without copies of the parts."""
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+        self.view = memoryview(data)
+        self.parts: list[memoryview | bytes] = []
+        self.start = 0  # of the part that goes on
+
+    def drop(self, start: int, end: int) -> None:
+        """Remove `data[start:end]`; calls are in the order of the file."""
+        if start > self.start:
+            self.parts.append(self.view[self.start : start])
+        self.start = end
+
+    def replace(self, start: int, new: bytes) -> None:
+        """Replace as many bytes as `new` has."""
+        if self.data[start : start + len(new)] != new:
+            self.drop(start, start + len(new))
+            self.parts.append(new)
+
+    def join(self) -> bytes:
+        """Return the file; the same object if nothing was removed."""
+        if not self.start:
+            return self.data
+        return b"".join([*self.parts, self.view[self.start :]])
+
+
+def _jpeg(data: bytes) -> Stripped:
+    kept = _Kept(data)
+    exif = xmp = b""
+    components, frame, position = 1, 0, 2
+    for _ in range(MAX_PARTS):
+        if not (marker := MARKER.search(data, position)):
+            return Stripped(data)
+        code, position = data[marker.end() - 1], marker.end()
+        if code in WITHOUT_LENGTH:
+            continue
+        if code == START_OF_SCAN:
+            break
+        end = position + int.from_bytes(data[position : position + 2], "big")
+        if code in APPLICATION_DATA:
+            content = data[position + 2 : end]
+            if content.startswith(EXIF_SEGMENT):
+                exif = exif or content
+            elif content.startswith(XMP_SEGMENT):
+                xmp = xmp or content
+            kept.drop(marker.start(), end)
+        elif code in START_OF_FRAME:
+            frame, components = code, data[position + 7]
+        position = end
+    else:
+        raise _too_many_parts()
+    is_buffered = frame in PROGRESSIVE or data[position + 2] < components
+    return Stripped(
+        kept.join(),
+        orientation.of(exif, xmp) if exif or xmp else 1,
+        max(2, data.count(b"\xff\xda", position)) if is_buffered else 1,
+        frame in ARITHMETIC,
+    )
+
+
+def _png(data: bytes) -> Stripped:
+    kept = _Kept(data)
+    exif = xmp = b""
+    position = 8
+    for _ in range(MAX_PARTS):
+        if position + 8 > len(data):
+            break
+        length, kind = struct.unpack_from(">I4s", data, position)
+        end = position + 12 + length
+        if kind == b"IEND":
+            break
+        if kind not in PNG_PIXELS:
+            content = data[position + 8 : end - 4]
+            if kind == b"eXIf":
+                exif = content
+            elif kind in (b"tEXt", b"zTXt", b"iTXt"):
+                text_exif, text_xmp = orientation.in_png_text(kind, content)
+                exif, xmp = exif or text_exif, xmp or text_xmp
+            kept.drop(position, end)
+        position = end
+    else:
+        raise _too_many_parts()
+    return Stripped(kept.join(), orientation.of(exif, xmp))
+
+
+def _gif(data: bytes) -> Stripped:
+    kept = _Kept(data)
+    flags = data[10]
+    position = 13 + (6 << (flags & 7) if flags & 0x80 else 0)
+    for _ in range(MAX_PARTS):
+        introducer = data[position : position + 1]
+        if introducer == b",":
+            return Stripped(kept.join())
+        if introducer in (b"", b";"):
+            return Stripped(data)
+        if introducer != b"!":
+            position += 1
+            continue
+        end = _end_of_gif_blocks(data, position + 2)
+        if data[position + 1 : position + 3] == b"\xf9\x04" and end == position + 8:
+            # With a disposal method Pillow allocates the frame a second time, before it is asked.
+            transparency = data[position + 3] & GIF_TRANSPARENCY_FLAG
+            kept.replace(position + 3, bytes([transparency]))
+        else:
+            kept.drop(position, end)
+        position = end
+    raise _too_many_parts()
+
+
+def _end_of_gif_blocks(data: bytes, position: int) -> int:
+    for _ in range(MAX_PARTS):
+        length = data[position]
+        position += 1 + length
+        if not length:
+            return position
+    raise _too_many_parts()
+
+
+def _webp(data: bytes) -> Stripped:
+    exif = xmp = b""
+    parts: list[bytes] = []
+    has_picture, position = False, 12
+    for _ in range(MAX_PARTS):
+        if position + 8 > len(data):
+            break
+        kind, length = struct.unpack_from("<4sI", data, position)
+        start, end = position + 8, position + 8 + length
+        if kind == b"EXIF":
+            exif = data[start:end]
+        elif kind == b"XMP ":
+            xmp = data[start:end]
+        elif kind == b"VP8X":
+            flags = data[start] & ~WEBP_METADATA_FLAGS
+            parts.append(data[position:start] + bytes([flags]) + data[start + 1 : end])
+        elif not has_picture and (kind in WEBP_PICTURE or kind in WEBP_BEFORE_PICTURE):
+            has_picture = kind in WEBP_PICTURE
+            parts.append(data[position:end] + b"\0" * (length % 2))
+        position = end + length % 2
+    else:
+        raise _too_many_parts()
+    size = 4 + sum(map(len, parts))
+    stripped = b"".join([b"RIFF", struct.pack("<I", size), b"WEBP", *parts])
+    return Stripped(stripped, orientation.of(exif, xmp))

@@ -1,0 +1,67 @@
+"""Converts a part of an image to RGB, in bands, so that no second image of its size exists."""
+
+import math
+
+import numpy as np
+from PIL import Image
+
+BAND_PIXELS = 1 << 18
+WHITE = 255
+
+
+def to_rgb(image: Image.Image, area: tuple[int, int, int, int], factor: int = 1) -> Image.Image:
+    """Convert an area of an image to RGB on white, and reduce it.
+
+    Greyscale, palette, CMYK and 16-bit pixels are converted, transparent ones blended with white.
+
+    Args:
+        image: an image of any mode.
+        area: left, top, right and bottom of the area in pixels.
+        factor: `factor` x `factor` pixels are averaged to one.
+
+    Returns:
+        An image of the area's size divided by `factor` and rounded up.
+    """
+    left, top, right, bottom = area
+    is_opaque = _has_unused_alpha(image)
+    rows = factor * max(1, BAND_PIXELS // ((right - left) * factor))
+    bands = (
+        _convert(image.crop((left, start, right, min(start + rows, bottom))), is_opaque, factor)
+        for start in range(top, bottom, rows)
+    )
+    if rows >= bottom - top:
+        return next(bands)
+    size = (math.ceil((right - left) / factor), math.ceil((bottom - top) / factor))
+    converted = Image.new("RGB", size)
+    for index, band in enumerate(bands):
+        converted.paste(band, (0, index * rows // factor))
+    return converted
+
+
+def _convert(band: Image.Image, is_opaque: bool, factor: int) -> Image.Image:
+    rgb = band.convert("RGB") if is_opaque else _on_white(band)
+    return rgb if factor == 1 else rgb.reduce(factor)
+
+
+def _has_unused_alpha(image: Image.Image) -> bool:
+    """Tell whether it is a BMP whose alpha is 0 everywhere, which programs show opaque."""
+    return image.format == "BMP" and image.mode == "RGBA" and image.getbbox() is None
+
+
+def _on_white(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I"):
+        return _from_16_bits(image)
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, "white")
+        image = Image.alpha_composite(white, image)
+    return image.convert("RGB")
+
+
+def _from_16_bits(image: Image.Image) -> Image.Image:
+    """Keep the upper byte, as Pillow does with 16-bit colour; `convert` would clip at 255."""
+    deep = np.asarray(image)
+    grey = (deep >> 8).astype(np.uint8)
+    if "transparency" in image.info:
+        grey[deep == image.info["transparency"]] = WHITE
+    return Image.fromarray(grey).convert("RGB")
