@@ -2,8 +2,10 @@
 
 import base64
 import binascii
+import io
 
 from .errors import ImageError
+from .limits import MIB
 
 # The first bytes of a JPEG, PNG, WebP, GIF and BMP file as base64, and of a JPEG in the URL-safe
 # alphabet. No file of these formats starts with such text itself.
@@ -11,9 +13,10 @@ PREFIXES = (b"/9j/", b"iVBOR", b"UklGR", b"R0lGOD", b"Qk", b"_9j_")
 DATA_URL = b"data:"
 LONGEST_HEADER = 200  # characters of a data URL before the base64
 
-# Decoding needs about three times the text's size in memory. The bound is the default of
-# --http-max-input-size, by which newer releases of Triton limit an HTTP request: 64 MiB.
-MAX_CHARACTERS = 1 << 26
+# The default of --http-max-input-size, by which newer releases of Triton limit an HTTP request.
+# These are the characters of 48 MiB, the default of `Limits.max_bytes`.
+MAX_CHARACTERS = 64 * MIB
+CHUNK = MIB  # decoded at a time, so that the text is not copied as a whole
 
 # RFC 4648, section 5: the URL-safe alphabet has - and _ in place of + and /.
 STANDARD_ALPHABET = bytes.maketrans(b"-_", b"+/")
@@ -52,8 +55,23 @@ def _decode(text: bytes, start: int = 0) -> bytes:
             f"base64 of {len(text)} characters; at most {MAX_CHARACTERS} are decoded, "
             "send larger files as bytes"
         )
-    digits = text[start:].translate(STANDARD_ALPHABET, WHITESPACE).rstrip(b"=")
+    end = len(text) - _length_of_padding(text[-CHUNK:])
+    content = io.BytesIO()
+    rest = b""
     try:
-        return base64.b64decode(digits + b"=" * (-len(digits) % 4), validate=True)
+        for position in range(start, end, CHUNK):
+            chunk = text[position : min(position + CHUNK, end)]
+            digits = rest + chunk.translate(STANDARD_ALPHABET, WHITESPACE)
+            whole = len(digits) // 4 * 4
+            if b"=" in digits:
+                raise ImageError("invalid base64: padding before the end")
+            content.write(base64.b64decode(digits[:whole], validate=True))
+            rest = digits[whole:]
+        content.write(base64.b64decode(rest + b"=" * (-len(rest) % 4), validate=True))
     except binascii.Error as error:
         raise ImageError(f"invalid base64: {error}") from None
+    return content.getvalue()
+
+
+def _length_of_padding(text: bytes) -> int:
+    return len(text) - len(text.rstrip(b"=" + WHITESPACE))

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from PIL.ImageFile import ImageFile
 
+from . import transparency
 from .containers import Stripped
 from .errors import ImageError
 from .limits import MIB, Limits
@@ -27,9 +28,12 @@ WEBP_FILE_COPIES = 3
 RLE_BYTES_PER_PIXEL = 3
 COEFFICIENT_BYTES = 2  # libjpeg's JCOEF
 
+DEEP_TRANSPARENCY_BYTES = 5  # the lower bytes and the alpha channel
+
 # Nanoseconds for each pixel, and for each byte of the file.
 PIXEL_NS = {"JPEG": 7, "PNG": 6, "WEBP": 46, "GIF": 8, "BMP": 4}
 BYTE_NS = {"JPEG": 5, "PNG": 0, "WEBP": 0, "GIF": 0, "BMP": 0}
+PNG_CHANNELS = {"LA": 2, "RGB": 3, "RGBA": 4}
 PNG_RAW_BYTE_NS = 3  # for each byte of the inflated rows: RGB has 3 a pixel, 16-bit RGBA has 8
 BUFFERED_BYTE_NS = 35  # of a progressive JPEG
 ARITHMETIC_BYTE_NS = 80  # of a JPEG with arithmetic coding
@@ -102,6 +106,9 @@ def estimate(image: ImageFile, file: Stripped, size: tuple[int, int]) -> Cost:
         nanoseconds += _entropy_coding_ns(file, pixels)
     elif kind == "PNG":
         nanoseconds += pixels * _png_bytes_per_pixel(image) * PNG_RAW_BYTE_NS
+        if transparency.is_deep(image):  # decoded twice
+            memory += pixels * DEEP_TRANSPARENCY_BYTES
+            nanoseconds *= 2
     elif kind == "WEBP":
         memory = pixels * WEBP_BYTES_PER_PIXEL + len(file.data) * WEBP_FILE_COPIES + MARGIN
     elif image.tile and image.tile[0].codec_name == "bmp_rle":
@@ -114,13 +121,10 @@ def _coefficients(image: ImageFile, file: Stripped, size: tuple[int, int]) -> in
     """Return the bytes of the coefficients that libjpeg keeps until it has read all scans."""
     if file.scans == 1:
         return 0
-    factors: list[tuple[int, int]] = [
-        layer[1:3]
-        for layer in image.layer  # type: ignore[attr-defined]
-    ]
-    across, down = (max(side) for side in zip(*factors, strict=True))
+    layers: list[tuple[int, int, int, int]] = image.layer  # type: ignore[attr-defined]
+    across, down = max(layer[1] for layer in layers), max(layer[2] for layer in layers)
     units = math.ceil(size[0] / (8 * across)) * math.ceil(size[1] / (8 * down))
-    return units * sum(a * d for a, d in factors) * 64 * COEFFICIENT_BYTES
+    return units * sum(layer[1] * layer[2] for layer in layers) * 64 * COEFFICIENT_BYTES
 
 
 def _entropy_coding_ns(file: Stripped, pixels: int) -> float:
@@ -132,6 +136,5 @@ def _entropy_coding_ns(file: Stripped, pixels: int) -> float:
 
 
 def _png_bytes_per_pixel(image: ImageFile) -> int:
-    raw_mode: str = str(image.tile[0].args) if image.tile else image.mode
-    mode, _, depth = raw_mode.partition(";")
-    return {"LA": 2, "RGB": 3, "RGBA": 4}.get(mode, 1) * (2 if depth == "16B" else 1)
+    mode, _, depth = transparency.raw_mode(image).partition(";")
+    return PNG_CHANNELS.get(mode, 1) * (2 if depth == "16B" else 1)

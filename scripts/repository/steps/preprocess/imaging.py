@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from PIL import Image, UnidentifiedImageError
 from PIL.ImageFile import ImageFile
 
-from . import containers, conversion, cost, jpeg_end
+from . import containers, conversion, cost, file_end, transparency
 from .errors import Busy, ImageError
 from .limits import Limits
 from .recipe import Recipe
@@ -29,7 +29,7 @@ Image.MAX_IMAGE_PIXELS = None
 # result differs by up to 22 grey levels, with 2 by up to 5 (mean 0.2).
 REDUCTION_MARGIN = 2
 
-# A JPEG whose end is in doubt is decoded up to three times.
+# An image whose end is in doubt is decoded up to three times.
 ATTEMPTS = 3
 
 # For each EXIF orientation: the transposition that turns the image upright, and the indices of the
@@ -95,12 +95,14 @@ class _Picture:
         cost.check_size(full, limits)
         self.cost = cost.estimate(self.image, file, full)
         cost.check_cost(self.cost, limits)
+        self.has_deep_transparency = transparency.is_deep(self.image)
         self.may_repeat = ATTEMPTS * self.cost.seconds <= limits.max_seconds
 
     def _open(self, data: bytes) -> tuple[ImageFile, tuple[float, float], tuple[int, int]]:
         """Open a file; return the image, its size, and the size in the file's header."""
         image = Image.open(io.BytesIO(data), formats=FORMATS)
         full = image.size
+        transparency.scale(image)
         smaller = image.draft(None, (self.least, self.least)) if self.least else None
         return image, (smaller[1][2:] if smaller else full), full
 
@@ -110,39 +112,37 @@ class _Picture:
         Raises:
             ImageError: a part of the picture is missing.
         """
-        is_truncated = not self._try_to_decode()
+        is_truncated = not self._try_to_load()
         if is_truncated:
-            self._replace(self.file.data + jpeg_end.END_OF_IMAGE)
-        if self._is_jpeg and (is_truncated or jpeg_end.ends_in_grey(self.image)):
-            self._check_end()
+            self._check_end(None)
+        elif self.image.format == "JPEG" and file_end.ends_in_grey(self.image):
+            self._check_end(file_end.digest(self.image))
+        if self.has_deep_transparency:
+            lower, _, _ = self._open(self.file.data)
+            transparency.read_lower_bytes(lower)
+            lower.load()
+            transparency.apply_deep(self.image, lower)
 
-    @property
-    def _is_jpeg(self) -> bool:
-        return self.image.format == "JPEG"
-
-    def _try_to_decode(self) -> bool:
-        """Decode the pixels unless a JPEG is truncated."""
+    def _try_to_load(self) -> bool:
+        """Decode the pixels, unless the file is truncated."""
         try:
             self.image.load()
         except OSError as error:
-            if not (self._is_jpeg and self.may_repeat):
+            if not ("truncated" in str(error) and self.may_repeat):  # Pillow has no other sign
                 raise
-            traceback.clear_frames(error.__traceback__)
+            traceback.clear_frames(error.__traceback__)  # their variables refer to the pixels
             return False
         return True
 
-    def _replace(self, data: bytes) -> None:
-        """Decode another file instead."""
-        del self.image
-        self.image, _, _ = self._open(data)
-        self.image.load()
-
-    def _check_end(self) -> None:
-        """Check that bytes after a JPEG's data do not change the picture."""
-        before = jpeg_end.digest(self.image)
-        self._replace(jpeg_end.padded(self.file.data))
-        if jpeg_end.digest(self.image) != before:
-            raise ImageError("broken image: the file ends before the picture is complete")
+    def _check_end(self, digest: int | None) -> None:
+        """Check that bytes after the pixel data do not change the picture."""
+        for tail in file_end.TAILS:
+            del self.image
+            self.image, _, _ = self._open(file_end.with_tail(self.file.data, tail))
+            self.image.load()
+            before, digest = digest, file_end.digest(self.image)
+            if before not in (None, digest):
+                raise ImageError("broken image: the file ends before the picture is complete")
 
     def whole(self) -> Image.Image:
         """Return all pixels, upright, in RGB."""
@@ -214,7 +214,7 @@ def _decoding_errors(data: bytes) -> Iterator[None]:
             f"not an image ({len(data)} bytes); send {_list(FORMATS)}, in JSON as base64"
         ) from None
     except Exception as error:  # decoders raise almost any exception for broken files
-        traceback.clear_frames(error.__traceback__)  # their variables have references to pixels
+        traceback.clear_frames(error.__traceback__)  # their variables refer to the pixels
         raise ImageError(f"broken image: {error}") from error
 
 

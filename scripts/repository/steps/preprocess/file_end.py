@@ -1,26 +1,32 @@
-"""Tells whether a JPEG's data ends before its picture does.
+"""Tells whether a file ends before its picture does.
 
-libjpeg fills what is missing with grey and only warns, which Pillow does not report. If bytes that
-follow the data change the picture, they were decoded as a part of it, so that it was incomplete.
+Files may lack only their last bytes: an end marker, a checksum or padding. If different bytes in
+their place give the same pixels, none of them was decoded as a part of the picture.
 """
 
 import zlib
 
 from PIL import Image
 
+JPEG = b"\xff\xd8"
 START_OF_SCAN = b"\xff\xda"
 END_OF_IMAGE = b"\xff\xd9"
-# Bits that decode to some pixels with any Huffman table; more than a row of blocks that are cut.
-PADDING = b"\x55" * 4000
-GREY = 128  # every band of the pixels that libjpeg fills in
+# In any Huffman or LZW code these are some pixels, more than a row of blocks of a JPEG.
+TAILS = (b"\x55" * 4000, b"\xaa" * 4000)
+# libjpeg fills what is missing with grey and only warns, which Pillow does not report.
+GREY = 128
 DIGEST_ROWS = 64
 
 
-def padded(data: bytes) -> bytes:
-    """Insert bytes between a JPEG's data and its end marker, which is added if it is absent."""
+def with_tail(data: bytes, tail: bytes) -> bytes:
+    """Insert bytes where a file's pixel data ends: before a JPEG's end marker, or at the end."""
+    if not data.startswith(JPEG):
+        return data + tail
     end = data.find(END_OF_IMAGE, data.find(START_OF_SCAN))
     end = len(data) if end < 0 else end
-    return b"".join([memoryview(data)[:end], PADDING, END_OF_IMAGE])
+    if data[end - 1] == END_OF_IMAGE[0]:
+        end -= 1  # half a marker
+    return b"".join([memoryview(data)[:end], tail, END_OF_IMAGE])
 
 
 def ends_in_grey(image: Image.Image) -> bool:
