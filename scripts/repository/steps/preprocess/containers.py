@@ -46,12 +46,14 @@ class Stripped:
         scans: of a JPEG that is decoded only after all its scans have been read: their number,
             but at least 2. Otherwise 1.
         is_arithmetic: whether it is a JPEG with arithmetic coding.
+        canvas: the width and height of a WebP, whose decoder allocates it when the file is opened.
     """
 
     data: bytes
     orientation: int = 1
     scans: int = 1
     is_arithmetic: bool = False
+    canvas: tuple[int, int] | None = None
 
 
 def strip(data: bytes) -> Stripped:
@@ -119,6 +121,8 @@ def _jpeg(data: bytes) -> Stripped:
     for _ in range(MAX_PARTS):
         if not (marker := MARKER.search(data, position)):
             return Stripped(data)
+        if marker.end() - 2 > position:
+            kept.drop(position, marker.end() - 2)
         code, position = data[marker.end() - 1], marker.end()
         if code in WITHOUT_LENGTH:
             continue
@@ -131,7 +135,7 @@ def _jpeg(data: bytes) -> Stripped:
                 exif = exif or content
             elif content.startswith(XMP_SEGMENT):
                 xmp = xmp or content
-            kept.drop(marker.start(), end)
+            kept.drop(position - 2, end)
         elif code in START_OF_FRAME:
             frame, components = code, data[position + 7]
         position = end
@@ -228,4 +232,16 @@ def _webp(data: bytes) -> Stripped:
         raise _too_many_parts()
     size = 4 + sum(map(len, parts))
     stripped = b"".join([b"RIFF", struct.pack("<I", size), b"WEBP", *parts])
-    return Stripped(stripped, orientation.of(exif, xmp))
+    return Stripped(stripped, orientation.of(exif, xmp), canvas=_webp_canvas(parts[0]))
+
+
+def _webp_canvas(first: bytes) -> tuple[int, int]:
+    """Read width and height from the first chunk: RFC 9649 (VP8X, VP8L) and RFC 6386, 9.1 (VP8)."""
+    if first.startswith(b"VP8X"):
+        width, height = first[12:15], first[15:18]
+        return int.from_bytes(width, "little") + 1, int.from_bytes(height, "little") + 1
+    if first.startswith(b"VP8L"):
+        (bits,) = struct.unpack_from("<I", first, 9)
+        return (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
+    width, height = struct.unpack_from("<HH", first, 14)
+    return width & 0x3FFF, height & 0x3FFF
