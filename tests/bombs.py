@@ -3,7 +3,7 @@
 import math
 import struct
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from PIL import Image
 
@@ -31,17 +31,19 @@ def png(
     depth: int = 8,
     is_interlaced: bool = False,
     chunks: bytes = b"",
+    rows: Sequence[bytes] = (),
 ) -> bytes:
-    """A PNG of zeros; `chunks` come before the pixels."""
+    """A PNG of these rows, or of zeros; `chunks` come before the pixels."""
     header = struct.pack(">IIBBBBB", width, height, depth, colour_type, 0, 0, is_interlaced)
     passes = ADAM7 if is_interlaced else ((0, 0, 1, 1),)
     stream = zlib.compressobj(1)
-    rows = []
+    compressed = [stream.compress(b"\0" + row) for row in rows]
     for left, top, across, down in passes:
         bits = math.ceil((width - left) / across) * CHANNELS[colour_type] * depth
         row = bytes([PAETH]) + bytes(math.ceil(bits / 8))
-        rows += [stream.compress(row) for _ in range(math.ceil((height - top) / down))]
-    pixels = chunk(b"IDAT", b"".join([*rows, stream.flush()]))
+        missing = 0 if rows else math.ceil((height - top) / down)
+        compressed += [stream.compress(row) for _ in range(missing)]
+    pixels = chunk(b"IDAT", b"".join([*compressed, stream.flush()]))
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunks + pixels + chunk(b"IEND", b"")
 
 

@@ -258,6 +258,15 @@ def _png_with(chunks: bytes) -> bytes:
 NO_PIXELS: dict[str, tuple[Callable[[], bytes], str]] = {
     "EXIF of a PNG": (lambda: _png_with(bombs.chunk(b"eXIf", COPIES)), "RGB"),
     "EXIF of a JPEG": (lambda: _exif_segments(COPIES), "RGB"),
+    "EXIF of a JPEG without pixels": (lambda: _exif_segments(COPIES)[: len(COPIES)], "ImageError"),
+    "EXIF of a JPEG in an extension": (
+        lambda: _with_segments(bombs.segment(0xF0, _exif_segments(COPIES[:65_000])[2:65_050])),
+        "RGB",
+    ),
+    "tables of a JPEG": (
+        lambda: _with_segments(bombs.segment(0xDB, bytes(65 * 1000)) * 500),
+        "ImageError",
+    ),
     "EXIF of a WebP": (lambda: images.encode(images.photo(), "WEBP", exif=COPIES), "RGB"),
     "segments of a JPEG": (
         lambda: _with_segments(bombs.segment(0xEF, b"") * 1_000_000),

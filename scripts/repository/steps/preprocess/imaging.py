@@ -86,6 +86,7 @@ class _Picture:
         image: Pillow's image. It has the only reference to the pixels.
         size: width and height in pixels of `image`; the last pixel of a reduced one may be a part.
         cost: the estimated cost of decoding.
+        may_repeat: whether the limits allow to decode it `ATTEMPTS` times.
     """
 
     def __init__(self, file: containers.Stripped, limits: Limits, least: int | None) -> None:
@@ -160,7 +161,7 @@ class _Picture:
         image: Image.Image = self.image
         if not self._is_plain():
             image = conversion.to_rgb(image, (0, 0, *image.size))
-        return image.copy() if transpose is None else image.transpose(transpose)
+        return image if transpose is None else image.transpose(transpose)
 
     def square(self, recipe: Recipe) -> Image.Image:
         """Return the pixels that a recipe keeps, upright, in RGB."""
