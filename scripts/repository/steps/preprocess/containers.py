@@ -6,7 +6,7 @@ data with N entries it keeps N copies. It also refuses PNG files with more than 
 
 import re
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from . import orientation
@@ -24,8 +24,12 @@ START_OF_SCAN = 0xDA
 START_OF_FRAME = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
 PROGRESSIVE = {0xC2, 0xC6, 0xCA, 0xCE}
 ARITHMETIC = {*range(0xC9, 0xD0)} - {0xCC}
-# APP0 (JFIF) and APP14 (Adobe) determine the colour space.
-APPLICATION_DATA = {*range(0xE1, 0xF0), 0xFE} - {0xEE}
+# Application data and comments, but for APP0 (JFIF) and APP14 (Adobe), which determine the colour
+# space; and what is reserved for extensions, of which Pillow reads the content as segments.
+NO_PIXELS = {0xC8, *range(0xE1, 0xFF)} - {0xEE}
+# Bytes of what remains before the pixels. It is usually less than 2 KiB; Pillow reads quantization
+# tables in Python.
+MAX_JPEG_HEADER = 1 << 18
 EXIF_SEGMENT = b"Exif\0\0"
 XMP_SEGMENT = b"http://ns.adobe.com/xap/1.0/\0"
 
@@ -46,26 +50,26 @@ class Stripped:
         scans: of a JPEG that is decoded only after all its scans have been read: their number,
             but at least 2. Otherwise 1.
         is_arithmetic: whether it is a JPEG with arithmetic coding.
+        canvas: the width and height of a WebP, whose decoder allocates it when the file is opened.
     """
 
     data: bytes
     orientation: int = 1
     scans: int = 1
     is_arithmetic: bool = False
+    canvas: tuple[int, int] | None = None
 
 
 def strip(data: bytes) -> Stripped:
     """Remove metadata and all frames but the first, as far as the format allows.
 
-    A file whose structure is broken is returned as it is, so that its decoder refuses it.
-
     Raises:
-        ImageError: the file consists of too many parts.
+        ImageError: the file has no picture, or too many parts.
     """
     try:
         return _reader(data)(data)
     except (IndexError, struct.error):
-        return Stripped(data)
+        raise _no_picture() from None
 
 
 def _reader(data: bytes) -> Callable[[bytes], Stripped]:
@@ -78,6 +82,10 @@ def _reader(data: bytes) -> Callable[[bytes], Stripped]:
     if data.startswith(b"RIFF") and data[8:12] == b"WEBP":
         return _webp
     return Stripped
+
+
+def _no_picture() -> ImageError:
+    return ImageError("broken image: the file ends before its picture")
 
 
 def _too_many_parts() -> ImageError:
@@ -95,6 +103,8 @@ class _Kept:
 
     def drop(self, start: int, end: int) -> None:
         """Remove `data[start:end]`; calls are in the order of the file."""
+        if start == end:
+            return
         if start > self.start:
             self.parts.append(self.view[self.start : start])
         self.start = end
@@ -115,35 +125,49 @@ class _Kept:
 def _jpeg(data: bytes) -> Stripped:
     kept = _Kept(data)
     exif = xmp = b""
-    components, frame, position = 1, 0, 2
-    for _ in range(MAX_PARTS):
-        if not (marker := MARKER.search(data, position)):
-            return Stripped(data)
-        code, position = data[marker.end() - 1], marker.end()
-        if code in WITHOUT_LENGTH:
-            continue
-        if code == START_OF_SCAN:
-            break
-        end = position + int.from_bytes(data[position : position + 2], "big")
-        if code in APPLICATION_DATA:
-            content = data[position + 2 : end]
+    components, frame, start = 1, 0, 0
+    for code, before, start, end in _jpeg_segments(data):
+        kept.drop(before, start)
+        if code in NO_PIXELS:
+            content = data[start + 4 : end]
             if content.startswith(EXIF_SEGMENT):
                 exif = exif or content
             elif content.startswith(XMP_SEGMENT):
                 xmp = xmp or content
-            kept.drop(marker.start(), end)
+            kept.drop(start, end)
         elif code in START_OF_FRAME:
-            frame, components = code, data[position + 7]
-        position = end
-    else:
-        raise _too_many_parts()
-    is_buffered = frame in PROGRESSIVE or data[position + 2] < components
+            frame, components = code, data[start + 9]
+    stripped = kept.join()
+    if len(stripped) - (len(data) - start) > MAX_JPEG_HEADER:
+        raise ImageError(f"a JPEG whose tables take more than {MAX_JPEG_HEADER} bytes")
+    is_buffered = frame in PROGRESSIVE or data[start + 4] < components
     return Stripped(
-        kept.join(),
+        stripped,
         orientation.of(exif, xmp) if exif or xmp else 1,
-        max(2, data.count(b"\xff\xda", position)) if is_buffered else 1,
+        max(2, data.count(b"\xff\xda", start)) if is_buffered else 1,
         frame in ARITHMETIC,
     )
+
+
+def _jpeg_segments(data: bytes) -> Iterator[tuple[int, int, int, int]]:
+    """Yield the segments up to the first start of scan.
+
+    Yields:
+        The marker's code, and the ends of the previous segment, of the bytes that are skipped
+        after it, and of the segment.
+    """
+    end = 2
+    for _ in range(MAX_PARTS):
+        if not (marker := MARKER.search(data, end)):
+            raise _no_picture()
+        code = data[marker.end() - 1]
+        before, end = end, marker.end()
+        if code not in WITHOUT_LENGTH:
+            end += int.from_bytes(data[end : end + 2], "big")
+        yield code, before, marker.end() - 2, end
+        if code == START_OF_SCAN:
+            return
+    raise _too_many_parts()
 
 
 def _png(data: bytes) -> Stripped:
@@ -180,7 +204,7 @@ def _gif(data: bytes) -> Stripped:
         if introducer == b",":
             return Stripped(kept.join())
         if introducer in (b"", b";"):
-            return Stripped(data)
+            raise _no_picture()
         if introducer != b"!":
             position += 1
             continue
@@ -228,4 +252,16 @@ def _webp(data: bytes) -> Stripped:
         raise _too_many_parts()
     size = 4 + sum(map(len, parts))
     stripped = b"".join([b"RIFF", struct.pack("<I", size), b"WEBP", *parts])
-    return Stripped(stripped, orientation.of(exif, xmp))
+    return Stripped(stripped, orientation.of(exif, xmp), canvas=_webp_canvas(parts[0]))
+
+
+def _webp_canvas(first: bytes) -> tuple[int, int]:
+    """Read width and height from the first chunk: RFC 9649 (VP8X, VP8L) and RFC 6386, 9.1 (VP8)."""
+    if first.startswith(b"VP8X"):
+        width, height = first[12:15], first[15:18]
+        return int.from_bytes(width, "little") + 1, int.from_bytes(height, "little") + 1
+    if first.startswith(b"VP8L"):
+        (bits,) = struct.unpack_from("<I", first, 9)
+        return (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
+    width, height = struct.unpack_from("<HH", first, 14)
+    return width & 0x3FFF, height & 0x3FFF
