@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
-import psutil
 import pytest
 
 from client import SAMPLE
@@ -40,7 +39,7 @@ def idle_server(
 
 def post(server: EmbeddedServer, data: bytes) -> tuple[int, str]:
     """Send an image; return the status, and the message if it is an error."""
-    request = urllib.request.Request(
+    request = urllib.request.Request(  # noqa: S310 - http only
         f"{url(server, 'http')}/v2/models/birds/infer",
         data,
         {"Inference-Header-Content-Length": "0", "Content-Type": "application/octet-stream"},
