@@ -40,7 +40,8 @@ lock: $(READY) ## Pin every dependency anew
 	$(COMPILE_IMAGE) --group steps --no-strip-markers --no-emit-package numpy --output-file docker/steps.lock
 
 clean: ## Remove the environment and all generated files
-	rm -rf $(VENV) build dist *.egg-info .coverage .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) build dist *.egg-info .coverage .mypy_cache .pytest_cache .ruff_cache \
+		.model_repository.staging
 	test ! -d model_repository || \
 		find model_repository -mindepth 1 -maxdepth 1 ! -name README.md -exec rm -rf {} +
 
