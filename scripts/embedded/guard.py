@@ -1,8 +1,9 @@
 """Ends what a server consists of when the process that started it is killed.
 
 Run as `python guard.py FOLDER` with a pipe as standard input, whose other end only the starting
-process has. FOLDER is the server's temporary folder: its path is in the command line of
-tritonserver and of each Python stub, and its name begins the names of their shared memory.
+process has. FOLDER is the server's temporary folder: the path of the backends in it is in the
+command line of tritonserver and of each Python stub, and its name begins the names of their shared
+memory.
 """
 
 import os
@@ -10,10 +11,14 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+BACKENDS = "backends"  # in the server's folder
+ATTEMPTS = 100
+PAUSE_SECONDS = 0.05
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - where Linux shows shared memory
 
 
@@ -28,22 +33,25 @@ def watching(folder: Path) -> Iterator[None]:
 
 def clean_up(folder: str) -> None:
     """Kill the processes that a server left behind, then remove its files."""
-    while left := list(processes(folder)):  # one may be starting another
+    for _ in range(ATTEMPTS):  # a process may be starting another
+        left = list(processes(folder))
+        if not left:
+            break
         for process in left:
-            with suppress(ProcessLookupError):
+            with suppress(OSError):
                 os.kill(process, signal.SIGKILL)
+        time.sleep(PAUSE_SECONDS)
     remove_shared_memory(Path(folder).name)
     shutil.rmtree(folder, ignore_errors=True)
 
 
 def processes(folder: str) -> Iterator[int]:
-    """Find the other processes whose command line contains the path of a folder."""
+    """Find the processes that run with the backends in a server's folder."""
     for file in Path("/proc").glob("[0-9]*/cmdline"):
-        process = int(file.parent.name)
         with suppress(OSError):
             # That of a zombie is empty.
-            if process != os.getpid() and os.fsencode(f"{folder}/") in file.read_bytes():
-                yield process
+            if os.fsencode(f"{folder}/{BACKENDS}") in file.read_bytes():
+                yield int(file.parent.name)
 
 
 def remove_shared_memory(prefix: str) -> None:

@@ -30,7 +30,7 @@ class Health:
     def __init__(self, server: EmbeddedServer) -> None:
         self._at = server.endpoints.at("http")
         self._metrics = server.running.metrics
-        self._stubs = family(server.running.process)[1:]
+        self._processes = family(server.running.process)  # tritonserver and its stubs
         self._stopped: set[psutil.Process] = set()
         self._ensembles = [each for each in server.running.view.ensembles if self._can_answer(each)]
         self._successes = 0
@@ -39,20 +39,23 @@ class Health:
 
     def fault(self) -> str | None:
         """Look once, and describe what is wrong, if anything is; call it about once a second."""
-        return self._stub_fault() or self._probe_fault()
+        states = {each: _state(each) for each in self._processes}
+        self._kill_stopped(states)
+        for stub in self._processes[1:]:
+            if states[stub] in {psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD}:
+                return f"Python stub {stub.pid} has ended"
+        return self._probe_fault()
 
-    def _stub_fault(self) -> str | None:
-        """Find a Python stub that has ended, or that is stopped for the second time in a row."""
-        states = {stub: _state(stub) for stub in self._stubs}
+    def _kill_stopped(self, states: dict[psutil.Process, str]) -> None:
+        """Kill what is stopped for the second time in a row: it does not work, and must not go on.
+
+        That it has ended shows the next time; the supervisor notices the end of tritonserver.
+        """
         before = self._stopped
         self._stopped = {each for each in states if states[each] == psutil.STATUS_STOPPED}
-        for stub in before & self._stopped:
-            stub.kill()
-            return f"Python stub {stub.pid} is stopped"
-        for stub, state in states.items():
-            if state in {psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD}:
-                return f"Python stub {stub.pid} has ended"
-        return None
+        for process in before & self._stopped:
+            logger.warning("process %d is stopped and is killed", process.pid)
+            process.kill()
 
     def _probe_fault(self) -> str | None:
         """Find that several probes in a row failed while no request succeeded."""
@@ -94,8 +97,8 @@ class Health:
         return sum(map(int, SUCCESSES.findall(text)))
 
 
-def _state(stub: psutil.Process) -> str:
+def _state(process: psutil.Process) -> str:
     try:
-        return str(stub.status())
+        return str(process.status())
     except psutil.NoSuchProcess:
         return str(psutil.STATUS_DEAD)

@@ -55,6 +55,7 @@ def fetch(port: int, path: str = "/metrics") -> tuple[int, str, bytes]:
 class _Handler(BaseHTTPRequestHandler):
     server: MetricsRelay
     timeout = TIMEOUT_SECONDS
+    server_version, sys_version = "metrics", ""
 
     def do_GET(self) -> None:
         try:

@@ -111,6 +111,11 @@ class EmbeddedServer:
         return self._triton
 
     @property
+    def is_finishing(self) -> bool:
+        """Whether a process that was replaced still finishes its open connections."""
+        return any(thread.is_alive() for _, thread in self._retired)
+
+    @property
     def folder(self) -> Path:
         """The server's temporary folder."""
         return self._folder
@@ -180,7 +185,7 @@ class EmbeddedServer:
         self.endpoints.check_free()
         self._folder = Path(self._resources.enter_context(_temporary_folder()))
         self._resources.enter_context(guard.watching(self._folder))
-        self._installation.copy_backends(self._folder / "backends")
+        self._installation.copy_backends(self._folder / guard.BACKENDS)
         self.log = self.log or self._folder / "tritonserver.log"
         address = resolve(self.endpoints.addresses["metrics"])
         relay = MetricsRelay(address, self.endpoints.metrics)
@@ -242,7 +247,7 @@ class EmbeddedServer:
         ports = self.endpoints.ports | {"metrics": metrics}
         options = [
             f"--model-repository={folder / MODELS}",
-            f"--backend-directory={self._folder / 'backends'}",
+            f"--backend-directory={self._folder / guard.BACKENDS}",
             f"--cache-directory={installation.caches}",
             "--disable-auto-complete-config",
             "--reuse-http-port=true",

@@ -15,7 +15,6 @@ import logging
 import socket
 import struct
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import psutil
@@ -38,23 +37,6 @@ NETWORK_HEADER = 0xFFF00000  # SKF_NET_OFF
 SOURCE_PORT = NETWORK_HEADER + 20  # of TCP, after an IPv4 header without options
 
 Instruction = tuple[int, int, int, int]  # code, jump if true, jump if false, operand
-
-
-@dataclass(frozen=True)
-class Sockets:
-    """The sockets of one process in the group of a port, `first` to `first + count - 1`."""
-
-    first: int
-    count: int
-
-    def choose(self) -> list[Instruction]:
-        """Return the instructions that choose one of them at random."""
-        return [
-            (LOAD_WORD, 0, 0, RANDOM_NUMBER),
-            (MODULO, 0, 0, self.count),
-            (ADD, 0, 0, self.first),
-            (RETURN_ACCUMULATOR, 0, 0, 0),
-        ]
 
 
 class Handover:
@@ -82,10 +64,9 @@ class Handover:
         """
         try:
             for sockets in self._sockets.values():
-                old, new = Sockets(0, len(sockets)), Sockets(len(sockets), len(sockets))
-                from_probe = (JUMP_IF_EQUAL, 0, len(new.choose()), probe)
-                program = [(LOAD_HALF, 0, 0, SOURCE_PORT), from_probe]
-                _direct(sockets[0], [*program, *new.choose(), *old.choose()])
+                old, new = _any_of(0, len(sockets)), _any_of(len(sockets), len(sockets))
+                from_probe = (JUMP_IF_EQUAL, 0, len(new), probe)
+                _direct(sockets[0], [(LOAD_HALF, 0, 0, SOURCE_PORT), from_probe, *new, *old])
         except OSError as error:
             logger.warning(
                 "cannot direct connections (%s): for two seconds some will be reset", error
@@ -104,7 +85,7 @@ class Handover:
         index is then out of range.
         """
         for sockets in self._sockets.values():
-            _direct(sockets[0], Sockets(len(sockets), len(sockets)).choose())
+            _direct(sockets[0], _any_of(len(sockets), len(sockets)))
 
 
 def listening(process: int, port: int) -> list[Any]:
@@ -126,6 +107,16 @@ def _connections(process: int) -> list[Any]:
         return list(psutil.Process(process).net_connections("tcp"))
     except psutil.Error:  # it has ended
         return []
+
+
+def _any_of(first: int, count: int) -> list[Instruction]:
+    """Return the instructions that choose one of `count` sockets at random, from index `first`."""
+    return [
+        (LOAD_WORD, 0, 0, RANDOM_NUMBER),
+        (MODULO, 0, 0, count),
+        (ADD, 0, 0, first),
+        (RETURN_ACCUMULATOR, 0, 0, 0),
+    ]
 
 
 def _direct(like: Any, program: Sequence[Instruction]) -> None:  # noqa: ANN401

@@ -15,7 +15,7 @@ from scripts.errors import UserError
 
 logger = logging.getLogger(__name__)
 
-TICK_SECONDS = 0.5
+TICK_SECONDS = 1
 # A server that ends this often, each time soon after it was ready, does not recover by a restart.
 MAX_RESTARTS = 5
 STABLE_SECONDS = 10
@@ -74,7 +74,7 @@ class Supervisor:
         """Wait for TICK_SECONDS, and do what an event in this time requires."""
         if ending := self._server.running.wait(TICK_SECONDS):
             self._restart(f"tritonserver ended with {ending}")
-        elif client := requests.request():
+        elif not self._server.is_finishing and (client := requests.request()):
             control.answer(client, self._reload())
         elif time.monotonic() >= self._replaceable_at and (fault := self._health.fault()):
             self._replace(fault)

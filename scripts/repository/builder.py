@@ -58,10 +58,16 @@ def session(repository: Path, names: Collection[str] = ()) -> Iterator["Session"
 
     Raises:
         BuildError: the folder is not a model repository, or cannot be replaced.
+        OSError: a file cannot be read or written.
     """
     manifest.read(repository)  # before anything is created
-    with Transaction(repository) as transaction:
-        yield Session(repository, transaction, frozenset(names))
+    try:
+        with Transaction(repository) as transaction:
+            yield Session(repository, transaction, frozenset(names))
+    except OSError as error:
+        if error.errno and not error.filename:  # a failed write does not say where
+            raise OSError(error.errno, error.strerror, str(repository)) from error
+        raise
 
 
 def add(

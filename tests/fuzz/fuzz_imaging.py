@@ -1,6 +1,7 @@
 """Fuzzes `imaging.load` with coverage: `python -m tests.fuzz.fuzz_imaging`."""
 
 import argparse
+import multiprocessing
 import sys
 import tempfile
 from pathlib import Path
@@ -12,7 +13,7 @@ from scripts.arguments import seconds
 
 COMMAND = "tests.fuzz.fuzz_imaging"
 TIMEOUT_SECONDS = 10
-MEMORY_MB = 600  # of the process: Python, the corpus, and the oracle's limit of 64 MiB
+MEMORY_MB = 2048  # of the process, the corpus and the records of coverage included
 MAX_LENGTH = 64 * 1024
 
 EXAMPLES = f"""\
@@ -43,19 +44,28 @@ def parser() -> argparse.ArgumentParser:
 def main() -> int:
     """Run the command."""
     options = parser().parse_args()
-    return cli.run(lambda: fuzz(options))
+    return cli.run(lambda: _run(options))
 
 
-def fuzz(options: argparse.Namespace) -> int:
-    """Run libFuzzer, which ends the process."""
+def _run(options: argparse.Namespace) -> int:
+    """Fuzz in a child process, since libFuzzer ends the process that it runs in."""
+    options.findings.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as temporary:
+        corpus = options.corpus or Path(temporary)
+        corpus.mkdir(parents=True, exist_ok=True)
+        context = multiprocessing.get_context("fork")
+        process = context.Process(target=fuzz, args=(corpus, options.findings, options.seconds))
+        process.start()
+        process.join()
+    return process.exitcode or 0
+
+
+def fuzz(corpus: Path, findings: Path, duration: float) -> None:
+    """Run libFuzzer for some seconds, and end the process."""
     with atheris.instrument_imports(
         include=["scripts.repository.steps.preprocess", "PIL"], enable_loader_override=False
     ):
         from tests.fuzz import mutations, oracle  # noqa: PLC0415 - instruments what it imports
-
-    corpus = options.corpus or Path(tempfile.mkdtemp(prefix="fuzz-corpus-"))
-    for folder in (corpus, options.findings):
-        folder.mkdir(parents=True, exist_ok=True)
     for name, data in mutations.seeds().items():
         (corpus / f"seed-{name.replace(' ', '-')}").write_bytes(data)
 
@@ -65,16 +75,15 @@ def fuzz(options: argparse.Namespace) -> int:
     arguments = [
         COMMAND,
         str(corpus),
-        f"-max_total_time={round(options.seconds)}",
+        f"-max_total_time={round(duration)}",
         f"-timeout={TIMEOUT_SECONDS}",
         f"-rss_limit_mb={MEMORY_MB}",
         f"-max_len={MAX_LENGTH}",
-        f"-artifact_prefix={options.findings}/",
+        f"-artifact_prefix={findings}/",
         "-print_final_stats=1",
     ]
     atheris.Setup(arguments, oracle.check, custom_mutator=mutate)
     atheris.Fuzz()
-    return 0
 
 
 if __name__ == "__main__":

@@ -55,8 +55,12 @@ def test_no_image_is_lost_when_python_stubs_fail(
 
 @pytest.mark.parametrize(
     ("fault", "protocol"),
-    [(faults.kill_server, "http"), (faults.send_endless_chunks, "grpc")],
-    ids=["SIGKILL", "two million chunks"],
+    [
+        (faults.kill_server, "http"),
+        (faults.stop_server, "grpc"),
+        (faults.send_endless_chunks, "grpc"),
+    ],
+    ids=["SIGKILL", "SIGSTOP", "two million chunks"],
 )
 def test_no_image_is_lost_when_tritonserver_ends(
     served: Served, fault: Callable[[Served], None], protocol: str

@@ -9,13 +9,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import psutil
 import pytest
+import requests
 
 from client import SAMPLE, Classifier, Prediction
+from scripts.embedded import EmbeddedServer, Endpoints, steering
 from tests import faults
 from tests.conftest import ROOT
 from tests.faults import Served, under_load
-from tests.integration.conftest import add_birds
+from tests.integration.conftest import add_birds, url
 
 KEEP_ALIVE_REQUESTS = 50
 # The replaced server keeps open HTTP connections for up to 30 seconds by default.
@@ -117,6 +120,22 @@ def test_versions_change_there_and_back_without_a_failure(served: Served, folder
     assert {status for status, _ in raw.answers} == {200}
     assert len(raw.answers) == 2  # each is wholly of one version
     assert raw.count > KEEP_ALIVE_REQUESTS
+
+
+def test_a_server_is_replaced_where_connections_cannot_be_directed(
+    small_repository: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(steering, "SO_ATTACH_REUSEPORT_CBPF", 9999)  # as on another kernel
+    with EmbeddedServer(small_repository, endpoints=Endpoints.free()) as server:
+        old = psutil.Process(server.running.process)
+        server.replace()
+        assert "cannot direct connections" in caplog.text
+        assert server.running.process != old.pid
+        psutil.wait_procs([old], timeout=10)
+        assert not old.is_running()
+        with Classifier(url(server, "http"), model="birds") as classifier:
+            assert classifier.image(SAMPLE).predictions
+        assert requests.get(f"http://{server.endpoints.at('metrics')}/metrics", timeout=5).ok
 
 
 def failed_reload(served: Served) -> str:

@@ -1,173 +1,155 @@
-"""The container's health check against a server that answers as a test wants."""
+"""What counts as a fault, with a web server and processes of the test."""
 
-import json
-import signal
 import subprocess
-import sys
+import threading
 import time
 from collections.abc import Iterator
-from contextlib import suppress
-from http.server import BaseHTTPRequestHandler
-from pathlib import Path
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import SimpleNamespace
+from typing import Any
 
+import psutil
 import pytest
 
-from scripts.container import health
-from tests.web import serving
+from scripts.embedded import health
+from scripts.embedded.health import FAILED_PROBES, Health
 
 
-class Answers:
-    """What the server answers, and which models it was asked to classify with."""
+class Triton(ThreadingHTTPServer):
+    """Answers inferences with `status`, and metrics with `successes`."""
 
-    ready = 200
-    classification = 200
-    delay = 0.0
-    completed = 0
-    asked: list[str]
+    status = 200
+    successes = 0
 
     def __init__(self) -> None:
-        self.asked = []
+        super().__init__(("127.0.0.1", 0), Handler)
 
-    def statistics(self) -> bytes:
-        counts = {"birds": self.completed, "planes": 0, "birds_pixels": 0}
-        return json.dumps(
-            {
-                "model_stats": [
-                    {"name": name, "inference_stats": {"success": {"count": count}}}
-                    for name, count in counts.items()
-                ]
-            }
-        ).encode()
+    def as_server(self, process: int) -> Any:
+        """Return what Health uses of an EmbeddedServer."""
+        port = self.server_address[1]
+        view = SimpleNamespace(ensembles=("birds", "planes"))
+        return SimpleNamespace(
+            endpoints=SimpleNamespace(at=lambda _: f"127.0.0.1:{port}"),
+            running=SimpleNamespace(process=process, metrics=port, view=view),
+        )
 
 
-@pytest.fixture
-def answers() -> Answers:
-    return Answers()
+class Handler(BaseHTTPRequestHandler):
+    server: Triton
 
+    def do_GET(self) -> None:
+        line = (
+            f'nv_inference_request_success{{model="birds",version="1"}} {self.server.successes}\n'
+        )
+        self.respond(200, line.encode())
 
-@pytest.fixture
-def address(answers: Answers, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            if self.path == "/v2/health/ready":
-                self.answer(answers.ready)
-            else:
-                assert self.path == "/v2/models/stats"
-                self.answer(200, answers.statistics())
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.respond(self.server.status, b'{"error": "out of order"}')
 
-        def do_POST(self) -> None:
-            answers.asked.append(self.path.split("/")[3])
-            time.sleep(answers.delay)
-            self.answer(answers.classification, b"reason")
+    def respond(self, status: int, body: bytes) -> None:
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
 
-        def answer(self, status: int, body: bytes = b"") -> None:
-            with suppress(BrokenPipeError):  # the check no longer waits
-                self.send_response(status)
-                self.send_header("Content-Length", str(len(body)))
-                self.end_headers()
-                self.wfile.write(body)
-
-    for variable in ("http_proxy", "HTTP_PROXY"):  # Docker passes them to every container
-        monkeypatch.setenv(variable, "http://127.0.0.1:9")  # nothing listens there
-    with serving(Handler) as address:
-        yield address
+    def log_message(self, *_: object) -> None:
+        pass
 
 
 @pytest.fixture
-def repository(tmp_path: Path) -> Path:
-    """A repository that has had a further classifier since the server was started."""
-    models = dict.fromkeys(("birds", "planes", "newer"), "entry")
-    (tmp_path / "manifest.json").write_text(json.dumps({"models": models}))
-    return tmp_path
+def triton(monkeypatch: pytest.MonkeyPatch) -> Iterator[Triton]:
+    monkeypatch.setattr(health, "PROBE_SECONDS", 0)
+    with Triton() as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
 
 
-@pytest.fixture(autouse=True)
-def process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator["subprocess.Popen[bytes]"]:
-    """The process that stands for Triton, noted with no request completed."""
-    monkeypatch.setattr(health, "STATE", tmp_path / "state")
-    monkeypatch.setattr(health, "REQUEST_SECONDS", 0.1)
-    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
-        health.note(process.pid, 0, 60)
-        yield process
-        process.kill()
+@pytest.fixture
+def parent() -> Iterator[psutil.Process]:
+    """A process with one child, as tritonserver has stubs."""
+    with subprocess.Popen(["sh", "-c", "sleep 60 & wait"]) as process:
+        parent = psutil.Process(process.pid)
+        while not parent.children():
+            time.sleep(0.01)
+        children = parent.children()
+        yield parent
+        for each in filter(psutil.Process.is_running, [*children, parent]):
+            each.kill()
 
 
-def lose_patience(pid: int) -> None:
-    health.note(pid, 0, -1)
+def faults(watched: Health, times: int) -> list[str | None]:
+    return [watched.fault() for _ in range(times)]
 
 
-def test_classifiers_that_are_served_take_turns(
-    address: str, repository: Path, answers: Answers, monkeypatch: pytest.MonkeyPatch
+def test_a_model_that_does_not_classify_for_some_probes_is_a_fault(
+    triton: Triton, parent: psutil.Process
 ) -> None:
-    monkeypatch.setattr(health, "TURN_SECONDS", 0.001)
-    for _ in range(50):
-        health.check(address, repository)
-    assert set(answers.asked) == {"birds", "planes"}
+    watched = Health(triton.as_server(parent.pid))
+    assert faults(watched, 2 * FAILED_PROBES) == [None] * 2 * FAILED_PROBES
+    triton.status = 500
+    assert faults(watched, FAILED_PROBES - 1) == [None] * (FAILED_PROBES - 1)
+    assert "does not classify an image: out of order" in str(watched.fault())
 
 
-def test_a_server_that_answers_gets_time_until_the_next_check(
-    address: str, repository: Path, process: "subprocess.Popen[bytes]"
+def test_failed_probes_do_not_count_while_requests_succeed(
+    triton: Triton, parent: psutil.Process
 ) -> None:
-    lose_patience(process.pid)
-    health.check(address, repository)
-    assert health.STATE.stat().st_mtime == pytest.approx(time.time() + 60, abs=5)
+    watched = Health(triton.as_server(parent.pid))
+    triton.status = 503  # the queue is full
+    for _ in range(2 * FAILED_PROBES):
+        triton.successes += 1
+        assert watched.fault() is None
+    assert any(faults(watched, FAILED_PROBES))
 
 
-@pytest.mark.parametrize(("status", "delay"), [(503, 0.0), (200, 0.5)])
-def test_a_busy_server_is_healthy_if_it_completes_other_requests(
-    address: str, repository: Path, answers: Answers, status: int, delay: float
+def test_a_model_that_refuses_the_first_probe_is_not_watched(
+    triton: Triton, parent: psutil.Process, caplog: pytest.LogCaptureFixture
 ) -> None:
-    answers.classification, answers.delay, answers.completed = status, delay, 5
-    health.check(address, repository)
-    with pytest.raises(health.Unhealthy):  # since it has completed none in between
-        health.check(address, repository)
-    answers.completed = 6
-    health.check(address, repository)
+    triton.status = 400
+    watched = Health(triton.as_server(parent.pid))
+    assert "planes does not classify an image: out of order; it is not watched" in caplog.text
+    assert faults(watched, 2 * FAILED_PROBES) == [None] * 2 * FAILED_PROBES
 
 
-@pytest.mark.parametrize("status", [400, 500])
-def test_a_failing_classifier_is_unhealthy_whatever_else_works(
-    address: str, repository: Path, answers: Answers, status: int
+def test_a_child_that_ends_is_a_fault(triton: Triton, parent: psutil.Process) -> None:
+    watched = Health(triton.as_server(parent.pid))
+    (child,) = parent.children()
+    assert watched.fault() is None
+    child.kill()
+    child.wait(5)
+    assert watched.fault() == f"Python stub {child.pid} has ended"
+
+
+def test_a_child_that_is_stopped_twice_in_a_row_is_a_fault_and_killed(
+    triton: Triton, parent: psutil.Process
 ) -> None:
-    answers.classification, answers.completed = status, 5
-    with pytest.raises(health.Unhealthy, match="reason"):
-        health.check(address, repository)
+    watched = Health(triton.as_server(parent.pid))
+    (child,) = parent.children()
+    stop(child)
+    assert watched.fault() is None
+    child.resume()
+    while child.status() == psutil.STATUS_STOPPED:
+        time.sleep(0.01)
+    assert watched.fault() is None
+    stop(child)
+    assert watched.fault() is None
+    watched.fault()
+    child.wait(5)
+    assert watched.fault() == f"Python stub {child.pid} has ended"
 
 
-def test_a_server_that_is_not_ready_is_unhealthy(
-    address: str, repository: Path, answers: Answers
-) -> None:
-    answers.ready = 400
-    with pytest.raises(health.Unhealthy, match="not ready"):
-        health.check(address, repository)
-    assert answers.asked == []
+def test_a_server_that_is_stopped_is_killed(triton: Triton, parent: psutil.Process) -> None:
+    watched = Health(triton.as_server(parent.pid))
+    stop(parent)
+    assert faults(watched, 2) == [None, None]
+    parent.wait(5)
 
 
-@pytest.mark.parametrize("manifest", [None, '{"models": {"newer": {}}}'])
-def test_readiness_is_enough_if_no_classifier_is_known(
-    address: str, tmp_path: Path, answers: Answers, manifest: str | None
-) -> None:
-    if manifest:
-        (tmp_path / "manifest.json").write_text(manifest)
-    health.check(address, tmp_path)
-    assert answers.asked == []
-
-
-def test_an_unhealthy_server_is_ended_only_after_its_deadline(
-    repository: Path, process: "subprocess.Popen[bytes]"
-) -> None:
-    nobody = "127.0.0.1:9"
-    with pytest.raises(health.Unhealthy, match="Connection refused"):
-        health.check(nobody, repository)
-    assert process.poll() is None
-    lose_patience(process.pid)
-    for _ in range(2):  # again, when the process has gone
-        with pytest.raises(health.Unhealthy, match="Connection refused"):
-            health.check(nobody, repository)
-        assert process.wait(10) == -signal.SIGKILL
-
-
-def test_before_the_start_the_server_is_unhealthy(repository: Path) -> None:
-    health.STATE.unlink()
-    with pytest.raises(health.Unhealthy, match="not started"):
-        health.check("127.0.0.1:9", repository)
+def stop(process: psutil.Process) -> None:
+    process.suspend()
+    while process.status() != psutil.STATUS_STOPPED:
+        time.sleep(0.01)

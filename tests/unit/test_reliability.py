@@ -53,6 +53,7 @@ def test_everything_else_is_a_problem(wrong: Classification) -> None:
     assert "2 wrong" in str(tally)
 
 
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
 def test_odd_images_are_valid_and_mutations_are_reproducible(tmp_path: Path) -> None:
     odd = files.odd_images()
     assert len(odd) > 80

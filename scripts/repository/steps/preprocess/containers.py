@@ -18,7 +18,10 @@ MAX_PARTS = 65_536
 
 # JPEG: ITU-T T.81, table B.1. A marker is 0xFF, any number of times, and a code; other bytes
 # between segments are skipped, as libjpeg does.
-MARKER = re.compile(rb"\xff([\x01-\xfe])")
+MARKER = 0xFF
+NO_CODE = (0x00, 0xFF)
+ANY_MARKER = re.compile(rb"\xff[\x01-\xfe]")
+SEGMENT = struct.Struct(">BBH")  # a marker, its code and the length of what follows
 WITHOUT_LENGTH = {0x01, *range(0xD0, 0xDA)}
 START_OF_SCAN = 0xDA
 START_OF_FRAME = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
@@ -158,13 +161,15 @@ def _jpeg_segments(data: bytes) -> Iterator[tuple[int, int, int, int]]:
     """
     end = 2
     for _ in range(MAX_PARTS):
-        if not (marker := MARKER.search(data, end)):
-            raise _no_picture()
-        code = data[marker.end() - 1]
-        before, end = end, marker.end()
-        if code not in WITHOUT_LENGTH:
-            end += int.from_bytes(data[end : end + 2], "big")
-        yield code, before, marker.end() - 2, end
+        before = start = end
+        lead, code, length = SEGMENT.unpack_from(data, start)
+        if lead != MARKER or code in NO_CODE:
+            if not (found := ANY_MARKER.search(data, start)):
+                raise _no_picture()
+            start = found.end() - 2
+            _, code, length = SEGMENT.unpack_from(data, start)
+        end = start + 2 if code in WITHOUT_LENGTH else start + 2 + length
+        yield code, before, start, end
         if code == START_OF_SCAN:
             return
     raise _too_many_parts()

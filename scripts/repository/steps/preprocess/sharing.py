@@ -3,7 +3,8 @@
 What one image may take is divided into units, and a unit is a byte of a lock file. An image locks
 as many bytes as it needs units, with POSIX record locks, which the kernel releases when a process
 dies. One more byte is held while an image collects its units, so that a large image is not
-overtaken by small ones and two images never wait for each other.
+overtaken by small ones and two images never wait for each other. Threads of one process are not
+told apart; the server's processes have one that decodes.
 
 The file belongs to the processes that have the same parent: Triton starts all of them. If it cannot
 be used, images are decoded without a common limit.
@@ -28,6 +29,8 @@ UNITS = 16
 TURN = UNITS  # the byte that is held while units are collected
 MAX_WAIT_SECONDS = 1.5
 POLL_SECONDS = 0.005
+
+_trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # only glibc has it
 
 logger = logging.getLogger(__name__)
 
@@ -118,5 +121,5 @@ def lock_file() -> int | None:
 
 def _return_memory() -> None:
     """Give the freed pages of a large image back, which glibc would keep for the process."""
-    if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):
-        trim(0)
+    if _trim:
+        _trim(0)
