@@ -189,20 +189,19 @@ class Session:
         """
         variants = contents.variants(role, spec, len(entries) + 1)
         for variant in variants:
-            if recorded.get(variant.parts[role]) == contents.sha256(
-                contents.of_step(role, variant)
-            ):
+            content = contents.sha256(contents.of_step(role, variant))
+            if content == recorded.get(variant.parts[role]):
                 return variant
         users = [_users(variant.parts[role], entries) - {spec.name} for variant in variants]
         at = next(at for at, others in enumerate(users) if others <= self._names)
         self._outdated |= users[at]
-        step = variants[at].parts[role]
-        if at and step not in recorded:
-            others = ", ".join(sorted(users[0]))
-            usual = variants[0].parts[role]
+        if at and variants[at].parts[role] not in recorded:
             logger.warning(
                 "%s uses the new step %s: %s has other settings, for %s",
-                *(spec.name, step, usual, others),
+                spec.name,
+                variants[at].parts[role],
+                variants[0].parts[role],
+                ", ".join(sorted(users[0])),
             )
         return variants[at]
 
