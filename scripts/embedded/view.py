@@ -72,7 +72,7 @@ def view(repository: Path, models: Sequence[str] = ()) -> View:
         UserError: there is no model, a model is unknown, or the manifest is damaged.
     """
     repository = repository.resolve()
-    if not any(repository.glob(f"*/{CONFIG}")):
+    if not any(repository.glob(f"[!.]*/{CONFIG}")):
         raise ServerError(
             f"{repository} contains no model; build one: python -m scripts.build_repository"
         )
@@ -107,7 +107,8 @@ def _state(repository: Path) -> object:
 
 def _steps(repository: Path) -> dict[str, set[str]]:
     """Return each model's name with itself and, for an ensemble, the models that it needs."""
-    steps = {file.parent.name: _step_names(file) for file in repository.glob(f"*/{CONFIG}")}
+    files = repository.glob(f"[!.]*/{CONFIG}")
+    steps = {file.parent.name: _step_names(file) for file in files}
 
     def needed(names: Iterable[str], found: frozenset[str] = frozenset()) -> frozenset[str]:
         for name in set(names) - found:

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -228,6 +229,10 @@ def test_photograph_of_a_camera_is_within_the_limits(name: str) -> None:
 COPIES = bombs.exif_of_copies(entries=4_000, length=1 << 20)
 
 
+# 256 KiB each.
+INFLATING_TEXT = bombs.chunk(b"zTXt", b"Raw profile type exif\0\0" + zlib.compress(bytes(1 << 18)))
+
+
 def _with_segments(*segments: bytes) -> bytes:
     whole = images.encode(images.photo(), "JPEG")
     return b"".join([whole[:2], *segments, whole[2:]])
@@ -283,6 +288,7 @@ NO_PIXELS: dict[str, tuple[Callable[[], bytes], str]] = {
         lambda: _png_with(bombs.chunk(b"IDAT", b"") * 60_000),
         "RGB",
     ),
+    "compressed texts of a PNG": (lambda: _png_with(INFLATING_TEXT * 50_000), "RGB"),
     "disposal of a GIF": (_disposed_gif, "ImageError"),
 }
 

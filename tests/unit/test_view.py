@@ -32,7 +32,8 @@ def foreign(tmp_path: Path) -> Path:
         (repository / name).mkdir(parents=True)
         text = ENSEMBLE if name == "pets" else f'name: "{name}"'
         (repository / name / "config.pbtxt").write_text(text)
-    (repository / ".git").mkdir()
+    (repository / ".staging").mkdir()
+    (repository / ".staging" / "config.pbtxt").touch()
     return repository
 
 
