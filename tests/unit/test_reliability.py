@@ -84,7 +84,7 @@ def test_slopes_are_growth_per_requests() -> None:
 
 @pytest.mark.parametrize(("per_request", "grows"), [(0.0001, False), (0.001, True)])
 def test_growth_beyond_noise_is_a_problem(per_request: float, grows: bool) -> None:
-    done = [1_000 * number for number in range(soak.SAMPLES)]
+    done = [4_000 * number for number in range(soak.SAMPLES)]
     warm = [Usage(500 * number, 8, 50) for number in range(soak.WARM)]
     steady = [Usage(5_000 + per_request * each, 8, 50) for each in done[soak.WARM :]]
     memory, shared, descriptors = soak.growth(done, [*warm, *steady])
