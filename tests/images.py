@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from client import SAMPLE
 
@@ -27,6 +28,12 @@ def encode(image: Image.Image, file_format: str = "PNG", **options: Any) -> byte
     buffer = io.BytesIO()
     image.save(buffer, file_format, **options)
     return buffer.getvalue()
+
+
+def png_text(length: int) -> PngInfo:
+    text = PngInfo()
+    text.add_text("Comment", "x" * length)
+    return text
 
 
 def noise(width: int, height: int, seed: int) -> Image.Image:

@@ -58,10 +58,16 @@ def session(repository: Path, names: Collection[str] = ()) -> Iterator["Session"
 
     Raises:
         BuildError: the folder is not a model repository, or cannot be replaced.
+        OSError: a file cannot be read or written.
     """
     manifest.read(repository)  # before anything is created
-    with Transaction(repository) as transaction:
-        yield Session(repository, transaction, frozenset(names))
+    try:
+        with Transaction(repository) as transaction:
+            yield Session(repository, transaction, frozenset(names))
+    except OSError as error:
+        if error.errno and not error.filename:  # a failed write does not say where
+            raise OSError(error.errno, error.strerror, str(repository)) from error
+        raise
 
 
 def add(
@@ -183,20 +189,19 @@ class Session:
         """
         variants = contents.variants(role, spec, len(entries) + 1)
         for variant in variants:
-            if recorded.get(variant.parts[role]) == contents.sha256(
-                contents.of_step(role, variant)
-            ):
+            content = contents.sha256(contents.of_step(role, variant))
+            if content == recorded.get(variant.parts[role]):
                 return variant
         users = [_users(variant.parts[role], entries) - {spec.name} for variant in variants]
         at = next(at for at, others in enumerate(users) if others <= self._names)
         self._outdated |= users[at]
-        step = variants[at].parts[role]
-        if at and step not in recorded:
-            others = ", ".join(sorted(users[0]))
-            usual = variants[0].parts[role]
+        if at and variants[at].parts[role] not in recorded:
             logger.warning(
                 "%s uses the new step %s: %s has other settings, for %s",
-                *(spec.name, step, usual, others),
+                spec.name,
+                variants[at].parts[role],
+                variants[0].parts[role],
+                ", ".join(sorted(users[0])),
             )
         return variants[at]
 

@@ -10,8 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from scripts.repository.errors import BuildError
-from scripts.repository.steps.preprocess.imaging import ImageError, decode, load
+from scripts.repository.steps.preprocess.imaging import ImageError, decode, kept
 from scripts.repository.steps.preprocess.recipe import Recipe
+from scripts.repository.steps.preprocess.resizing import with_pillow
 
 Progress = Callable[[int, int], None]
 
@@ -70,9 +71,14 @@ def read(folder: Path, *, progress: Progress | None = None) -> Images:
 
 
 def pixels(files: Iterable[Path], recipe: Recipe) -> Iterator[npt.NDArray[np.float32]]:
-    """Load images one at a time as a classifier's input, FP32 [1, 3, crop, crop], normalised."""
+    """Load images one at a time as a classifier's input, FP32 [1, 3, crop, crop], normalised.
+
+    Pillow resizes them on every machine, so that the same images always calibrate the same graph.
+    """
     for file in files:
-        pixels = np.asarray(load(file.read_bytes(), recipe))
+        image = decode(file.read_bytes())
+        box = kept((0, 0, *image.size), recipe)
+        pixels = np.asarray(with_pillow(image, recipe.crop, box))
         yield (
             ((pixels / 255 - recipe.mean) / recipe.std).transpose(2, 0, 1)[None].astype(np.float32)
         )

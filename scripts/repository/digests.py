@@ -13,7 +13,7 @@ import PIL
 # Other versions can write other graphs, or calibrate them on other pixels.
 LIBRARIES = (np, onnx, onnxruntime, PIL)
 CACHE = "__pycache__"
-CHUNK = 1 << 20
+CHUNK = 1 << 16
 
 
 @functools.cache

@@ -2,9 +2,8 @@
 
 The copy is a sibling of the folder, so that nothing that reads the folder sees it. Linux exchanges
 the two in one step (RENAME_EXCHANGE), and a killed process leaves only a copy that the next one
-deletes. Before the exchange the copy is written to the disk, so that this also holds for a crash of
-the machine, as far as the file system keeps the order of its own operations and the disk keeps what
-it has confirmed.
+deletes. Everything is flushed to the disk before and after the exchange, so that this also holds
+for a crash of the machine, as far as the disk keeps what it has confirmed.
 """
 
 import ctypes
@@ -176,15 +175,19 @@ def _check_replaceable(folder: Path) -> None:
         )
     mounts = [line.split()[4] for line in os.fsdecode(MOUNTS.read_bytes()).splitlines()]
     escaped = str(folder).replace("\\", r"\134").replace(" ", r"\040")
-    for mount in mounts:
-        if mount == escaped or mount.startswith(f"{escaped}/"):
-            raise _cannot_replace(folder)
+    if escaped in mounts:
+        raise _cannot_replace(folder)
+    if inside := [mount for mount in mounts if mount.startswith(f"{escaped}/")]:
+        raise BuildError(
+            f"a build replaces {folder}, but {inside[0]} is a mount point: unmount it, or choose "
+            "another folder with --output"
+        )
 
 
 def _cannot_replace(folder: Path) -> BuildError:
     return BuildError(
-        f"{folder} is or contains a mount point, so a build cannot replace it; choose a folder in "
-        f"it, such as --output {folder / 'repository'}"
+        f"{folder} is a mount point, which a build cannot replace; choose a folder in it, such as "
+        f"--output {folder / 'repository'}"
     )
 
 

@@ -1,5 +1,6 @@
 """The command `python -m scripts.build_repository`."""
 
+import errno
 import json
 import os
 import re
@@ -162,6 +163,53 @@ def test_every_prepared_graph_has_a_variable_batch_and_size(repository: Path) ->
         graph = onnx.load(file).graph
         (image,) = graph.input
         assert [dim.dim_param for dim in image.type.tensor_type.shape.dim] == ["N", "", "H", "W"]
+
+
+def test_two_builds_at_once_wait_for_each_other(tmp_path: Path, graph: Path) -> None:
+    output = tmp_path / "model_repository"
+    command = [sys.executable, "-m", "scripts.build_repository"]
+    builds = [
+        subprocess.Popen([*command, *own(graph, name, output)], cwd=ROOT, stdout=subprocess.DEVNULL)
+        for name in ("birds", "planes", "cats")
+    ]
+    assert [build.wait(120) for build in builds] == [0, 0, 0]
+    entries = manifest.read(output)
+    assert entries.keys() == {"birds", "planes", "cats"}
+    parts = {part for entry in entries.values() for part in entry.parts.values()}
+    assert manifest.verify(output, parts) == []
+    assert {path.name for path in tmp_path.iterdir()} == {"model_repository", "birds.onnx"}
+
+
+def test_a_full_disk_is_reported_in_one_line_and_changes_nothing(
+    tmp_path: Path,
+    graph: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    output = tmp_path / "model_repository"
+    assert build_repository.main(own(graph, "birds", output)) == 0
+    before = contents(tmp_path)
+    write = Path.write_bytes
+
+    def refuse(path: Path, data: bytes) -> int:
+        if path.name == "model.onnx":
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return write(path, data)
+
+    monkeypatch.setattr(Path, "write_bytes", refuse)
+    capsys.readouterr()
+    assert build_repository.main([*own(graph, "planes", output), "--queue", "3"]) == 1
+    assert capsys.readouterr().err == f"error: {output}: No space left on device\n"
+    assert contents(tmp_path) == before
+
+
+def test_git_ignores_what_a_build_writes() -> None:
+    if not (ROOT / ".git").exists() or not shutil.which("git"):
+        pytest.skip("not a Git checkout")
+    written = ["model_repository/manifest.json", ".model_repository.staging/new/birds"]
+    command = ["git", "check-ignore", "--no-index", *written, "model_repository/README.md"]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert result.stdout.split() == written
 
 
 def test_prune_keeps_own_classifiers_and_those_that_are_named(

@@ -21,6 +21,7 @@ from client import (
     SAMPLE,
     Classification,
     Classifier,
+    DeadlineExceeded,
     ImageFile,
     InvalidImage,
     ModelNotFound,
@@ -30,12 +31,13 @@ from client import (
 from client._endpoint import Endpoint
 from client._translation import translated
 from scripts.embedded import Access, EmbeddedServer, Endpoints
-from tests import namespaces
+from tests import bombs, namespaces
 from tests.conftest import ROOT
 from tests.integration.conftest import ADMIN, ADMIN_KEY, HASTE, end, process_of, url
 from tests.proxy import Relay
 
 JPEG = SAMPLE.read_bytes()
+UNANSWERED = (DeadlineExceeded, ServerUnavailable)
 
 
 @pytest.fixture
@@ -76,9 +78,9 @@ def numbered(
         yield ImageFile(str(place), JPEG)
 
 
-def counted(server: EmbeddedServer, outcome: str) -> int:
-    """Return the server's own count of the ensemble's requests with this outcome."""
-    about = requests.get(f"{url(server, 'http')}/v2/models/birds/stats", timeout=5).json()
+def counted(server: EmbeddedServer, outcome: str, model: str = "birds") -> int:
+    """Return the server's own count of a model's requests with this outcome."""
+    about = requests.get(f"{url(server, 'http')}/v2/models/{model}/stats", timeout=5).json()
     return int(about["model_stats"][0]["inference_stats"][outcome]["count"])
 
 
@@ -195,6 +197,18 @@ def test_a_request_is_retried_after_its_deadline(small_repository: Path, protoco
                     hasty.image(SAMPLE)
             finally:
                 process.resume()
+
+
+def test_the_server_does_not_decode_what_nobody_waits_for(
+    second: EmbeddedServer, protocol: str
+) -> None:
+    picture = bombs.png(6_000, 4_000, bombs.GREY)  # takes long to decode
+    with Classifier(url(second, protocol), model="birds", retries=0, timeout=0.3) as classifier:
+        results = list(classifier.stream([picture] * 60, concurrency=60))
+    assert {type(result.error) for result in results} <= {type(None), *UNANSWERED}
+    with Classifier(url(second, protocol), model="birds") as classifier:
+        classifier.image(SAMPLE)  # waits behind what is left of the queue
+    assert counted(second, "success", "birds_preprocess") < 40
 
 
 def test_a_rejected_request_is_not_retried(server: EmbeddedServer, protocol: str) -> None:

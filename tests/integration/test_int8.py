@@ -15,7 +15,7 @@ from scripts.embedded import EmbeddedServer, Endpoints
 from tests.conftest import ROOT
 from tests.files import contents
 from tests.graphs import CLASSES, convolved
-from tests.images import fill, mixed_sizes
+from tests.images import fill, mixed_sizes, photo
 from tests.integration.conftest import HASTE, url
 from tests.integration.test_own_model import PHOTOS, assert_correct
 
@@ -47,11 +47,31 @@ def classify(server: EmbeddedServer, protocol: str, model: str) -> list[Classifi
         return classifier.batch(mixed_sizes())
 
 
-def run(options: list[str], *, hash_seed: str) -> list[str]:
-    """Build in a process of its own and return the lines of what it prints."""
-    environment = os.environ | {"PYTHONHASHSEED": hash_seed}
+# Another machine: no fast resizer, and three threads for each session that does not choose.
+ELSEWHERE = {
+    "cykooz_resizer.py": "raise ImportError",
+    "sitecustomize.py": """
+import onnxruntime
+
+class Session(onnxruntime.InferenceSession):
+    def __init__(self, model, sess_options, **settings):
+        sess_options.intra_op_num_threads = 3
+        super().__init__(model, sess_options, **settings)
+
+onnxruntime.InferenceSession = Session
+""",
+}
+
+
+def run(options: list[str], folder: Path = ROOT, **environment: str) -> list[str]:
+    """Build in a process of its own, in a folder, and return the lines of what it prints."""
     result = subprocess.run(
-        [*COMMAND, *options], cwd=ROOT, env=environment, capture_output=True, text=True, check=True
+        [*COMMAND, *options],
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": str(ROOT)} | environment,
+        capture_output=True,
+        text=True,
+        check=True,
     )
     return result.stdout.splitlines()
 
@@ -61,11 +81,32 @@ def test_builds_are_reproducible_and_report_speed_and_agreement(
 ) -> None:
     for seed in ("1", "2"):
         options = [*own(graph, "birds", tmp_path / seed), *int8(pictures)]
-        lines = run(options, hash_seed=seed)
+        lines = run(options, PYTHONHASHSEED=seed)
         assert len(lines) == 3
         assert "times as fast as fp32" in lines[0]
         assert "of 20 held-out images" in lines[0]
     assert contents(tmp_path / "1") == contents(tmp_path / "2")
+
+
+def test_other_machines_with_the_same_libraries_build_the_same_bytes(tmp_path: Path) -> None:
+    pictures = fill(tmp_path / "pictures", 3)
+    photo(900, 700).save(pictures / "photo.jpg")
+    elsewhere = tmp_path / "else where ü"
+    elsewhere.mkdir()
+    for name, text in ELSEWHERE.items():
+        (elsewhere / name).write_text(text)
+    for file in sorted(pictures.iterdir(), reverse=True):
+        (elsewhere / file.name).write_bytes(file.read_bytes())
+    common = ["--models", "mobilenetv2", "--weights", "synthetic", "--cores", "2"]
+    run([*common, "--output", str(tmp_path / "here"), *int8(pictures)])
+    run(
+        [*common, "--output", "there", *int8(Path())],
+        elsewhere,
+        PYTHONPATH=f"{elsewhere}:{ROOT}",
+        LC_ALL="C",
+        TMPDIR=str(elsewhere),
+    )
+    assert contents(tmp_path / "here") == contents(elsewhere / "there")
 
 
 def test_a_second_build_with_the_same_images_does_no_work(

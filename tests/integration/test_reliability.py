@@ -1,4 +1,4 @@
-"""Short forms of `python -m tests.reliability`, without those that have tests of their own."""
+"""Short forms of the sections of `python -m tests.reliability`, but for the fuzzer's."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -6,18 +6,36 @@ from typing import TypeVar
 
 import pytest
 
-from tests.reliability import soak
+from tests.bombs import BOMBS
+from tests.reliability import costs, faults, soak
 from tests.reliability.__main__ import Section
 
 T = TypeVar("T")
+
+
+@pytest.fixture
+def less(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave out the faults and costly images that other tests have, and one protocol."""
+    name = "1,000 connections reset"
+    monkeypatch.setattr(faults, "FAULTS", {name: faults.FAULTS[name]})
+    monkeypatch.setattr(faults, "LASTING", {})
+    monkeypatch.setattr(faults, "PROTOCOLS", ("grpc",))
+    monkeypatch.setattr(costs, "BOMBS", {name: BOMBS[name] for name in ("JPEG", "PNG, strip")})
 
 
 def untracked(items: Iterable[T], total: int, text: str, /) -> Iterable[T]:
     return items
 
 
+@pytest.mark.usefixtures("less")
 @pytest.mark.parametrize(
-    ("section", "scale", "rows"), [(soak.bad_files, 0.03, 4), (soak.steady, 0.01, 4)]
+    ("section", "scale", "rows"),
+    [
+        (soak.bad_files, 0.03, 4),
+        (soak.steady, 0.01, 4),
+        (faults.under_faults, 0.05, 3),
+        (costs.bombs, 1, 4),
+    ],
 )
 def test_the_short_form_finds_no_problem(
     small_repository: Path, section: Section, scale: float, rows: int

@@ -15,7 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from scripts import arguments, cli
 from tests.integration.conftest import add_birds
-from tests.reliability import faults, fuzz, rows, soak
+from tests.reliability import costs, faults, fuzz, rows, soak
 from tests.reliability.rows import Row, Track
 
 Section = Callable[[Path, float, Track], Iterator[Row]]
@@ -25,7 +25,7 @@ SECTIONS: dict[str, Section] = {
     "files": soak.bad_files,
     "soak": soak.steady,
     "faults": faults.under_faults,
-    "bombs": faults.bombs,
+    "bombs": costs.bombs,
     "fuzz": fuzz.fuzz,
 }
 EXAMPLES = """\

@@ -22,6 +22,7 @@ BAD_FILES = 500
 SAMPLES = 50
 WARM = 10  # samples at the start, in which pools and allocators reach their size
 PER = 10_000  # requests, for slopes
+ENOUGH = 50_000  # requests that tell growth from reaching the size
 UNITS = {"memory": "MiB", "shared_memory": "MiB", "descriptors": "open"}
 # Growth per 10,000 requests that a table reports as a problem, beyond noise.
 MOST = Usage(memory=2, shared_memory=0.5, descriptors=1)
@@ -76,7 +77,7 @@ def growth(done: Sequence[int], samples: Sequence[Usage]) -> Iterator[Row]:
         first, last, each = (getattr(u, field.name) for u in (samples[0], samples[-1], slope))
         name, unit = field.name.replace("_", " "), UNITS[field.name]
         result = f"{first:.1f} to {last:.1f} {unit}, {each:+.2f} per {PER:,} requests"
-        grows = done[-1] - done[0] >= PER and each > getattr(MOST, field.name)
+        grows = done[-1] - done[0] >= ENOUGH and each > getattr(MOST, field.name)
         yield Row(f"{name} of the server's processes", result, ("grows",) if grows else ())
 
 

@@ -49,7 +49,7 @@ def slopes(done: Sequence[int], samples: Sequence[Usage], per: int) -> Usage:
 @contextmanager
 def peak_memory(pid: int) -> Iterator[list[float]]:
     """Sample the memory during the block; the list's one value is the highest, in MiB."""
-    peak, done = [0.0], threading.Event()
+    peak, done = [usage(pid).memory], threading.Event()
 
     def sample() -> None:
         while not done.wait(SAMPLE_SECONDS):

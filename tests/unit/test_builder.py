@@ -4,6 +4,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from scripts.repository.sources import ClassifierSource
 from scripts.repository.tuning import Tuning
 from tests.conftest import ROOT
 from tests.files import contents
-from tests.graphs import CLASSES, FLEXIBLE, classifier, convolved
+from tests.graphs import CLASSES, FLEXIBLE, classifier, convolved, imagenet
 from tests.images import fill
 
 PARTS = {
@@ -215,6 +216,135 @@ def test_adding_a_classifier_leaves_others_unchanged(graph: Path, repository: Pa
     builder.add(repository, sources.from_file(graph, "planes"))
     assert set(manifest.read(repository)) == {"birds", "planes"}
     assert {"birds", "planes", "birds_onnx", "planes_onnx"} <= models(repository)
+
+
+@pytest.fixture
+def zoo(tmp_path: Path) -> dict[str, ClassifierSource]:
+    """Three classifiers with ImageNet's recipe and labels, which share both steps."""
+    file = tmp_path / "imagenet.onnx"
+    onnx.save(imagenet(), file)
+    return {name: sources.from_file(file, name) for name in ("birds", "planes", "cats")}
+
+
+def add_all(repository: Path, *chosen: ClassifierSource, queue: int | None = None) -> None:
+    with builder.session(repository, {source.name for source in chosen}) as session:
+        for source in chosen:
+            session.add(source, tuning=Tuning(queue=queue))
+
+
+def steps(repository: Path, role: str = "preprocess") -> dict[str, str]:
+    """Return the step of each classifier, after checking that the manifest is true."""
+    entries = manifest.read(repository)
+    assert manifest.verify(repository, models(repository)) == []
+    assert manifest.parts(repository).keys() == models(repository)
+    for entry in entries.values():
+        policy = config(repository, entry.parts["preprocess"]).dynamic_batching
+        assert entry.tuning
+        assert policy.default_queue_policy.max_queue_size == entry.tuning.max_queue_size
+    return {name: entry.parts[role] for name, entry in entries.items()}
+
+
+def test_classifiers_with_the_same_settings_share_their_steps(
+    zoo: dict[str, ClassifierSource], repository: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    add_all(repository, zoo["birds"], zoo["planes"])
+    add_all(repository, zoo["cats"], queue=Tuning().max_queue_size)
+    assert set(steps(repository).values()) == {"imagenet_preprocess_256"}
+    assert set(steps(repository, "postprocess").values()) == {"imagenet_postprocess"}
+    assert not caplog.text
+
+
+def test_a_shared_step_of_other_classifiers_is_kept_when_settings_differ(
+    zoo: dict[str, ClassifierSource], repository: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    add_all(repository, zoo["birds"])
+    before = contents(repository / "imagenet_preprocess_256")
+    add_all(repository, zoo["planes"], zoo["cats"], queue=3)
+    assert contents(repository / "imagenet_preprocess_256") == before
+    own = "imagenet_preprocess_256_2"
+    assert steps(repository) == {"birds": own[:-2], "planes": own, "cats": own}
+    assert set(steps(repository, "postprocess").values()) == {"imagenet_postprocess"}
+    assert [record.getMessage() for record in caplog.records] == [
+        f"planes uses the new step {own}: {own[:-2]} has other settings, for birds"
+    ]
+
+
+def test_a_step_of_its_own_is_given_up_when_the_settings_are_the_same_again(
+    zoo: dict[str, ClassifierSource], repository: Path
+) -> None:
+    add_all(repository, zoo["birds"])
+    add_all(repository, zoo["planes"], queue=3)
+    add_all(repository, zoo["birds"], queue=3)
+    assert set(steps(repository).values()) == {"imagenet_preprocess_256_2"}
+    add_all(repository, zoo["birds"], zoo["planes"])
+    assert len(set(steps(repository).values())) == 1
+    assert len(list(repository.glob("imagenet_preprocess_*"))) == 1
+
+
+def test_a_shared_step_changes_together_with_all_classifiers_that_use_it(
+    zoo: dict[str, ClassifierSource], repository: Path
+) -> None:
+    add_all(repository, zoo["birds"], zoo["planes"])
+    before = contents(repository)
+    with builder.session(repository, {"birds", "planes", "cats"}) as session:
+        session.add(zoo["birds"], tuning=Tuning(queue=3))
+        assert contents(repository) == before
+        assert session.find_current(zoo["planes"], tuning=Tuning()) is None
+        session.add(zoo["cats"], tuning=Tuning(queue=3))
+        assert contents(repository) == before
+        session.add(zoo["planes"], tuning=Tuning(queue=3))
+        assert steps(repository).keys() == {"birds", "planes", "cats"}
+    assert set(steps(repository).values()) == {"imagenet_preprocess_256"}
+
+
+def test_a_shared_step_stays_when_one_of_its_classifiers_cannot_be_built(
+    zoo: dict[str, ClassifierSource], repository: Path
+) -> None:
+    add_all(repository, zoo["birds"], zoo["planes"])
+    before = contents(repository)
+    broken = replace(zoo["planes"], labels=("too", "few"))
+    with pytest.raises(BuildError, match="planes: the graph has 1000 classes"):
+        add_all(repository, zoo["birds"], broken, queue=3)
+    assert contents(repository) == before
+
+
+def test_every_classifier_is_kept_that_was_built_before_an_interruption(
+    zoo: dict[str, ClassifierSource], repository: Path
+) -> None:
+    def interrupt() -> sources.Graph:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        add_all(repository, zoo["birds"], replace(zoo["planes"], load=interrupt))
+    assert steps(repository).keys() == {"birds"}
+
+
+def test_the_steps_of_a_repository_of_an_older_version_are_kept(
+    zoo: dict[str, ClassifierSource], repository: Path
+) -> None:
+    add_all(repository, zoo["birds"])
+    file = repository / "manifest.json"
+    written = json.loads(file.read_text())
+    file.write_text(json.dumps({"models": written["models"]}))
+    (repository / ".staging" / "birds").mkdir(parents=True)
+    before = contents(repository / "imagenet_preprocess_256")
+    add_all(repository, zoo["planes"])
+    assert contents(repository / "imagenet_preprocess_256") == before
+    assert manifest.read(repository)["planes"].parts["preprocess"] == "imagenet_preprocess_256_2"
+    assert not (repository / ".staging").exists()
+
+
+def test_the_graph_of_ones_own_classifier_is_hashed_once(
+    graph: Path, repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded = []
+    source = sources.from_file(graph, "birds")
+    counted = replace(source, load=lambda: loaded.append(1) or source.load())  # type: ignore[func-returns-value]
+    with builder.session(repository, {"birds"}) as session:
+        assert session.find_current(counted, tuning=Tuning()) is None
+        session.add(counted, tuning=Tuning())
+        assert session.find_current(counted, tuning=Tuning())
+    assert len(loaded) == 2  # to build it, and to hash it
 
 
 def test_removing_a_classifier_removes_the_parts_that_only_it_uses(

@@ -122,6 +122,7 @@ def test_make_clean_keeps_the_readme_of_the_model_repository(tmp_path: Path, bui
     repository = tmp_path / "model_repository"
     if built:
         (repository / "birds" / "1").mkdir(parents=True)
+        (tmp_path / ".model_repository.staging" / "new").mkdir(parents=True)
         for name in ("README.md", "manifest.json", ".staging", "birds/README.md"):
             (repository / name).touch()
     make("clean", folder=tmp_path)

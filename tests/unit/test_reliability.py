@@ -53,6 +53,7 @@ def test_everything_else_is_a_problem(wrong: Classification) -> None:
     assert "2 wrong" in str(tally)
 
 
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
 def test_odd_images_are_valid_and_mutations_are_reproducible(tmp_path: Path) -> None:
     odd = files.odd_images()
     assert len(odd) > 80
@@ -83,7 +84,7 @@ def test_slopes_are_growth_per_requests() -> None:
 
 @pytest.mark.parametrize(("per_request", "grows"), [(0.0001, False), (0.001, True)])
 def test_growth_beyond_noise_is_a_problem(per_request: float, grows: bool) -> None:
-    done = [1_000 * number for number in range(soak.SAMPLES)]
+    done = [4_000 * number for number in range(soak.SAMPLES)]
     warm = [Usage(500 * number, 8, 50) for number in range(soak.WARM)]
     steady = [Usage(5_000 + per_request * each, 8, 50) for each in done[soak.WARM :]]
     memory, shared, descriptors = soak.growth(done, [*warm, *steady])

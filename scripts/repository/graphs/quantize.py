@@ -5,8 +5,11 @@ configuration is the same. The graph uses only standard operators (QuantizeLinea
 DequantizeLinear around each layer), which onnxruntime fuses when it loads the graph.
 """
 
+import json
+import os
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -38,8 +41,14 @@ IR_VERSION = 7
 WEIGHTED = {"Conv", "Gemm", "MatMul"}
 # A layer in front of these has many outputs, whose rounding errors average out.
 POOLING = {"AveragePool", "GlobalAveragePool", "ReduceMean"}
-# Tells onnxruntime's quantiser that BatchNorm is folded; otherwise it warns.
-FOLDED = {"onnx.quant.pre_process": "onnxruntime.quant"}
+# Sums depend on how threads share the work, so the graph is calibrated on one. The quantiser makes
+# its own session, which takes these options from the graph if the variable is set.
+OPTIONS_FROM_GRAPH = "ORT_LOAD_CONFIG_FROM_MODEL"
+ONE_THREAD = {"session_options": {"intra_op_num_threads": 1, "graph_optimization_level": 0}}
+METADATA = {
+    "onnx.quant.pre_process": "onnxruntime.quant",  # BatchNorm is folded; without it, a warning
+    "ort_config": json.dumps(ONE_THREAD),
+}
 
 
 @dataclass(frozen=True)
@@ -123,13 +132,13 @@ def _folded(model: ModelProto) -> ModelProto:
         folded = onnx.load(file)
     for number, node in enumerate(folded.graph.node):
         node.name = f"node_{number}"  # `nodes_to_exclude` needs unique names
-    onnx.helper.set_model_props(folded, FOLDED)
+    onnx.helper.set_model_props(folded, METADATA)
     return folded
 
 
 def _quantized(model: ModelProto, reader: _Reader) -> ModelProto:
     excluded = [*_tail(model), *_normalizations(model)]
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, _options_from_graph():
         file = Path(folder, "quantized.onnx")
         try:
             quantize_static(
@@ -152,6 +161,16 @@ def _quantized(model: ModelProto, reader: _Reader) -> ModelProto:
                 f"onnxruntime cannot quantise the graph: {first_line(error)}"
             ) from error
         return onnx.load(file)
+
+
+@contextmanager
+def _options_from_graph() -> Iterator[None]:
+    before = os.environ.get(OPTIONS_FROM_GRAPH, "0")
+    os.environ[OPTIONS_FROM_GRAPH] = "1"
+    try:
+        yield
+    finally:
+        os.environ[OPTIONS_FROM_GRAPH] = before
 
 
 def _tail(model: ModelProto) -> list[str]:

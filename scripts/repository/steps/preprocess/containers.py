@@ -6,26 +6,33 @@ data with N entries it keeps N copies. It also refuses PNG files with more than 
 
 import re
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from . import orientation
 from .errors import ImageError
 
-# Pillow and this module take about 2 µs for each segment, chunk or block of a file. libpng writes
+# Pillow and this module take about 2 µs for each segment or chunk of a file. libpng writes
 # chunks of 8 KiB, so that this is enough for 512 MiB.
 MAX_PARTS = 65_536
 
 # JPEG: ITU-T T.81, table B.1. A marker is 0xFF, any number of times, and a code; other bytes
 # between segments are skipped, as libjpeg does.
-MARKER = re.compile(rb"\xff([\x01-\xfe])")
+MARKER = 0xFF
+NO_CODE = (0x00, 0xFF)
+ANY_MARKER = re.compile(rb"\xff[\x01-\xfe]")
+SEGMENT = struct.Struct(">BBH")  # a marker, its code and the length of what follows
 WITHOUT_LENGTH = {0x01, *range(0xD0, 0xDA)}
 START_OF_SCAN = 0xDA
 START_OF_FRAME = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
 PROGRESSIVE = {0xC2, 0xC6, 0xCA, 0xCE}
 ARITHMETIC = {*range(0xC9, 0xD0)} - {0xCC}
-# APP0 (JFIF) and APP14 (Adobe) determine the colour space.
-APPLICATION_DATA = {*range(0xE1, 0xF0), 0xFE} - {0xEE}
+# Application data and comments, but for APP0 (JFIF) and APP14 (Adobe), which determine the colour
+# space; and what is reserved for extensions, of which Pillow reads the content as segments.
+NO_PIXELS = {0xC8, *range(0xE1, 0xFF)} - {0xEE}
+# Bytes of what remains before the pixels. It is usually less than 2 KiB; Pillow reads quantization
+# tables in Python.
+MAX_JPEG_HEADER = 1 << 18
 EXIF_SEGMENT = b"Exif\0\0"
 XMP_SEGMENT = b"http://ns.adobe.com/xap/1.0/\0"
 
@@ -34,6 +41,7 @@ WEBP_PICTURE = {b"VP8 ", b"VP8L", b"ANMF"}
 WEBP_BEFORE_PICTURE = {b"ANIM", b"ALPH"}
 WEBP_METADATA_FLAGS = 0x20 | 0x08 | 0x04  # ICC profile, EXIF, XMP
 GIF_TRANSPARENCY_FLAG = 0x01
+MAX_GIF_HEADER = 1 << 20  # bytes of comments and other extensions before the picture
 
 
 @dataclass(frozen=True)
@@ -46,26 +54,26 @@ class Stripped:
         scans: of a JPEG that is decoded only after all its scans have been read: their number,
             but at least 2. Otherwise 1.
         is_arithmetic: whether it is a JPEG with arithmetic coding.
+        canvas: the width and height of a WebP, whose decoder allocates it when the file is opened.
     """
 
     data: bytes
     orientation: int = 1
     scans: int = 1
     is_arithmetic: bool = False
+    canvas: tuple[int, int] | None = None
 
 
 def strip(data: bytes) -> Stripped:
     """Remove metadata and all frames but the first, as far as the format allows.
 
-    A file whose structure is broken is returned as it is, so that its decoder refuses it.
-
     Raises:
-        ImageError: the file consists of too many parts.
+        ImageError: the file has no picture, or too many parts.
     """
     try:
         return _reader(data)(data)
     except (IndexError, struct.error):
-        return Stripped(data)
+        raise _no_picture() from None
 
 
 def _reader(data: bytes) -> Callable[[bytes], Stripped]:
@@ -80,8 +88,12 @@ def _reader(data: bytes) -> Callable[[bytes], Stripped]:
     return Stripped
 
 
+def _no_picture() -> ImageError:
+    return ImageError("broken image: the file ends before its picture")
+
+
 def _too_many_parts() -> ImageError:
-    return ImageError(f"the file has more than {MAX_PARTS} segments, chunks or blocks")
+    return ImageError(f"the file has more than {MAX_PARTS} segments or chunks")
 
 
 class _Kept:
@@ -95,6 +107,8 @@ class _Kept:
 
     def drop(self, start: int, end: int) -> None:
         """Remove `data[start:end]`; calls are in the order of the file."""
+        if start == end:
+            return
         if start > self.start:
             self.parts.append(self.view[self.start : start])
         self.start = end
@@ -115,40 +129,57 @@ class _Kept:
 def _jpeg(data: bytes) -> Stripped:
     kept = _Kept(data)
     exif = xmp = b""
-    components, frame, position = 1, 0, 2
-    for _ in range(MAX_PARTS):
-        if not (marker := MARKER.search(data, position)):
-            return Stripped(data)
-        code, position = data[marker.end() - 1], marker.end()
-        if code in WITHOUT_LENGTH:
-            continue
-        if code == START_OF_SCAN:
-            break
-        end = position + int.from_bytes(data[position : position + 2], "big")
-        if code in APPLICATION_DATA:
-            content = data[position + 2 : end]
+    components, frame, start = 1, 0, 0
+    for code, before, start, end in _jpeg_segments(data):
+        kept.drop(before, start)
+        if code in NO_PIXELS:
+            content = data[start + 4 : end]
             if content.startswith(EXIF_SEGMENT):
                 exif = exif or content
             elif content.startswith(XMP_SEGMENT):
                 xmp = xmp or content
-            kept.drop(marker.start(), end)
+            kept.drop(start, end)
         elif code in START_OF_FRAME:
-            frame, components = code, data[position + 7]
-        position = end
-    else:
-        raise _too_many_parts()
-    is_buffered = frame in PROGRESSIVE or data[position + 2] < components
+            frame, components = code, data[start + 9]
+    stripped = kept.join()
+    if len(stripped) - (len(data) - start) > MAX_JPEG_HEADER:
+        raise ImageError(f"a JPEG whose tables take more than {MAX_JPEG_HEADER} bytes")
+    is_buffered = frame in PROGRESSIVE or data[start + 4] < components
     return Stripped(
-        kept.join(),
+        stripped,
         orientation.of(exif, xmp) if exif or xmp else 1,
-        max(2, data.count(b"\xff\xda", position)) if is_buffered else 1,
+        max(2, data.count(b"\xff\xda", start)) if is_buffered else 1,
         frame in ARITHMETIC,
     )
+
+
+def _jpeg_segments(data: bytes) -> Iterator[tuple[int, int, int, int]]:
+    """Yield the segments up to the first start of scan.
+
+    Yields:
+        The marker's code, and the ends of the previous segment, of the bytes that are skipped
+        after it, and of the segment.
+    """
+    end = 2
+    for _ in range(MAX_PARTS):
+        before = start = end
+        lead, code, length = SEGMENT.unpack_from(data, start)
+        if lead != MARKER or code in NO_CODE:
+            if not (found := ANY_MARKER.search(data, start)):
+                raise _no_picture()
+            start = found.end() - 2
+            _, code, length = SEGMENT.unpack_from(data, start)
+        end = start + 2 if code in WITHOUT_LENGTH else start + 2 + length
+        yield code, before, start, end
+        if code == START_OF_SCAN:
+            return
+    raise _too_many_parts()
 
 
 def _png(data: bytes) -> Stripped:
     kept = _Kept(data)
     exif = xmp = b""
+    texts: dict[bytes, tuple[bytes, bytes]] = {}  # the first chunk of each keyword
     position = 8
     for _ in range(MAX_PARTS):
         if position + 8 > len(data):
@@ -161,13 +192,15 @@ def _png(data: bytes) -> Stripped:
             content = data[position + 8 : end - 4]
             if kind == b"eXIf":
                 exif = content
-            elif kind in (b"tEXt", b"zTXt", b"iTXt"):
-                text_exif, text_xmp = orientation.in_png_text(kind, content)
-                exif, xmp = exif or text_exif, xmp or text_xmp
+            elif content.startswith(orientation.PNG_KEYWORDS):
+                texts.setdefault(content[:3], (kind, content))
             kept.drop(position, end)
         position = end
     else:
         raise _too_many_parts()
+    for kind, content in texts.values():
+        text_exif, text_xmp = orientation.in_png_text(kind, content)
+        exif, xmp = exif or text_exif, xmp or text_xmp
     return Stripped(kept.join(), orientation.of(exif, xmp))
 
 
@@ -175,12 +208,12 @@ def _gif(data: bytes) -> Stripped:
     kept = _Kept(data)
     flags = data[10]
     position = 13 + (6 << (flags & 7) if flags & 0x80 else 0)
-    for _ in range(MAX_PARTS):
+    while position < MAX_GIF_HEADER:
         introducer = data[position : position + 1]
         if introducer == b",":
             return Stripped(kept.join())
         if introducer in (b"", b";"):
-            return Stripped(data)
+            raise _no_picture()
         if introducer != b"!":
             position += 1
             continue
@@ -192,16 +225,13 @@ def _gif(data: bytes) -> Stripped:
         else:
             kept.drop(position, end)
         position = end
-    raise _too_many_parts()
+    raise ImageError(f"a GIF whose picture starts after more than {MAX_GIF_HEADER} bytes")
 
 
 def _end_of_gif_blocks(data: bytes, position: int) -> int:
-    for _ in range(MAX_PARTS):
-        length = data[position]
+    while position < MAX_GIF_HEADER and (length := data[position]):
         position += 1 + length
-        if not length:
-            return position
-    raise _too_many_parts()
+    return position + 1
 
 
 def _webp(data: bytes) -> Stripped:
@@ -228,4 +258,16 @@ def _webp(data: bytes) -> Stripped:
         raise _too_many_parts()
     size = 4 + sum(map(len, parts))
     stripped = b"".join([b"RIFF", struct.pack("<I", size), b"WEBP", *parts])
-    return Stripped(stripped, orientation.of(exif, xmp))
+    return Stripped(stripped, orientation.of(exif, xmp), canvas=_webp_canvas(parts[0]))
+
+
+def _webp_canvas(first: bytes) -> tuple[int, int]:
+    """Read width and height from the first chunk: RFC 9649 (VP8X, VP8L) and RFC 6386, 9.1 (VP8)."""
+    if first.startswith(b"VP8X"):
+        width, height = first[12:15], first[15:18]
+        return int.from_bytes(width, "little") + 1, int.from_bytes(height, "little") + 1
+    if first.startswith(b"VP8L"):
+        (bits,) = struct.unpack_from("<I", first, 9)
+        return (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
+    width, height = struct.unpack_from("<HH", first, 14)
+    return width & 0x3FFF, height & 0x3FFF

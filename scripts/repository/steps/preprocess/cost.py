@@ -24,23 +24,30 @@ OTHER_MODES = 4
 WEBP_BYTES_PER_PIXEL = 16
 # The whole file and the decoder's copy of it, next to the bytes that were received.
 WEBP_FILE_COPIES = 3
-# Pillow's decoder for run lengths is written in Python: a bytearray, its copy, and the image.
-RLE_BYTES_PER_PIXEL = 3
+# Pillow's decoder for run lengths is written in Python: a bytearray and its copy.
+RLE_EXTRA_BYTES_PER_PIXEL = 2
 COEFFICIENT_BYTES = 2  # libjpeg's JCOEF
+COEFFICIENT_NS = 1  # for each byte
 
-DEEP_TRANSPARENCY_BYTES = 5  # the lower bytes and the alpha channel
+# A second decoding, of the lower bytes, and an alpha channel.
+DEEP_TRANSPARENCY_BYTES, DEEP_TRANSPARENCY_NS = 5, 45
 
-# Nanoseconds for each pixel, and for each byte of the file.
-PIXEL_NS = {"JPEG": 7, "PNG": 6, "WEBP": 46, "GIF": 8, "BMP": 4}
-BYTE_NS = {"JPEG": 5, "PNG": 0, "WEBP": 0, "GIF": 0, "BMP": 0}
+# Nanoseconds for each pixel in the file.
+PIXEL_NS = {"JPEG": 2, "PNG": 6, "GIF": 8, "BMP": 4}
+WEBP_PIXEL_NS = 46
 PNG_CHANNELS = {"LA": 2, "RGB": 3, "RGBA": 4}
 PNG_RAW_BYTE_NS = 3  # for each byte of the inflated rows: RGB has 3 a pixel, 16-bit RGBA has 8
-BUFFERED_BYTE_NS = 35  # of a progressive JPEG
-ARITHMETIC_BYTE_NS = 80  # of a JPEG with arithmetic coding
-SCAN_PIXEL_NS = 0.7  # for each scan of a progressive JPEG, even an empty one
+# Nanoseconds for each byte of a JPEG: with Huffman codes, in progressive ones, and with arithmetic
+# coding.
+HUFFMAN_BYTE_NS, PROGRESSIVE_BYTE_NS, ARITHMETIC_BYTE_NS = 5, 35, 80
+SCAN_PIXEL_NS = 0.35  # for each scan of a progressive JPEG, even an empty one
 RLE_PIXEL_NS, RLE_BYTE_NS = 80, 110
-# Conversion to RGB, transparency and resizing.
-CONVERSION_NS = 6
+CONVERSION_NS = 6  # for each decoded pixel: conversion to RGB, transparency and resizing
+
+# Most photographs take less: a JPEG of 24 megapixels 3 MiB and 0.1 s. The images of 16 processes
+# take less than 1 GiB, if all but one are small and that one takes `Limits.max_memory`.
+SMALL_BYTES = 16 * MIB
+SMALL_SECONDS = 0.25
 
 MARGIN = MIB  # buffers that do not depend on the image's size
 
@@ -51,6 +58,14 @@ class Cost:
 
     memory: int
     seconds: float
+
+    def share(self, limits: Limits) -> float:
+        """Return the larger share of a limit, at most 1 for an image within the limits."""
+        return max(self.memory / limits.max_memory, self.seconds / limits.max_seconds)
+
+    def is_small(self) -> bool:
+        """Tell whether any number of such images may be decoded at the same time."""
+        return self.memory <= SMALL_BYTES and self.seconds <= SMALL_SECONDS
 
 
 def check_size(size: tuple[int, int], limits: Limits) -> None:
@@ -87,33 +102,37 @@ def check_cost(cost: Cost, limits: Limits) -> None:
         )
 
 
-def estimate(image: ImageFile, file: Stripped, size: tuple[int, int]) -> Cost:
+def of_webp(file: Stripped, canvas: tuple[int, int]) -> Cost:
+    """Estimate the cost of opening and decoding a WebP of this width and height."""
+    pixels = canvas[0] * canvas[1]
+    memory = pixels * WEBP_BYTES_PER_PIXEL + len(file.data) * WEBP_FILE_COPIES + MARGIN
+    return Cost(memory, pixels * (WEBP_PIXEL_NS + CONVERSION_NS) / 1e9)
+
+
+def of_opened(image: ImageFile, file: Stripped, size: tuple[int, int]) -> Cost:
     """Estimate the cost of `image.load()` and of what follows it.
 
     Args:
-        image: an opened image, with its draft size if it has one.
+        image: an opened image that is not a WebP, with its draft size if it has one.
         file: the file that it was opened from.
         size: the width and height in the file.
     """
     pixels = size[0] * size[1]
-    mode = image.mode
-    own = image.width * image.height * BYTES_PER_PIXEL.get(mode, OTHER_MODES)
-    kind = str(image.format)
-    nanoseconds = float(pixels * (PIXEL_NS[kind] + CONVERSION_NS)) + len(file.data) * BYTE_NS[kind]
-    memory = own + len(file.data) + MARGIN
-    if kind == "JPEG":
-        memory += _coefficients(image, file, size)
-        nanoseconds += _entropy_coding_ns(file, pixels)
-    elif kind == "PNG":
+    decoded = image.width * image.height
+    memory = decoded * BYTES_PER_PIXEL.get(image.mode, OTHER_MODES) + len(file.data) + MARGIN
+    nanoseconds = float(pixels * PIXEL_NS[str(image.format)] + decoded * CONVERSION_NS)
+    if image.format == "JPEG":
+        coefficients = _coefficients(image, file, size)
+        memory += coefficients
+        nanoseconds += coefficients * COEFFICIENT_NS + _entropy_coding_ns(file, pixels)
+    elif image.format == "PNG":
         nanoseconds += pixels * _png_bytes_per_pixel(image) * PNG_RAW_BYTE_NS
-        if transparency.is_deep(image):  # decoded twice
+        if transparency.is_deep(image):
             memory += pixels * DEEP_TRANSPARENCY_BYTES
-            nanoseconds *= 2
-    elif kind == "WEBP":
-        memory = pixels * WEBP_BYTES_PER_PIXEL + len(file.data) * WEBP_FILE_COPIES + MARGIN
+            nanoseconds += pixels * DEEP_TRANSPARENCY_NS
     elif image.tile and image.tile[0].codec_name == "bmp_rle":
-        memory = pixels * RLE_BYTES_PER_PIXEL + len(file.data) + MARGIN
-        nanoseconds = pixels * RLE_PIXEL_NS + len(file.data) * RLE_BYTE_NS
+        memory += pixels * RLE_EXTRA_BYTES_PER_PIXEL
+        nanoseconds += pixels * RLE_PIXEL_NS + len(file.data) * RLE_BYTE_NS
     return Cost(memory, nanoseconds / 1e9)
 
 
@@ -128,11 +147,10 @@ def _coefficients(image: ImageFile, file: Stripped, size: tuple[int, int]) -> in
 
 
 def _entropy_coding_ns(file: Stripped, pixels: int) -> float:
-    length = len(file.data)
-    nanoseconds = ARITHMETIC_BYTE_NS * length if file.is_arithmetic else 0
-    if file.scans > 1:
-        nanoseconds += BUFFERED_BYTE_NS * length
-    return nanoseconds + (file.scans - 1) * pixels * SCAN_PIXEL_NS
+    byte_ns = HUFFMAN_BYTE_NS if file.scans == 1 else PROGRESSIVE_BYTE_NS
+    if file.is_arithmetic:
+        byte_ns = ARITHMETIC_BYTE_NS
+    return byte_ns * len(file.data) + (file.scans - 1) * pixels * SCAN_PIXEL_NS
 
 
 def _png_bytes_per_pixel(image: ImageFile) -> int:

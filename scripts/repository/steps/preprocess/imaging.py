@@ -4,7 +4,7 @@ import io
 import math
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 from PIL import Image, UnidentifiedImageError
 from PIL.ImageFile import ImageFile
@@ -86,16 +86,20 @@ class _Picture:
         image: Pillow's image. It has the only reference to the pixels.
         size: width and height in pixels of `image`; the last pixel of a reduced one may be a part.
         cost: the estimated cost of decoding.
+        may_repeat: whether the limits allow to decode it `ATTEMPTS` times.
     """
 
     def __init__(self, file: containers.Stripped, limits: Limits, least: int | None) -> None:
         self.file = file
         self.least = least
-        self.image, self.size, full = self._open(file.data)
-        cost.check_size(full, limits)
-        self.cost = cost.estimate(self.image, file, full)
+        if file.canvas:
+            cost.check_size(file.canvas, limits)
+            self.cost = cost.of_webp(file, file.canvas)
+        else:
+            self.image, self.size, full = self._open(file.data)
+            cost.check_size(full, limits)
+            self.cost = cost.of_opened(self.image, file, full)
         cost.check_cost(self.cost, limits)
-        self.has_deep_transparency = transparency.is_deep(self.image)
         self.may_repeat = ATTEMPTS * self.cost.seconds <= limits.max_seconds
 
     def _open(self, data: bytes) -> tuple[ImageFile, tuple[float, float], tuple[int, int]]:
@@ -112,12 +116,15 @@ class _Picture:
         Raises:
             ImageError: a part of the picture is missing.
         """
+        if self.file.canvas:
+            self.image, self.size, _ = self._open(self.file.data)
+        has_deep_transparency = transparency.is_deep(self.image)
         is_truncated = not self._try_to_load()
         if is_truncated:
             self._check_end(None)
-        elif self.image.format == "JPEG" and file_end.ends_in_grey(self.image):
+        elif self.image.format == "JPEG" and self.may_repeat and file_end.ends_in_grey(self.image):
             self._check_end(file_end.digest(self.image))
-        if self.has_deep_transparency:
+        if has_deep_transparency:
             lower, _, _ = self._open(self.file.data)
             transparency.read_lower_bytes(lower)
             lower.load()
@@ -137,12 +144,16 @@ class _Picture:
     def _check_end(self, digest: int | None) -> None:
         """Check that bytes after the pixel data do not change the picture."""
         for tail in file_end.TAILS:
-            del self.image
+            self.close()
             self.image, _, _ = self._open(file_end.with_tail(self.file.data, tail))
             self.image.load()
             before, digest = digest, file_end.digest(self.image)
             if before not in (None, digest):
                 raise ImageError("broken image: the file ends before the picture is complete")
+
+    def close(self) -> None:
+        """Free the pixels."""
+        vars(self).pop("image", None)
 
     def whole(self) -> Image.Image:
         """Return all pixels, upright, in RGB."""
@@ -150,7 +161,7 @@ class _Picture:
         image: Image.Image = self.image
         if not self._is_plain():
             image = conversion.to_rgb(image, (0, 0, *image.size))
-        return image.copy() if transpose is None else image.transpose(transpose)
+        return image if transpose is None else image.transpose(transpose)
 
     def square(self, recipe: Recipe) -> Image.Image:
         """Return the pixels that a recipe keeps, upright, in RGB."""
@@ -195,12 +206,13 @@ def _decoded(data: bytes, limits: Limits, least: int | None = None) -> Iterator[
         raise ImageError(f"a file of {len(data)} bytes; the limit is {limits.max_bytes} bytes")
     with _decoding_errors(data):
         picture = _Picture(containers.strip(data), limits, least)
-    with reserved(picture.cost.memory, limits.max_memory), _decoding_errors(data):
+    share = picture.cost.share(limits)
+    with nullcontext() if picture.cost.is_small() else reserved(share), _decoding_errors(data):
         try:
             picture.decode()
             yield picture
         finally:
-            del picture.image
+            picture.close()
 
 
 @contextmanager

@@ -11,6 +11,8 @@ TAG = 0x0112
 MAX_ENTRIES = 1000
 MAX_TEXT = 1 << 18  # bytes of a PNG's compressed text, after decompression
 XMP_ORIENTATION = re.compile(rb'tiff:Orientation(?:="|>)([1-8])')
+PNG_EXIF, PNG_XMP = b"Raw profile type exif", b"XML:com.adobe.xmp"
+PNG_KEYWORDS = (PNG_EXIF + b"\0", PNG_XMP + b"\0")
 VALUE_FORMATS = {1: "B", 3: "H", 4: "I"}  # TIFF's BYTE, SHORT and LONG
 
 
@@ -41,16 +43,16 @@ def _in_exif(exif: bytes) -> int:
 def in_png_text(kind: bytes, content: bytes) -> tuple[bytes, bytes]:
     """Return the EXIF data and the XMP of a PNG's tEXt, zTXt or iTXt chunk, empty if it has none.
 
-    EXIF data is hexadecimal in a chunk with ImageMagick's keyword "Raw profile type exif".
+    EXIF data is hexadecimal, with the keyword that ImageMagick uses.
     """
     keyword, _, value = content.partition(b"\0")
-    if keyword == b"Raw profile type exif" and kind != b"iTXt":
+    if keyword == PNG_EXIF and kind in (b"tEXt", b"zTXt"):
         text = _inflate(value[1:]) if kind == b"zTXt" else value[:MAX_TEXT]
         try:
             return bytes.fromhex(b"".join(text.split(b"\n")[3:]).decode("ascii")), b""
         except ValueError:
             return b"", b""
-    if keyword == b"XML:com.adobe.xmp" and kind == b"iTXt":
+    if keyword == PNG_XMP and kind == b"iTXt":
         text = value[2:].split(b"\0", 2)[-1]
         return b"", _inflate(text) if value[:1] == b"\1" else text[:MAX_TEXT]
     return b"", b""

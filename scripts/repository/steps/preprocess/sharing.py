@@ -1,9 +1,10 @@
-"""Shares memory for large images among the decoding processes of a server.
+"""Shares memory and time for large images among the decoding processes of a server.
 
-The memory is divided into units, and a unit is a byte of a lock file. An image locks as many bytes
-as it needs units, with POSIX record locks, which the kernel releases when a process dies. One more
-byte is held while an image collects its units, so that a large image is not overtaken by small
-ones and two images never wait for each other.
+What one image may take is divided into units, and a unit is a byte of a lock file. An image locks
+as many bytes as it needs units, with POSIX record locks, which the kernel releases when a process
+dies. One more byte is held while an image collects its units, so that a large image is not
+overtaken by small ones and two images never wait for each other. Threads of one process are not
+told apart; the server's processes have one that decodes.
 
 The file belongs to the processes that have the same parent: Triton starts all of them. If it cannot
 be used, images are decoded without a common limit.
@@ -23,31 +24,28 @@ from functools import cache
 from pathlib import Path
 
 from .errors import Busy
-from .limits import MIB
 
 UNITS = 16
 TURN = UNITS  # the byte that is held while units are collected
-# Most images need less than this; they are decoded without locks. 16 processes of such images and
-# `Limits.max_memory` together take less than 1 GiB.
-FREE_BYTES = 16 * MIB
 MAX_WAIT_SECONDS = 1.5
 POLL_SECONDS = 0.005
+
+_trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # only glibc has it
 
 logger = logging.getLogger(__name__)
 
 
 @contextmanager
-def reserved(memory: int, total: int) -> Iterator[None]:
-    """Hold `memory` bytes of the `total` that all processes share, if that is more than a little.
+def reserved(share: float) -> Iterator[None]:
+    """Hold a share, at most 1, of what all processes together may use for large images.
+
+    At the end, freed memory is returned to the system.
 
     Raises:
-        Busy: other images held the memory for too long.
+        Busy: other images held it for too long.
     """
-    if memory <= FREE_BYTES:
-        yield
-        return
     try:
-        with _locked(math.ceil(UNITS * memory / total)):
+        with _locked(math.ceil(UNITS * share)):
             yield
     finally:
         _return_memory()
@@ -55,7 +53,7 @@ def reserved(memory: int, total: int) -> Iterator[None]:
 
 @contextmanager
 def _locked(units: int) -> Iterator[None]:
-    file = _lock_file()
+    file = lock_file()
     if file is None:
         yield
         return
@@ -105,7 +103,7 @@ def _unlock(file: int, unit: int) -> None:
 
 
 @cache
-def _lock_file() -> int | None:
+def lock_file() -> int | None:
     """Open the lock file once in a process. Closing it would release the process's locks."""
     path = Path(tempfile.gettempdir(), f"triton-decoding-{os.getppid()}")
     try:
@@ -123,5 +121,5 @@ def _lock_file() -> int | None:
 
 def _return_memory() -> None:
     """Give the freed pages of a large image back, which glibc would keep for the process."""
-    if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):
-        trim(0)
+    if _trim:
+        _trim(0)

@@ -1,0 +1,1 @@
+"""Random image files: what decoding them may do, and how they are made."""
