@@ -48,7 +48,7 @@ def reserved(share: float) -> Iterator[None]:
         with _locked(math.ceil(UNITS * share)):
             yield
     finally:
-        _return_memory()
+        return_memory()
 
 
 @contextmanager
@@ -119,7 +119,7 @@ def lock_file() -> int | None:
     return file
 
 
-def _return_memory() -> None:
+def return_memory() -> None:
     """Give the freed pages of a large image back, which glibc would keep for the process."""
     if _trim:
         _trim(0)
