@@ -14,6 +14,7 @@ import pytest
 
 from scripts.container import health
 from scripts.container.health import Unhealthy
+from tests.web import Responder
 
 
 class Triton(ThreadingHTTPServer):
@@ -27,7 +28,7 @@ class Triton(ThreadingHTTPServer):
         return f"127.0.0.1:{self.server_address[1]}"
 
 
-class Handler(BaseHTTPRequestHandler):
+class Handler(Responder, BaseHTTPRequestHandler):
     server: Triton
 
     def do_GET(self) -> None:
@@ -39,15 +40,6 @@ class Handler(BaseHTTPRequestHandler):
         assert self.path == "/v2/models/birds/infer"
         assert self.rfile.read(int(self.headers["Content-Length"])) == health.PIXEL
         self.respond(self.server.inference, b"busy")
-
-    def respond(self, status: int, body: bytes) -> None:
-        self.send_response(status)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *_: object) -> None:
-        pass
 
 
 @pytest.fixture

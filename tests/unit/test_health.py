@@ -13,6 +13,7 @@ import pytest
 
 from scripts.embedded import health
 from scripts.embedded.health import FAILED_PROBES, Health
+from tests.web import Responder
 
 
 class Triton(ThreadingHTTPServer):
@@ -34,7 +35,7 @@ class Triton(ThreadingHTTPServer):
         )
 
 
-class Handler(BaseHTTPRequestHandler):
+class Handler(Responder, BaseHTTPRequestHandler):
     server: Triton
 
     def do_GET(self) -> None:
@@ -46,15 +47,6 @@ class Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         self.rfile.read(int(self.headers["Content-Length"]))
         self.respond(self.server.status, b'{"error": "out of order"}')
-
-    def respond(self, status: int, body: bytes) -> None:
-        self.send_response(status)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *_: object) -> None:
-        pass
 
 
 @pytest.fixture
