@@ -3,8 +3,8 @@
 import io
 import math
 import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from PIL import Image, UnidentifiedImageError
 from PIL.ImageFile import ImageFile
@@ -59,8 +59,8 @@ def load(data: bytes, recipe: Recipe, limits: Limits = Limits()) -> Image.Image:
         ImageError: the format is not supported, the file is broken, or it exceeds the limits.
         Busy: other large images are being decoded.
     """
-    with _decoded(data, limits, REDUCTION_MARGIN * recipe.resize) as picture:
-        return picture.square(recipe)
+    least = REDUCTION_MARGIN * recipe.resize
+    return _decode(data, limits, least, lambda picture: picture.square(recipe))
 
 
 def decode(data: bytes, limits: Limits = Limits()) -> Image.Image:  # noqa: B008
@@ -73,8 +73,7 @@ def decode(data: bytes, limits: Limits = Limits()) -> Image.Image:  # noqa: B008
         ImageError: the format is not supported, the file is broken, or it exceeds the limits.
         Busy: other large images are being decoded.
     """
-    with _decoded(data, limits) as picture:
-        return picture.whole()
+    return _decode(data, limits, None, _Picture.whole)
 
 
 class _Picture:
@@ -151,6 +150,14 @@ class _Picture:
             if before not in (None, digest):
                 raise ImageError("broken image: the file ends before the picture is complete")
 
+    def decoded(self, convert: Callable[["_Picture"], Image.Image]) -> Image.Image:
+        """Decode and convert the pixels, then free them."""
+        try:
+            self.decode()
+            return convert(self)
+        finally:
+            self.close()
+
     def close(self) -> None:
         """Free the pixels."""
         vars(self).pop("image", None)
@@ -199,20 +206,21 @@ class _Picture:
         return image, tuple(side / factor for side in moved)  # type: ignore[return-value]
 
 
-@contextmanager
-def _decoded(data: bytes, limits: Limits, least: int | None = None) -> Iterator[_Picture]:
-    """Decode an image, and drop its pixels at the end, so that their memory can be returned."""
+def _decode(
+    data: bytes,
+    limits: Limits,
+    least: int | None,
+    convert: Callable[[_Picture], Image.Image],
+) -> Image.Image:
+    """Decode an image, convert it, and drop its pixels, so that their memory can be returned."""
     if len(data) > limits.max_bytes:
         raise ImageError(f"a file of {len(data)} bytes; the limit is {limits.max_bytes} bytes")
     with _decoding_errors(data):
         picture = _Picture(containers.strip(data), limits, least)
-    share = picture.cost.share(limits)
-    with nullcontext() if picture.cost.is_small() else reserved(share), _decoding_errors(data):
-        try:
-            picture.decode()
-            yield picture
-        finally:
-            picture.close()
+        if picture.cost.is_small():
+            return picture.decoded(convert)
+    with reserved(picture.cost.share(limits)), _decoding_errors(data):
+        return picture.decoded(convert)
 
 
 @contextmanager
