@@ -39,7 +39,7 @@ lock: $(READY) ## Pin every dependency anew
 	$(COMPILE_IMAGE) --group build --output-file docker/build.lock
 	$(COMPILE_IMAGE) --group steps --no-strip-markers --no-emit-package numpy --output-file docker/steps.lock
 
-reliability: $(READY) ## Measure with faults and bad files, write docs/reliability.md (25 minutes)
+reliability: $(READY) ## Measure with faults and bad files, write docs/reliability.md (15 minutes)
 	$(BIN)/python -m tests.reliability
 
 clean: ## Remove the environment and all generated files

@@ -29,7 +29,7 @@ SECTIONS: dict[str, Section] = {
     "fuzz": fuzz.fuzz,
 }
 EXAMPLES = """\
-  python -m tests.reliability                       # all, about 25 minutes on two cores
+  python -m tests.reliability                       # all, about 15 minutes on two cores
   python -m tests.reliability soak faults           # only these tables
   python -m tests.reliability soak --scale 0.01     # short, prints the table only
 """
