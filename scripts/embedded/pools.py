@@ -13,7 +13,7 @@ from pathlib import Path
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2 as pb
 
-SHARED_MEMORY = Path("/dev/shm")  # noqa: S108
+from scripts.embedded.guard import SHARED_MEMORY
 
 MIB = 1 << 20
 # Triton's default and minimum.

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from scripts.embedded.guard import SHARED_MEMORY
 from tests import faults, namespaces
 from tests.faults import Load, Served, serving, under_load
 from tests.reliability.rows import Row, Track
-from tests.reliability.usage import SHARED_MEMORY
 
 IMAGES = 1_500
 QUIET_SECONDS = 1  # before and after a fault

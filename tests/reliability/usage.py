@@ -5,14 +5,14 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, fields
-from pathlib import Path
 
 import numpy as np
 import psutil
 
+from scripts.embedded.guard import SHARED_MEMORY
+
 MIB = 1 << 20
 BLOCK_BYTES = 512  # the unit of st_blocks, see stat(2)
-SHARED_MEMORY = Path("/dev/shm")
 PREFIX = re.compile(r"shm-region-prefix-name=([\w.-]+)")
 SAMPLE_SECONDS = 0.02
 
