@@ -102,10 +102,20 @@ def _write_table(result: Classification) -> None:
 def _models_table(models: Iterable[Model]) -> Table:
     table = _table("classes", "shorter side / crop", "model", "", right=2)
     for model in models:
-        recipe = f"{model.recipe['resize']} / {model.recipe['crop']}" if model.recipe else "-"
+        recipe = _recipe(model.recipe) if model.recipe else "-"
         state = "ready" if model.ready else f"not ready: {escape(model.reason)}"
         table.add_row(str(model.classes or "-"), recipe, escape(model.name), state)
     return table
+
+
+def _recipe(recipe: Mapping[str, Any]) -> str:
+    return f"{_size(recipe['resize'])} / {_size(recipe['crop'])}"
+
+
+def _size(size: int | list[int]) -> str:
+    """Write [height, width], or the one number of servers before 0.4."""
+    height, width = size if isinstance(size, list) else (size, size)
+    return str(height) if height == width else f"{height}x{width}"
 
 
 def _table(*columns: str, right: int) -> Table:

@@ -19,7 +19,7 @@ from scripts.repository.graphs.quantize import Quantized, quantize
 from scripts.repository.graphs.speed import speedup
 from scripts.repository.manifest import Entry, Quantization
 from scripts.repository.sources import ClassifierSource
-from scripts.repository.steps.preprocess.recipe import IMAGENET_MEAN, IMAGENET_STD
+from scripts.repository.steps.preprocess.recipe import IMAGENET_MEAN, IMAGENET_STD, written
 from scripts.repository.tuning import Tuning
 
 EXAMPLES = """\
@@ -321,7 +321,7 @@ def _progress(console: Console) -> Progress:
 
 
 def _summary(name: str, entry: Entry) -> str:
-    recipe = f"{entry.recipe['resize']}/{entry.recipe['crop']}"
+    recipe = f"{written(entry.recipe['resize'])}/{written(entry.recipe['crop'])}"
     return f"{name:13} {entry.classes} classes, recipe {recipe}, from {entry.source}"
 
 

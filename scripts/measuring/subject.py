@@ -41,7 +41,7 @@ class Subject:
 
     def tensor_request(self) -> InferRequest:
         """Return a request for the logits of random numbers."""
-        shape = (1, 3, self.recipe.crop, self.recipe.crop)
+        shape = (1, 3, *self.recipe.crop)
         values = np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
         tensor = InferInput(self.tensor, list(values.shape), "FP32")
         tensor.set_data_from_numpy(values)

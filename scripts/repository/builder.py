@@ -22,6 +22,7 @@ from scripts.repository.graphs.prepare import Prepared, prepare
 from scripts.repository.graphs.quantize import Quantized
 from scripts.repository.manifest import Entry, Files
 from scripts.repository.sources import ClassifierSource
+from scripts.repository.steps.preprocess.recipe import written
 from scripts.repository.transaction import Transaction
 from scripts.repository.tuning import Tuning
 
@@ -286,9 +287,10 @@ def _graph_sha256(source: ClassifierSource) -> str:
 
 
 def _check_crop(source: ClassifierSource, prepared: Prepared) -> None:
-    size = prepared.signature.height
-    if size not in {None, source.recipe.crop}:
-        raise BuildError(f"the graph takes {size} x {size}, not a crop of {source.recipe.crop}")
+    height, width = prepared.signature.height, prepared.signature.width
+    if height and width and (height, width) != source.recipe.crop:
+        crop = written(source.recipe.crop)
+        raise BuildError(f"the graph takes {written((height, width))} pixels, not a crop of {crop}")
 
 
 def _labels(source: ClassifierSource, prepared: Prepared) -> tuple[str, ...]:

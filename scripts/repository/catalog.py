@@ -3,11 +3,11 @@
 from dataclasses import dataclass
 
 from scripts.repository.errors import BuildError
-from scripts.repository.steps.preprocess.recipe import Recipe
+from scripts.repository.steps.preprocess.recipe import Recipe, square
 
 # The zoo's pages: every ResNet resizes to 256 and crops 224, MobileNetV2 resizes to 224.
-RESNET = Recipe(resize=256, crop=224)
-MOBILENET = Recipe(resize=224, crop=224)
+RESNET = square(256, 224)
+MOBILENET = square(224, 224)
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from scripts.repository.graphs.pixels import INPUT
 from scripts.repository.graphs.prepare import Prepared
 from scripts.repository.manifest import ROLES
 from scripts.repository.steps.preprocess.limits import Limits
-from scripts.repository.steps.preprocess.recipe import IMAGENET_MEAN, IMAGENET_STD, Recipe
+from scripts.repository.steps.preprocess.recipe import Recipe, Size, is_square
 from scripts.repository.tuning import (
     MAX_TOP_K,
     MAX_WAIT_SECONDS,
@@ -28,7 +28,7 @@ IMAGENET_LABELS = tuple(
     Path(__file__).with_name("imagenet_labels.txt").read_text("utf-8").splitlines()
 )
 LABELS_FILE = "labels.txt"
-IMAGENET_PIXELS = (224, IMAGENET_MEAN, IMAGENET_STD)  # crop, mean and std
+IMAGENET = Recipe()  # classifiers share its preprocessing steps, one for each `resize`
 
 IMAGE = Tensor("IMAGE", "TYPE_STRING", (1,))
 # The same image when it comes from an ensemble; the preprocessing step then issues a credit.
@@ -66,8 +66,11 @@ class ClassifierSpec:
     def preprocess_name(self) -> str:
         """The preprocessing model; classifiers with the same ImageNet recipe can share one."""
         recipe = self.recipe
-        if (recipe.crop, recipe.mean, recipe.std) == IMAGENET_PIXELS:
-            return _numbered(f"imagenet_preprocess_{recipe.resize}", self.preprocess_number)
+        shared = replace(IMAGENET, resize=recipe.resize, crop=recipe.crop, decoding=recipe.decoding)
+        if recipe == shared and recipe.crop == IMAGENET.crop and is_square(recipe.resize):
+            suffix = "_exact" if recipe.decoding == "exact" else ""
+            name = f"imagenet_preprocess_{recipe.resize[0]}{suffix}"
+            return _numbered(name, self.preprocess_number)
         return f"{self.name}_preprocess"
 
     @property
@@ -129,7 +132,6 @@ def onnx_part(spec: ClassifierSpec) -> Part:
 
 
 def _graph_part(spec: ClassifierSpec, name: str, image: Tensor, batching: Batching) -> Part:
-    crop = spec.recipe.crop
     threads = spec.tuning.graph_threads
     scores = _scores(spec.prepared.signature.output, spec)
     return Part(
@@ -140,8 +142,14 @@ def _graph_part(spec: ClassifierSpec, name: str, image: Tensor, batching: Batchi
         batching=batching,
         parameters={"intra_op_thread_count": str(threads)} if threads else {},
         instances=spec.tuning.graph_instances,
-        warm_up=tuple(crop if size < 0 else size for size in image.dims),
+        warm_up=_without_variables(image.dims, spec.recipe.crop),
     )
+
+
+def _without_variables(dims: tuple[int, ...], crop: Size) -> tuple[int, ...]:
+    """Replace variable height and width, which are -1, by those of the crop."""
+    sizes = iter(crop)
+    return tuple(next(sizes) if size < 0 else size for size in dims)
 
 
 def postprocess_part(spec: ClassifierSpec) -> Part:
@@ -186,8 +194,7 @@ def ensemble(spec: ClassifierSpec) -> Ensemble:
 
 
 def _pixels(spec: ClassifierSpec) -> Tensor:
-    crop = spec.recipe.crop
-    return Tensor(INPUT, "TYPE_UINT8", (crop, crop, 3))
+    return Tensor(INPUT, "TYPE_UINT8", (*spec.recipe.crop, spec.recipe.channels))
 
 
 def _scores(name: str, spec: ClassifierSpec) -> Tensor:

@@ -12,8 +12,15 @@ from scripts.repository.catalog import ZooModel
 from scripts.repository.errors import BuildError
 from scripts.repository.fetch import Progress, fetch, verified
 from scripts.repository.graphs import synthetic
-from scripts.repository.graphs.prepare import DEFAULT_SIZE, Signature, read_signature
-from scripts.repository.steps.preprocess.recipe import IMAGENET_MEAN, IMAGENET_STD, RGB, Recipe
+from scripts.repository.graphs.prepare import DEFAULT_SIZE
+from scripts.repository.graphs.signature import Signature, read_signature
+from scripts.repository.steps.preprocess.recipe import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    Channels,
+    Recipe,
+    square,
+)
 
 # The usual ratio for ImageNet: resize to 256, crop 224.
 RESIZE_OVER_CROP = 256 / 224
@@ -78,8 +85,8 @@ def from_file(
     labels: tuple[str, ...] | None = None,
     resize: int | None = None,
     crop: int | None = None,
-    mean: RGB = IMAGENET_MEAN,
-    std: RGB = IMAGENET_STD,
+    mean: Channels = IMAGENET_MEAN,
+    std: Channels = IMAGENET_STD,
 ) -> ClassifierSource:
     """Use a user's own classifier.
 
@@ -93,7 +100,7 @@ def from_file(
         size = _own_size(read_signature(graph.model))
         crop = size if crop is None else crop
         resize = round(crop * RESIZE_OVER_CROP) if resize is None else resize
-        recipe = Recipe(resize, crop, mean, std)
+        recipe = square(resize, crop, mean=mean, std=std)
     except (BuildError, ValueError) as error:
         raise BuildError(f"{file}: {error}") from error
     return ClassifierSource(name, f"file {file.name}", lambda: graph, recipe, labels)

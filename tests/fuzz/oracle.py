@@ -10,11 +10,11 @@ from scripts.repository.steps.preprocess import sharing
 from scripts.repository.steps.preprocess.base64_text import file_content
 from scripts.repository.steps.preprocess.imaging import Busy, ImageError, load
 from scripts.repository.steps.preprocess.limits import MIB, Limits
-from scripts.repository.steps.preprocess.recipe import Recipe
+from scripts.repository.steps.preprocess.recipe import square
 
 # Smaller than the defaults, so that the files that reach a limit are decoded quickly.
 LIMITS = Limits(max_bytes=4 * MIB, max_memory=64 * MIB, max_seconds=0.5)
-RECIPE = Recipe(40, 32)
+RECIPE = square(40, 32)
 MAX_SECONDS = 4 * LIMITS.max_seconds  # on a busy machine
 MAX_MEMORY = LIMITS.max_memory + 32 * MIB  # what is not counted: the file, Python, the heap's gaps
 MAX_KEPT = 8 * MIB
@@ -43,7 +43,7 @@ def check(data: bytes) -> bool:
         kept = _memory() - before
         assert kept < MAX_KEPT, f"kept {kept // MIB} MiB"
     if image:
-        assert (image.mode, image.size) == ("RGB", (RECIPE.crop, RECIPE.crop))
+        assert (image.mode, image.size) == ("RGB", RECIPE.crop)
     return image is not None
 
 

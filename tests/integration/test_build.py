@@ -17,6 +17,7 @@ from scripts.embedded import EmbeddedServer, Endpoints
 from scripts.repository import builder, manifest, sources
 from scripts.repository.graphs import synthetic
 from scripts.repository.graphs.prepare import Prepared, prepare
+from scripts.repository.steps.preprocess.recipe import Size
 from tests.conftest import ROOT
 from tests.files import contents
 from tests.graphs import SOFTMAXED, classifier
@@ -37,7 +38,7 @@ def prepared(monkeypatch: pytest.MonkeyPatch) -> list[onnx.ModelProto]:
     """The graphs that were prepared, in order."""
     graphs: list[onnx.ModelProto] = []
 
-    def record(model: onnx.ModelProto, *, size: int | None = None) -> Prepared:
+    def record(model: onnx.ModelProto, *, size: Size | None = None) -> Prepared:
         graphs.append(model)
         return prepare(model, size=size)
 

@@ -193,7 +193,7 @@ def test_the_models_are_listed_with_recipe_and_classes(run: Run) -> None:
     for name, model in CATALOG.items():
         assert models[name]["ready"] is True
         assert models[name]["classes"] == 1000
-        assert models[name]["recipe"]["resize"] == model.recipe.resize
+        assert models[name]["recipe"]["resize"] == list(model.recipe.resize)
     assert models["birds"]["classes"] == 10
 
 

@@ -13,6 +13,7 @@ import pytest
 import client
 from scripts.embedded import Endpoints
 from scripts.repository.catalog import CATALOG
+from scripts.repository.steps.preprocess.recipe import written
 from tests.conftest import ROOT
 
 README = ROOT / "README.md"
@@ -182,7 +183,7 @@ def test_the_readme_is_short() -> None:
 def test_the_models_table_is_the_catalogue() -> None:
     rows = [
         f"| `{model.name}` | {model.zoo_file} | {model.size / 1e6:.1f} | {model.top1:.2f} "
-        f"| {model.top5:.2f} | {model.recipe.resize} / {model.recipe.crop} |"
+        f"| {model.top5:.2f} | {written(model.recipe.resize)} / {written(model.recipe.crop)} |"
         for model in CATALOG.values()
     ]
     assert "\n".join(rows) in README.read_text("utf-8")

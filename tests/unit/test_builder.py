@@ -17,8 +17,9 @@ from tritonclient.grpc import model_config_pb2
 from scripts.repository import builder, calibration, digests, manifest, sources
 from scripts.repository.ensemble import IMAGENET_LABELS
 from scripts.repository.errors import BuildError
-from scripts.repository.graphs.prepare import Prepared, read_signature
+from scripts.repository.graphs.prepare import Prepared
 from scripts.repository.graphs.quantize import Quantized, quantize
+from scripts.repository.graphs.signature import read_signature
 from scripts.repository.manifest import Entry
 from scripts.repository.sources import ClassifierSource
 from scripts.repository.tuning import Tuning
@@ -193,14 +194,14 @@ def test_the_manifest_records_what_a_classifier_was_built_from(
     assert entry["source_sha256"] == hashlib.sha256(graph.read_bytes()).hexdigest()
     assert entry["prepared_sha256"] == hashlib.sha256(model.read_bytes()).hexdigest()
     assert entry["opset"] == 13
-    assert (entry["recipe"]["resize"], entry["recipe"]["crop"]) == (40, 32)
+    assert (entry["recipe"]["resize"], entry["recipe"]["crop"]) == ([40, 40], [32, 32])
     assert (repository / entry["labels"]).read_text().splitlines()[3] == "class 3"
 
 
 def test_the_default_crop_is_the_fixed_size_of_the_graph(graph: Path) -> None:
     assert read_signature(onnx.load(graph)).height == 32
     recipe = sources.from_file(graph, "birds").recipe
-    assert (recipe.resize, recipe.crop) == (37, 32)
+    assert (recipe.resize, recipe.crop) == ((37, 37), (32, 32))
 
 
 def test_labels_come_from_a_file(graph: Path, repository: Path, tmp_path: Path) -> None:
@@ -623,7 +624,7 @@ def test_a_crop_other_than_the_declared_size_is_accepted_if_the_graph_supports_i
     graph: Path, repository: Path
 ) -> None:
     entry = builder.add(repository, sources.from_file(graph, "birds", crop=64))
-    assert (entry.recipe["resize"], entry.recipe["crop"]) == (73, 64)
+    assert (entry.recipe["resize"], entry.recipe["crop"]) == ((73, 73), (64, 64))
 
 
 def test_a_crop_that_the_graph_does_not_support_is_rejected(
@@ -633,7 +634,7 @@ def test_a_crop_that_the_graph_does_not_support_is_rejected(
     body = "flat = Flatten(image) scores = MatMul(flat, dense)"
     file = tmp_path / "fixed.onnx"
     onnx.save(classifier(body, initializers={"dense": dense}), file)
-    with pytest.raises(BuildError, match="fixed: the graph takes 32 x 32, not a crop of 64"):
+    with pytest.raises(BuildError, match="fixed: the graph takes 32 pixels, not a crop of 64"):
         builder.add(repository, sources.from_file(file, "fixed", crop=64))
 
 

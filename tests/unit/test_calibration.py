@@ -9,7 +9,7 @@ import pytest
 from scripts.repository import calibration
 from scripts.repository.errors import BuildError
 from scripts.repository.steps.preprocess.imaging import load
-from scripts.repository.steps.preprocess.recipe import Recipe
+from scripts.repository.steps.preprocess.recipe import square
 from tests.images import BROKEN, encode, fill, noise
 
 
@@ -95,7 +95,7 @@ def test_progress_is_reported_for_each_image(tmp_path: Path) -> None:
 
 
 def test_calibration_differs_by_two_grey_levels_from_the_preprocessing_step(tmp_path: Path) -> None:
-    recipe = Recipe(resize=37, crop=32)
+    recipe = square(37, 32)
     images = calibration.read(fill(tmp_path, 1))
     (tensor,) = calibration.pixels(images.calibrate, recipe)
     pixels = np.asarray(load(images.calibrate[0].read_bytes(), recipe), np.float64) / 255

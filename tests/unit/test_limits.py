@@ -14,7 +14,7 @@ from tests.graphs import FLEXIBLE, classifier
 
 @pytest.fixture
 def spec() -> ClassifierSpec:
-    prepared = prepare(classifier(FLEXIBLE), size=224)
+    prepared = prepare(classifier(FLEXIBLE), size=(224, 224))
     return ClassifierSpec("birds", prepared, Recipe(), ("a bird",), Tuning())
 
 

@@ -8,11 +8,11 @@ import pytest
 from scripts.repository.errors import BuildError
 from scripts.repository.graphs.pixels import with_pixels
 from scripts.repository.graphs.prepare import prepare
-from scripts.repository.steps.preprocess.recipe import Recipe
+from scripts.repository.steps.preprocess.recipe import square
 from tests import reference
 from tests.graphs import FLEXIBLE, classifier
 
-RECIPE = Recipe(resize=37, crop=32)
+RECIPE = square(37, 32)
 
 
 def run(model: onnx.ModelProto, values: np.ndarray) -> reference.Array:  # type: ignore[type-arg]
@@ -23,7 +23,7 @@ def run(model: onnx.ModelProto, values: np.ndarray) -> reference.Array:  # type:
 
 
 def test_pixels_and_normalised_tensors_have_the_same_scores() -> None:
-    prepared = prepare(classifier(FLEXIBLE), size=32)
+    prepared = prepare(classifier(FLEXIBLE), size=(32, 32))
     pixels = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), dtype=np.uint8)
     tensors = np.stack([reference.normalized(each.astype(np.int64)) for each in pixels])
     expected = run(prepared.model, tensors)
@@ -31,7 +31,7 @@ def test_pixels_and_normalised_tensors_have_the_same_scores() -> None:
 
 
 def test_the_input_is_uint8_with_a_variable_batch() -> None:
-    model = with_pixels(prepare(classifier(FLEXIBLE), size=32), RECIPE)
+    model = with_pixels(prepare(classifier(FLEXIBLE), size=(32, 32)), RECIPE)
     onnx.checker.check_model(model, full_check=True)
     (image,) = model.graph.input
     tensor = image.type.tensor_type
@@ -40,7 +40,7 @@ def test_the_input_is_uint8_with_a_variable_batch() -> None:
 
 
 def test_the_original_graph_is_not_modified() -> None:
-    prepared = prepare(classifier(FLEXIBLE), size=32)
+    prepared = prepare(classifier(FLEXIBLE), size=(32, 32))
     before = prepared.model.SerializeToString(deterministic=True)
     with_pixels(prepared, RECIPE)
     assert prepared.model.SerializeToString(deterministic=True) == before
@@ -53,4 +53,4 @@ def test_a_graph_that_already_has_a_tensor_called_pixels_is_rejected() -> None:
     for node in model.graph.node:
         node.input[:] = ["PIXELS" if each == name else each for each in node.input]
     with pytest.raises(BuildError, match="called PIXELS; export it with another name"):
-        with_pixels(prepare(model, size=32), RECIPE)
+        with_pixels(prepare(model, size=(32, 32)), RECIPE)

@@ -135,7 +135,7 @@ def test_height_and_width_stay_fixed_if_the_graph_needs_them(size: str) -> None:
     body = "flat = Flatten(image) scores = MatMul(flat, dense)"
     dense = np.random.default_rng(0).standard_normal((3 * 32 * 32, 10)).astype(np.float32)
     original = classifier(body, image=f"float[1,3,{size}]", initializers={"dense": dense})
-    prepared = prepare(original, size=32)
+    prepared = prepare(original, size=(32, 32))
     assert (prepared.signature.height, prepared.signature.width) == (32, 32)
     assert run(prepared.model, pictures(3)).shape == (3, graphs.CLASSES)
 

@@ -19,7 +19,7 @@ from scripts.repository.steps.preprocess import base64_text, resizing
 from scripts.repository.steps.preprocess.base64_text import file_content
 from scripts.repository.steps.preprocess.imaging import ImageError, decode, kept, load
 from scripts.repository.steps.preprocess.limits import Limits
-from scripts.repository.steps.preprocess.recipe import Recipe
+from scripts.repository.steps.preprocess.recipe import Recipe, square
 from tests import bombs, images, reference
 from tests.fuzz import mutations, oracle
 
@@ -39,14 +39,14 @@ def assert_same_pixels(ours: bytes, theirs: bytes) -> None:
 @pytest.mark.parametrize(("resize", "crop"), [(256, 224), (224, 224), (342, 299)])
 def test_pixels_equal_the_zoo_reference(size: tuple[int, int], resize: int, crop: int) -> None:
     data = images.encode(images.photo(*size))
-    difference = levels(data, Recipe(resize, crop)) - reference.levels(data, resize, crop)
+    difference = levels(data, square(resize, crop)) - reference.levels(data, resize, crop)
     # Both round after each of two passes, not at the same values.
     assert np.abs(difference).max() <= 2
     assert np.abs(difference).mean() < 0.25
     assert abs(difference.mean()) < 0.02
 
 
-@pytest.mark.parametrize("recipe", [Recipe(256, 224), Recipe(224, 224), Recipe(33, 32)])
+@pytest.mark.parametrize("recipe", [square(256, 224), square(224, 224), square(33, 32)])
 def test_images_of_any_size_are_resized_like_pillow_does(recipe: Recipe) -> None:
     rng = np.random.default_rng(0)
     assert resizing.IS_FAST
@@ -62,7 +62,7 @@ def test_pillow_resizes_if_cykooz_resizer_is_not_installed(monkeypatch: pytest.M
     monkeypatch.setattr(resizing, "IS_FAST", False)
     photo = images.photo()
     box = kept((0, 0, *photo.size), Recipe())
-    resized = np.asarray(resizing.with_pillow(photo, 224, box))
+    resized = np.asarray(resizing.with_pillow(photo, (224, 224), box))
     np.testing.assert_array_equal(levels(images.encode(photo), Recipe()), resized)
 
 
@@ -457,8 +457,8 @@ def test_error_for_other_text_says_how_to_send_an_image_in_json(data: bytes) -> 
 @pytest.mark.parametrize(
     ("numbers", "message"),
     [
-        ({"resize": 200, "crop": 224}, "does not fit"),
-        ({"crop": 0}, "the minimum is 1"),
+        ({"resize": (200, 200)}, "does not fit"),
+        ({"crop": (0, 224)}, "the minimum is 1"),
         ({"std": (0.2, 0.0, 0.2)}, "std must be positive"),
     ],
 )
@@ -468,5 +468,5 @@ def test_invalid_recipe_is_rejected(numbers: dict[str, object], message: str) ->
 
 
 def test_recipe_is_read_back_from_its_json() -> None:
-    recipe = Recipe(300, 299, (0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
+    recipe = square(300, 299, mean=(0.1, 0.2, 0.3), std=(0.4, 0.5, 0.6))
     assert Recipe.from_json(recipe.to_json()) == recipe

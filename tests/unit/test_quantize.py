@@ -13,14 +13,15 @@ from PIL import Image
 from scripts.repository import calibration
 from scripts.repository.calibration import Images
 from scripts.repository.errors import BuildError
-from scripts.repository.graphs.prepare import IR_VERSIONS, OPSETS, Prepared, prepare, read_signature
+from scripts.repository.graphs.prepare import IR_VERSIONS, OPSETS, Prepared, prepare
 from scripts.repository.graphs.quantize import quantize
+from scripts.repository.graphs.signature import read_signature
 from scripts.repository.graphs.speed import speedup
-from scripts.repository.steps.preprocess.recipe import Recipe
+from scripts.repository.steps.preprocess.recipe import square
 from tests.graphs import CLASSES, CONVOLVED, FILTERS, FLEXIBLE, Array, classifier, convolved
 from tests.images import fill
 
-RECIPE = Recipe(resize=37, crop=32)
+RECIPE = square(37, 32)
 AVERAGED = """
     first = Conv<kernel_shape = [3, 3]>(image, filters)
     active = Relu(first)
@@ -204,7 +205,7 @@ def test_a_failure_of_the_quantiser_is_reported_in_one_line(
 
 
 def test_the_speed_of_two_graphs_is_compared(fp32: Prepared, int8: Prepared) -> None:
-    assert speedup(fp32.model, int8.model, 32) > 0
+    assert speedup(fp32.model, int8.model, (32, 32)) > 0
 
 
 def test_a_graph_with_more_work_is_measured_as_slower(fp32: Prepared) -> None:
@@ -215,4 +216,4 @@ def test_a_graph_with_more_work_is_measured_as_slower(fp32: Prepared) -> None:
     )
     tiles = numpy_helper.from_array(np.array([1, 1, 16, 16]), "tiles")
     repeated.graph.initializer.append(tiles)
-    assert speedup(repeated, fp32.model, 32) > 1
+    assert speedup(repeated, fp32.model, (32, 32)) > 1

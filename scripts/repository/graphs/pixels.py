@@ -11,7 +11,7 @@ INPUT = "PIXELS"
 
 
 def with_pixels(prepared: Prepared, recipe: Recipe) -> ModelProto:
-    """Copy a graph with the input PIXELS, UINT8 [N, crop, crop, 3], instead of FP32 [N, 3, H, W].
+    """Copy a graph with the input PIXELS, UINT8 [N, H, W, 3], instead of FP32 [N, 3, H, W].
 
     Raises:
         BuildError: a tensor of the graph is already called PIXELS.
@@ -26,7 +26,7 @@ def with_pixels(prepared: Prepared, recipe: Recipe) -> ModelProto:
     graph.node.extend(nodes)
     graph.initializer.extend(_factors(recipe))
     del graph.input[:]
-    shape: list[str | int | None] = ["N", recipe.crop, recipe.crop, 3]
+    shape: list[str | int | None] = ["N", *recipe.crop, recipe.channels]
     graph.input.append(helper.make_tensor_value_info(INPUT, TensorProto.UINT8, shape))
     return model
 

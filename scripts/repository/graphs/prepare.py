@@ -5,12 +5,14 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
-import onnx
 import onnxruntime
-from onnx import ModelProto, TensorProto, version_converter
+from onnx import ModelProto, version_converter
 
 from scripts.repository.errors import BuildError
 from scripts.repository.graphs.free_batch import free_batch
+from scripts.repository.graphs.scores import recognise
+from scripts.repository.graphs.signature import Signature, inputs, read_signature
+from scripts.repository.steps.preprocess.recipe import Size
 
 logger = logging.getLogger(__name__)
 
@@ -28,20 +30,6 @@ LOG_NOTHING = 4
 
 
 @dataclass(frozen=True)
-class Signature:
-    """Input FP32 [batch, 3, height, width] and output FP32 [batch, classes] of a classifier.
-
-    `batch`, `height` and `width` are None if they are symbolic.
-    """
-
-    input: str
-    output: str
-    batch: int | None
-    height: int | None
-    width: int | None
-
-
-@dataclass(frozen=True)
 class Prepared:
     """A servable graph. `scores` is the kind of its output, `logits` or `probabilities`."""
 
@@ -56,7 +44,7 @@ class Prepared:
         return _opset(self.model)
 
 
-def prepare(model: ModelProto, *, size: int | None = None) -> Prepared:
+def prepare(model: ModelProto, *, size: Size | None = None) -> Prepared:
     """Make the batch size variable, and height and width too if the graph supports it.
 
     Initializers are removed from the inputs, opset and IR are converted to versions that
@@ -67,7 +55,8 @@ def prepare(model: ModelProto, *, size: int | None = None) -> Prepared:
         BuildError: the graph is not an image classifier, or its scores change by more than 1e-4.
     """
     signature = read_signature(model)
-    height, width = (side or size or DEFAULT_SIZE for side in (signature.height, signature.width))
+    default = size or (DEFAULT_SIZE, DEFAULT_SIZE)
+    height, width = signature.height or default[0], signature.width or default[1]
     images = _random_images(2 * (signature.batch or 1), height, width)
     signature, expected = _run_original(model, signature, images)
 
@@ -84,7 +73,7 @@ def prepare(model: ModelProto, *, size: int | None = None) -> Prepared:
         model=prepared,
         signature=signature,
         classes=expected.shape[1],
-        scores="probabilities" if _are_probabilities(expected) else "logits",
+        scores=recognise(expected),
     )
 
 
@@ -101,50 +90,6 @@ def _run_original(
             raise
     single = replace(signature, batch=1)
     return single, Runner(model, single).run(images)
-
-
-def read_signature(model: ModelProto) -> Signature:
-    """Find a classifier's input and output.
-
-    Raises:
-        BuildError: there is not exactly one FP32 input [N, 3, H, W] and one FP32 output
-            [N, classes].
-    """
-    image = _only(_inputs(model), "input", rank=4)
-    scores = _only(list(model.graph.output), "output", rank=2)
-    batch, channels, height, width = _dims(image)
-    if channels != 3:  # noqa: PLR2004
-        raise BuildError(
-            f"input {image.name} is {_shape(image)}; it must be [N, 3, height, width], "
-            "channels first"
-        )
-    return Signature(image.name, scores.name, batch, height, width)
-
-
-def _inputs(model: ModelProto) -> list[onnx.ValueInfoProto]:
-    """List the inputs without the weights, which are also inputs before IR 4."""
-    initializers = {tensor.name for tensor in model.graph.initializer}
-    return [value for value in model.graph.input if value.name not in initializers]
-
-
-def _only(values: list[onnx.ValueInfoProto], kind: str, *, rank: int) -> onnx.ValueInfoProto:
-    if len(values) != 1:
-        names = ", ".join(value.name for value in values)
-        raise BuildError(f"the graph has {len(values)} {kind}s ({names}); it must have one")
-    value = values[0]
-    if value.type.tensor_type.elem_type != TensorProto.FLOAT or len(_dims(value)) != rank:
-        shape = "[N, 3, height, width]" if kind == "input" else "[N, classes]"
-        raise BuildError(f"{kind} {value.name} is {_shape(value)}; it must be FLOAT {shape}")
-    return value
-
-
-def _dims(value: onnx.ValueInfoProto) -> list[int | None]:
-    return [dim.dim_value or None for dim in value.type.tensor_type.shape.dim]
-
-
-def _shape(value: onnx.ValueInfoProto) -> str:
-    dims = (str(dim.dim_value or dim.dim_param) for dim in value.type.tensor_type.shape.dim)
-    return f"{TensorProto.DataType.Name(value.type.tensor_type.elem_type)} [{', '.join(dims)}]"
 
 
 def _opset(model: ModelProto) -> int:
@@ -181,9 +126,9 @@ def _with_servable_versions(model: ModelProto) -> ModelProto:
 
 def _drop_initializers_from_inputs(model: ModelProto) -> None:
     # Inputs can be overridden, so onnxruntime would not fold BatchNorm into them.
-    inputs = _inputs(model)
+    images = inputs(model)
     del model.graph.input[:]
-    model.graph.input.extend(inputs)
+    model.graph.input.extend(images)
 
 
 def _with_free_size(model: ModelProto) -> ModelProto:
@@ -220,10 +165,6 @@ def _check_batches(model: ModelProto, signature: Signature, images: Array, expec
             f"cannot make the batch size of the graph variable ({error}); export it with a "
             "dynamic batch axis and an example of at least two images"
         ) from error
-
-
-def _are_probabilities(scores: Array) -> bool:
-    return bool((scores >= 0).all() and np.allclose(scores.sum(axis=1), 1, atol=1e-3))
 
 
 def _random_images(count: int, height: int, width: int) -> Array:

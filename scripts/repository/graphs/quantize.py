@@ -29,9 +29,9 @@ from scripts.repository.graphs.prepare import (
     Prepared,
     Runner,
     first_line,
-    read_signature,
     with_opset,
 )
+from scripts.repository.graphs.signature import read_signature
 from scripts.repository.manifest import Quantization
 from scripts.repository.steps.preprocess.recipe import Recipe
 

@@ -8,20 +8,22 @@ import numpy as np
 import onnxruntime
 from onnx import ModelProto
 
+from scripts.repository.steps.preprocess.recipe import Size
+
 ROUNDS = 11
 IMAGES = 2  # per graph and round
 
 
-def speedup(before: ModelProto, after: ModelProto, size: int) -> float:
+def speedup(before: ModelProto, after: ModelProto, size: Size) -> float:
     """Measure how many times as fast `after` is as `before`, on one thread and single images.
 
-    Both graphs take the same FP32 [N, 3, size, size]. They are run in turn, because the speed of a
-    machine drifts.
+    Both graphs take the same FP32 [N, 3, height, width]. They are run in turn, because the speed
+    of a machine drifts.
 
     Returns:
         The median ratio of 11 rounds.
     """
-    image = np.random.default_rng(0).standard_normal((1, 3, size, size), dtype=np.float32)
+    image = np.random.default_rng(0).standard_normal((1, 3, *size), dtype=np.float32)
     sessions = [single_threaded(model.SerializeToString()) for model in (before, after)]
     for session in sessions:
         _seconds(session, image)  # the first run allocates memory

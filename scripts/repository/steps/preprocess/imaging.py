@@ -53,13 +53,13 @@ def load(data: bytes, recipe: Recipe, limits: Limits = Limits()) -> Image.Image:
     are converted, turned upright and resized.
 
     Returns:
-        An RGB image of `crop` x `crop` pixels.
+        An RGB image of the size `crop`.
 
     Raises:
         ImageError: the format is not supported, the file is broken, or it exceeds the limits.
         Busy: other large images are being decoded.
     """
-    least = REDUCTION_MARGIN * recipe.resize
+    least = REDUCTION_MARGIN * min(recipe.resize)
     return _decode(data, limits, least, lambda picture: picture.square(recipe))
 
 
@@ -194,10 +194,10 @@ class _Picture:
 
     def _converted(self, box: Box, recipe: Recipe) -> tuple[Image.Image, Box]:
         """Convert the part of the image that the filter reads to RGB, reduced if it is large."""
-        least = REDUCTION_MARGIN * recipe.resize
+        least = REDUCTION_MARGIN * min(recipe.resize)
         factor = max(1, int(min(self.size)) // least)
         # A bilinear filter reads this many pixels beyond the box.
-        margin = math.ceil(max(box[2] - box[0], box[3] - box[1]) / recipe.crop) + factor
+        margin = math.ceil(max(box[2] - box[0], box[3] - box[1]) / min(recipe.crop)) + factor
         left, top = (max(0, math.floor(side) - margin) for side in box[:2])
         right = min(self.image.width, math.ceil(box[2]) + margin)
         bottom = min(self.image.height, math.ceil(box[3]) + margin)
@@ -250,9 +250,9 @@ def kept(box: Box, recipe: Recipe) -> Box:
     grey levels from resizing the whole image.
     """
     left, top, right, bottom = box
-    ratio = recipe.resize / min(right - left, bottom - top)
-    across = _kept_of_side(left, right, ratio, recipe.crop)
-    down = _kept_of_side(top, bottom, ratio, recipe.crop)
+    ratio = recipe.resize[0] / min(right - left, bottom - top)
+    across = _kept_of_side(left, right, ratio, recipe.crop[1])
+    down = _kept_of_side(top, bottom, ratio, recipe.crop[0])
     return across[0], down[0], across[1], down[1]
 
 

@@ -2,41 +2,79 @@
 
 import json
 from dataclasses import asdict, dataclass
+from typing import Any
 
-RGB = tuple[float, float, float]
+Size = tuple[int, int]  # height, width in pixels
+Channels = tuple[float, ...]  # red, green, blue; or grey
 
 # Mean and standard deviation of ImageNet's training set for pixel values in 0..1, from the ONNX
 # Model Zoo's vision/classification/imagenet_preprocess.py.
-IMAGENET_MEAN: RGB = (0.485, 0.456, 0.406)
-IMAGENET_STD: RGB = (0.229, 0.224, 0.225)
+IMAGENET_MEAN: Channels = (0.485, 0.456, 0.406)
+IMAGENET_STD: Channels = (0.229, 0.224, 0.225)
+
+# How an image of other proportions gets the size `resize`: it covers it; it is distorted; or it is
+# padded to it. If both sides of `resize` are equal, `shorter` resizes the shorter side to it.
+RESIZE_MODES = ("shorter", "squash", "letterbox")
+# Whose arithmetic decides about half pixels: of the ONNX Model Zoo, of torchvision and timm, or of
+# Hugging Face's transformers.
+ROUNDINGS = ("zoo", "torchvision", "transformers")
+INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos", "box", "hamming")
+# Filters that exist without antialiasing, too.
+PLAIN_INTERPOLATIONS = ("nearest", "bilinear", "bicubic")
+COLOURS = ("rgb", "bgr", "grey")
+# `exact` computes what the reference computes, pixel by pixel. `fast` decodes large images at a
+# reduced size, resizes only what the crop keeps, and uses SIMD instructions.
+DECODINGS = ("exact", "fast")
 
 
 @dataclass(frozen=True)
 class Recipe:
     """One preprocessing variant.
 
-    The image's shorter side is resized to `resize` pixels, the centre `crop` x `crop` pixels are
-    kept, and each channel becomes `(pixel / 255 - mean) / std`.
+    The preprocessing step computes UINT8 pixels [height, width, channels]; the rest is the first
+    nodes of the graph.
+
+    Attributes:
+        resize: height and width to which an image is resized, as `mode` says.
+        crop: height and width of the centre that is kept, which is what the graph takes.
+        mode: one of `RESIZE_MODES`.
+        rounding: one of `ROUNDINGS`.
+        interpolation: one of `INTERPOLATIONS`, as Pillow defines them.
+        antialias: whether the filter covers more source pixels when an image gets smaller.
+        fill: grey level, 0 to 255, of each colour channel (red, green, blue) around a letterboxed
+            image.
+        colour: one of `COLOURS`; the order of the channels that the graph takes.
+        decoding: one of `DECODINGS`.
+        pixel_range: the values of black and white, to which pixels are scaled linearly.
+        mean: what is subtracted from the scaled values, in the order red, green, blue, or grey.
+        std: what the result is divided by, in the same order.
 
     Raises:
-        ValueError: the numbers are invalid or do not fit together.
+        ValueError: the values are invalid or do not fit together.
     """
 
-    resize: int = 256
-    crop: int = 224
-    mean: RGB = IMAGENET_MEAN
-    std: RGB = IMAGENET_STD
+    resize: Size = (256, 256)
+    crop: Size = (224, 224)
+    mode: str = "shorter"
+    rounding: str = "zoo"
+    interpolation: str = "bilinear"
+    antialias: bool = True
+    fill: tuple[int, int, int] = (0, 0, 0)
+    colour: str = "rgb"
+    decoding: str = "fast"
+    pixel_range: tuple[float, float] = (0.0, 1.0)
+    mean: Channels = IMAGENET_MEAN
+    std: Channels = IMAGENET_STD
 
     def __post_init__(self) -> None:
-        if self.crop < 1:
-            raise ValueError(f"a crop of {self.crop} pixels is too small; the minimum is 1")
-        if self.resize < self.crop:
-            raise ValueError(
-                f"a crop of {self.crop} pixels does not fit an image resized to {self.resize}; "
-                f"resize to at least {self.crop}"
-            )
-        if min(self.std) <= 0:
-            raise ValueError(f"std must be positive, not {self.std}")
+        _check_choices(self)
+        _check_sizes(self)
+        _check_normalization(self)
+
+    @property
+    def channels(self) -> int:
+        """The number of channels, 1 for grey."""
+        return 1 if self.colour == "grey" else 3
 
     def to_json(self) -> str:
         """Write the recipe as the value of the step's `recipe` parameter."""
@@ -46,4 +84,66 @@ class Recipe:
     def from_json(cls, text: str) -> "Recipe":
         """Read the output of `to_json`."""
         fields = json.loads(text)
-        return cls(**{**fields, "mean": tuple(fields["mean"]), "std": tuple(fields["std"])})
+        lists = {name: tuple(value) for name, value in fields.items() if isinstance(value, list)}
+        return cls(**{**fields, **lists})
+
+
+def square(resize: int, crop: int, **fields: Any) -> Recipe:  # noqa: ANN401 - those of Recipe
+    """Make a recipe that resizes the shorter side and keeps a square."""
+    return Recipe((resize, resize), (crop, crop), **fields)
+
+
+def _check_choices(recipe: Recipe) -> None:
+    for name, choices in (
+        ("mode", RESIZE_MODES),
+        ("rounding", ROUNDINGS),
+        ("interpolation", INTERPOLATIONS),
+        ("colour", COLOURS),
+        ("decoding", DECODINGS),
+    ):
+        if getattr(recipe, name) not in choices:
+            raise ValueError(
+                f"{name} is {getattr(recipe, name)!r}; it must be one of {', '.join(choices)}"
+            )
+    if not recipe.antialias and recipe.interpolation not in PLAIN_INTERPOLATIONS:
+        raise ValueError(
+            f"{recipe.interpolation} exists only with antialiasing; "
+            f"without it, choose from {', '.join(PLAIN_INTERPOLATIONS)}"
+        )
+
+
+def _check_sizes(recipe: Recipe) -> None:
+    if min(recipe.crop) < 1:
+        raise ValueError(f"a crop of {written(recipe.crop)} pixels is too small; the minimum is 1")
+    is_padded = recipe.mode == "letterbox"
+    if not is_padded and any(
+        side < crop for side, crop in zip(recipe.resize, recipe.crop, strict=True)
+    ):
+        raise ValueError(
+            f"a crop of {written(recipe.crop)} pixels does not fit an image resized to "
+            f"{written(recipe.resize)}; resize to at least {written(recipe.crop)}"
+        )
+
+
+def _check_normalization(recipe: Recipe) -> None:
+    for name in ("mean", "std"):
+        if len(getattr(recipe, name)) != recipe.channels:
+            raise ValueError(
+                f"{name} has {len(getattr(recipe, name))} values; "
+                f"it must have {recipe.channels}, one for each channel"
+            )
+    if min(recipe.std) <= 0:
+        raise ValueError(f"std must be positive, not {recipe.std}")
+    if recipe.pixel_range[0] >= recipe.pixel_range[1]:
+        raise ValueError(f"the value of white must be above that of black: {recipe.pixel_range}")
+
+
+def is_square(size: Size) -> bool:
+    """Tell whether both sides are equal."""
+    return size[0] == size[1]
+
+
+def written(size: Size) -> str:
+    """Write a size: 224, or 224x192 (height x width) if the sides differ."""
+    height, width = size
+    return str(height) if is_square(size) else f"{height}x{width}"
