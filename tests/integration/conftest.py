@@ -18,6 +18,7 @@ from scripts.embedded import Access, EmbeddedServer, Endpoints
 from scripts.embedded.access import key_headers
 from scripts.repository import builder, sources
 from tests.conftest import ROOT
+from tests.descriptions import said
 from tests.graphs import CLASSES, FLEXIBLE, SOFTMAXED, classifier
 
 PROTOCOLS = ("grpc", "http")
@@ -38,7 +39,7 @@ def add_birds(
     weight = np.random.default_rng(version).standard_normal((3, CLASSES)).astype(np.float32)
     onnx.save(classifier(body, initializers={"weight": weight}), file)
     labels = tuple(f"version {version}, bird {number}" for number in range(CLASSES))
-    builder.add(repository, sources.from_file(file, name, labels=labels if version else None))
+    builder.add(repository, sources.from_file(file, name, said(labels=labels if version else None)))
 
 
 def url(server: EmbeddedServer, protocol: str) -> str:

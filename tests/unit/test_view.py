@@ -68,7 +68,7 @@ def test_a_view_links_to_the_models(built: Path, tmp_path: Path) -> None:
 def test_a_view_is_not_current_after_another_build(built: Path, graph: Path) -> None:
     chosen = view(built)
     assert chosen.is_current()
-    builder.add(built, sources.from_file(graph, "birds", resize=64))
+    builder.add(built, sources.from_file(graph, "birds", said(resize=64)))
     assert not chosen.is_current()
     assert view(built) != chosen
 
