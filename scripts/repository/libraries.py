@@ -16,6 +16,7 @@ from scripts.repository.sources import ClassifierSource
 from scripts.repository.steps.preprocess.recipe import is_square
 
 DATA_TYPES = {"FP32": np.float32, "FP16": np.float16, "FP64": np.float64}
+TIMM = "pretrained_cfg"  # the key by which a config.json is one of timm
 Preprocess = Callable[[Image.Image], npt.NDArray[np.float32]]
 
 
@@ -61,11 +62,9 @@ def _transformers(folders: list[Path]) -> Preprocess | None:
 
 
 def _timm(folders: list[Path]) -> Preprocess | None:
-    files = [folder / "config.json" for folder in folders if (folder / "config.json").exists()]
-    configs = [json.loads(file.read_text("utf-8")) for file in files]
-    pretrained = next(
-        (each["pretrained_cfg"] for each in configs if "pretrained_cfg" in each), None
-    )
+    files = [folder / "config.json" for folder in folders]
+    configs = [json.loads(file.read_text("utf-8")) for file in files if file.exists()]
+    pretrained = next((each[TIMM] for each in configs if TIMM in each), None)
     if pretrained is None:
         return None
     data = importlib.import_module("timm.data")

@@ -33,7 +33,7 @@ def details(entry: Entry) -> list[str]:
         f"pixels  {_pixels(recipe)} [{_origin(PIXELS, origins)}]",
         f"labels  {entry.labels_origin}",
         f"scores  {entry.scores} [{origins.get('scores', ASSUMED)}]",
-        f"batches {BATCHES[entry.batches]}; scores differ from the file's by {entry.difference:.0e}",
+        f"batches {BATCHES[entry.batches]}; largest difference {entry.difference:.0e}",
     ]
 
 

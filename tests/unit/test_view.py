@@ -8,6 +8,7 @@ import pytest
 from scripts.embedded import ServerError
 from scripts.embedded.view import view
 from scripts.repository import builder, sources
+from tests.descriptions import said
 
 ENSEMBLE = """
 name: "pets" platform: "ensemble"
