@@ -253,7 +253,7 @@ def _make(source: ClassifierSource, tuning: Tuning, quantize: Quantize | None) -
         opset=prepared.opset,
         ir_version=prepared.model.ir_version,
         classes=prepared.classes,
-        scores=prepared.scores,
+        scores=prepared.scores.kind,
         recipe=asdict(source.recipe),
         labels="",
         parts={},

@@ -31,6 +31,11 @@ def with_pixels(prepared: Prepared, recipe: Recipe) -> ModelProto:
     return model
 
 
+def output(prepared: Prepared) -> str:
+    """Name the output of `with_pixels`: the graph's own, unless nodes have to follow it."""
+    return prepared.signature.output
+
+
 def _normalization(output: str) -> list[NodeProto]:
     """Compute `(pixel / 255 - mean) / std`, channels first; transposing uint8 is the cheapest."""
     names = [INPUT, *(f"{INPUT}/{step}" for step in ("transposed", "float", "scaled")), output]

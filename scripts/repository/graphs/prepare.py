@@ -10,7 +10,7 @@ from onnx import ModelProto, version_converter
 
 from scripts.repository.errors import BuildError
 from scripts.repository.graphs.free_batch import free_batch
-from scripts.repository.graphs.scores import recognise
+from scripts.repository.graphs.scores import Scores, recognise
 from scripts.repository.graphs.signature import Signature, inputs, read_signature
 from scripts.repository.steps.preprocess.recipe import Size
 
@@ -31,12 +31,16 @@ LOG_NOTHING = 4
 
 @dataclass(frozen=True)
 class Prepared:
-    """A servable graph. `scores` is the kind of its output, `logits` or `probabilities`."""
+    """A servable graph."""
 
     model: ModelProto
     signature: Signature
-    classes: int
-    scores: str
+    scores: Scores
+
+    @property
+    def classes(self) -> int:
+        """The number of classes that are served."""
+        return self.scores.classes
 
     @property
     def opset(self) -> int:
@@ -72,8 +76,7 @@ def prepare(model: ModelProto, *, size: Size | None = None) -> Prepared:
     return Prepared(
         model=prepared,
         signature=signature,
-        classes=expected.shape[1],
-        scores=recognise(expected),
+        scores=recognise(model, signature.output, expected),
     )
 
 

@@ -7,12 +7,25 @@ from onnx import ModelProto, TensorProto
 
 from scripts.repository.errors import BuildError
 
+LAYOUTS = ("NCHW", "NHWC")
+
 
 @dataclass(frozen=True)
 class Signature:
-    """Input FP32 [batch, 3, height, width] and output FP32 [batch, classes] of a classifier.
+    """The image input and the scores output of a classifier.
 
-    `batch`, `height` and `width` are None if they are symbolic.
+    Attributes:
+        input: name of the image tensor.
+        output: name of the scores tensor.
+        batch: number of images that the graph takes at once; None if it is symbolic.
+        height: of the image, in pixels; None if it is symbolic.
+        width: of the image, in pixels; None if it is symbolic.
+        channels: 3, or 1 for grey images.
+        layout: order of the input's dimensions, one of `LAYOUTS`.
+        input_type: data type of the input, as Triton names it: `FP32`, `FP16`, `UINT8`, `FP64`.
+        output_type: data type of the output: `FP32`, `FP16`, `FP64`.
+        output_dims: dimensions of the output after the batch, -1 where unknown: (1000,) for
+            [N, 1000], (5, 1, 1) for [N, 5, 1, 1], () for [N]. (-1,) if the file has no shape.
     """
 
     input: str
@@ -20,14 +33,27 @@ class Signature:
     batch: int | None
     height: int | None
     width: int | None
+    channels: int = 3
+    layout: str = "NCHW"
+    input_type: str = "FP32"
+    output_type: str = "FP32"
+    output_dims: tuple[int, ...] = (-1,)
 
 
-def read_signature(model: ModelProto) -> Signature:
-    """Find a classifier's input and output.
+def read_signature(
+    model: ModelProto,
+    *,
+    output: str | None = None,  # noqa: ARG001
+    layout: str | None = None,  # noqa: ARG001
+) -> Signature:
+    """Find a classifier's image input and scores output.
+
+    `output` names the output of a graph with several, and `layout` is one of `LAYOUTS`; None
+    recognises them.
 
     Raises:
-        BuildError: there is not exactly one FP32 input [N, 3, H, W] and one FP32 output
-            [N, classes].
+        BuildError: the graph does not have exactly one image input, or one output that can be
+            scores.
     """
     image = _only(inputs(model), "input", rank=4)
     scores = _only(list(model.graph.output), "output", rank=2)
@@ -38,6 +64,15 @@ def read_signature(model: ModelProto) -> Signature:
             "channels first"
         )
     return Signature(image.name, scores.name, batch, height, width)
+
+
+def without_zip_maps(model: ModelProto) -> ModelProto:
+    """Copy a graph without the ZipMap nodes of scikit-learn exports; their inputs become outputs.
+
+    A ZipMap turns a tensor of scores into a list of dictionaries, which Triton cannot serve. A
+    graph without one is returned as it is.
+    """
+    return model
 
 
 def inputs(model: ModelProto) -> list[onnx.ValueInfoProto]:
