@@ -47,8 +47,8 @@ UNBOUNDED = frozenset(
 )
 TOLERANCE = 1e-3
 OPTION = "--scores"
-SUM = "values that sum to 1"
-RANGE = "the range of the values"
+SUM = "its values, which sum to 1"
+RANGE = "the range of its values"
 # 1,000 probabilities in FP16 add up to 1 as closely as this.
 SUM_TOLERANCE = 5e-3
 
@@ -107,20 +107,37 @@ def recognise(
     return _as_told(scores, rows, told) if told else scores
 
 
+def probabilities(values: npt.NDArray[Any], scores: Scores) -> Rows:
+    """Compute what is served, FP64 [N, classes], from the output [N, ...] of a graph.
+
+    The last nodes of `NAME_pixels` and the postprocessing step do the same.
+    """
+    rows = _numbers(values, scores.quantization)
+    if scores.needs_sigmoid:
+        rows = 1 / (1 + np.exp(-rows))
+    if scores.are_logits:
+        exponents: Rows = np.exp(rows - rows.max(axis=1, keepdims=True))
+        rows = exponents / exponents.sum(axis=1, keepdims=True)
+    return np.hstack([1 - rows, rows]) if scores.is_single else rows
+
+
+def _numbers(values: npt.NDArray[Any], quantized: Quantization | None) -> Rows:
+    rows: Rows = values.reshape(len(values), -1).astype(np.float64)
+    return (rows - quantized.zero_point) * quantized.scale if quantized else rows
+
+
 def _rows(output: str, values: npt.NDArray[Any], quantized: Quantization | None) -> Rows:
     if sum(dim != 1 for dim in values.shape[1:]) > 1:
         raise BuildError(
             f"output {output} gives {list(values.shape[1:])} numbers an image; "
             "it must give one for each class"
         )
-    rows: Rows = values.reshape(len(values), -1).astype(np.float64)
-    if values.dtype.kind in "iu":
-        if quantized is None:
-            raise BuildError(
-                f"output {output} is quantised by an unknown scale; "
-                "export the graph with an output of FLOAT [N, classes]"
-            )
-        rows = (rows - quantized.zero_point) * quantized.scale
+    if values.dtype.kind in "iu" and quantized is None:
+        raise BuildError(
+            f"output {output} is quantised by an unknown scale; "
+            "export the graph with an output of FLOAT [N, classes]"
+        )
+    rows = _numbers(values, quantized)
     if np.isnan(rows).any():
         raise BuildError(f"output {output} is not a number (NaN) for random images")
     return rows
@@ -138,7 +155,7 @@ def _check_not_constant(rows: Rows, operator: str) -> None:
 
 def _recognised(rows: Rows, operator: str) -> tuple[str, str]:
     """Recognise the kind, and say what it was recognised from."""
-    kind, origin = ACTIVATIONS.get(operator), f"the graph's {operator}"
+    kind, origin = ACTIVATIONS.get(operator), f"its last node {operator}"
     if kind in {"probabilities", "log-probabilities"}:
         return kind, origin
     if _are_distributions(rows):
