@@ -76,7 +76,7 @@ class ClassifierSpec:
     @property
     def postprocess_name(self) -> str:
         """The postprocessing model; classifiers of ImageNet's 1,000 classes can share one."""
-        if self.labels == IMAGENET_LABELS and self.prepared.scores == "logits":
+        if self.labels == IMAGENET_LABELS and self.prepared.scores.are_logits:
             return _numbered("imagenet_postprocess", self.postprocess_number)
         return f"{self.name}_postprocess"
 
@@ -161,7 +161,7 @@ def postprocess_part(spec: ClassifierSpec) -> Part:
         outputs=_best_classes(),
         parameters={
             "labels": LABELS_FILE,
-            "scores": spec.prepared.scores,
+            "scores": "logits" if spec.prepared.scores.are_logits else "probabilities",
             "max_top_k": str(min(MAX_TOP_K, spec.prepared.classes)),
         },
         instances=POSTPROCESS_INSTANCES,

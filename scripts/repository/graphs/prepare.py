@@ -10,9 +10,10 @@ from onnx import ModelProto, version_converter
 
 from scripts.repository.errors import BuildError
 from scripts.repository.graphs.free_batch import free_batch
-from scripts.repository.graphs.scores import recognise
+from scripts.repository.graphs.scores import Scores, recognise
 from scripts.repository.graphs.signature import Signature, inputs, read_signature
 from scripts.repository.steps.preprocess.recipe import Size
+from scripts.repository.tuning import MAX_BATCH_SIZE
 
 logger = logging.getLogger(__name__)
 
@@ -29,14 +30,39 @@ DEFAULT_SIZE = 224
 LOG_NOTHING = 4
 
 
+# How a graph computes several images: together, one after the other in a loop inside the graph, or
+# not at all.
+BATCHES = ("variable", "loop", "single")
+
+
 @dataclass(frozen=True)
 class Prepared:
-    """A servable graph. `scores` is the kind of its output, `logits` or `probabilities`."""
+    """A servable graph.
+
+    Attributes:
+        model: the graph, with the file's own tensors and a variable batch size.
+        signature: its tensors.
+        scores: how its output becomes probabilities.
+        batches: one of `BATCHES`.
+        difference: the largest difference from the file's scores that was found, relative to
+            their spread.
+    """
 
     model: ModelProto
     signature: Signature
-    classes: int
-    scores: str
+    scores: Scores
+    batches: str = "variable"
+    difference: float = 0.0
+
+    @property
+    def classes(self) -> int:
+        """The number of classes that are served."""
+        return self.scores.classes
+
+    @property
+    def max_batch_size(self) -> int:
+        """The largest batch that is served."""
+        return 1 if self.batches == "single" else MAX_BATCH_SIZE
 
     @property
     def opset(self) -> int:
@@ -44,7 +70,14 @@ class Prepared:
         return _opset(self.model)
 
 
-def prepare(model: ModelProto, *, size: Size | None = None) -> Prepared:
+def prepare(
+    model: ModelProto,
+    *,
+    size: Size | None = None,
+    output: str | None = None,
+    layout: str | None = None,
+    scores: str | None = None,
+) -> Prepared:
     """Make the batch size variable, and height and width too if the graph supports it.
 
     Initializers are removed from the inputs, opset and IR are converted to versions that
@@ -54,7 +87,7 @@ def prepare(model: ModelProto, *, size: Size | None = None) -> Prepared:
     Raises:
         BuildError: the graph is not an image classifier, or its scores change by more than 1e-4.
     """
-    signature = read_signature(model)
+    signature = read_signature(model, output=output, layout=layout)
     default = size or (DEFAULT_SIZE, DEFAULT_SIZE)
     height, width = signature.height or default[0], signature.width or default[1]
     images = _random_images(2 * (signature.batch or 1), height, width)
@@ -72,8 +105,7 @@ def prepare(model: ModelProto, *, size: Size | None = None) -> Prepared:
     return Prepared(
         model=prepared,
         signature=signature,
-        classes=expected.shape[1],
-        scores=recognise(expected),
+        scores=recognise(model, signature.output, expected, told=scores),
     )
 
 
