@@ -11,7 +11,7 @@ from scripts.repository.errors import BuildError
 from scripts.repository.metadata import huggingface, timm_config, torchvision_text
 from scripts.repository.metadata.fields import read_json, square, whole
 from scripts.repository.metadata.processors import CLIP_MEAN, CLIP_STD
-from scripts.repository.steps.preprocess.recipe import Recipe, Size
+from scripts.repository.steps.preprocess.recipe import Recipe, Size, written
 
 Rule = Callable[[int], int]
 PLAIN: Mapping[str, Any] = {"mean": (0.0,), "std": (1.0,)}
@@ -57,6 +57,25 @@ class Named:
         height, width = size or square(self.crop)
         return Recipe(
             resize=(self.resize(height), self.resize(width)), crop=(height, width), **self.fields
+        )
+
+    @property
+    def text(self) -> str:
+        """What it does, in one line."""
+        recipe = self.recipe()
+        size = written(recipe.resize)
+        resize = (
+            f"shorter side to {size}" if recipe.mode == "shorter" else f"{recipe.mode} to {size}"
+        )
+        crop = "" if recipe.crop == recipe.resize else f", crop {written(recipe.crop)}"
+        antialias = "" if recipe.antialias else " without antialiasing"
+        low, high = recipe.pixel_range
+        mean, std = (
+            " ".join(f"{each:g}" for each in values) for values in (recipe.mean, recipe.std)
+        )
+        return (
+            f"{resize}{crop}, {recipe.interpolation}{antialias}, {recipe.colour} "
+            f"{low:g} to {high:g}, mean {mean}, std {std}"
         )
 
 
@@ -159,7 +178,7 @@ def describe(text: str, size: Size | None = None) -> Description:
         return Description(f"recipe {text}", whole(NAMED[text].recipe(size)))
     file = Path(text)
     if not file.is_file():
-        raise BuildError(f"there is no recipe or file {text}; choose from {', '.join(NAMED)}")
+        raise BuildError(f"there is no recipe or file {text}; --list-recipes lists the names")
     content = _text(file)
     if not content.startswith("{"):
         return Description(file.name, torchvision_text.recipe(content, str(file)))
@@ -171,7 +190,7 @@ def describe(text: str, size: Size | None = None) -> Description:
         return Description(file.name, huggingface.recipe(config, str(file)))
     raise BuildError(
         f"{file} is neither a preprocessor_config.json nor a config.json of timm; "
-        f"give one of these, or a name: {', '.join(NAMED)}"
+        "give one of these, or a name (--list-recipes)"
     )
 
 

@@ -151,11 +151,14 @@ def _add_resize(pipeline: _Pipeline, arguments: Arguments) -> _Pipeline:
     if "longest" in arguments:  # timm's ResizeKeepRatio
         mode = "letterbox" if arguments["longest"] == 1 else "shorter"
     # Pillow always antialiases; only tensors have the choice.
-    antialias = arguments.get("antialias", True) not in (False, "none") or not pipeline.is_tensor
+    antialias = arguments.get("antialias", True) not in (False, None) or not pipeline.is_tensor
+    interpolation = _interpolation(arguments.get("interpolation", "bilinear"))
+    if interpolation == "bicubic" and not antialias:
+        raise ValueError("torchvision's bicubic filter without antialiasing is not supported")
     return pipeline.with_fields(
         resize=(size[0], size[-1]),
         mode=mode,
-        interpolation=_interpolation(arguments.get("interpolation", "bilinear")),
+        interpolation=interpolation,
         antialias=antialias,
     )
 
