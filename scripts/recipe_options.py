@@ -161,7 +161,7 @@ def _normalization(options: argparse.Namespace) -> list[Description]:
     if options.normalization:
         origin = f"--normalization {options.normalization}"
         return [Description(origin, NORMALIZATIONS[options.normalization])]
-    fields = mean_and_std(options.mean, options.std)
+    fields = mean_and_std(options.mean, options.std, pixel_range=options.pixel_range)
     return [Description(f"--{name}", {name: value}) for name, value in fields.items()]
 
 

@@ -307,7 +307,7 @@ def _check_recipe(source: ClassifierSource, prepared: Prepared) -> None:
             f"the graph takes {prepared.signature.channels} channels, not the colour "
             f"{source.recipe.colour}; give --colour {COLOURS[prepared.signature.channels]}"
         )
-    if warning := normalization.warning(prepared.model, prepared.signature, source.recipe):
+    if warning := normalization.warning(source.load().model, prepared.signature, source.recipe):
         logger.warning("%s: %s", source.name, warning)
 
 

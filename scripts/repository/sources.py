@@ -96,7 +96,7 @@ def from_file(
     Raises:
         BuildError: the file is not an image classifier, or its description is contradictory.
     """
-    file = folder.find_onnx(path) if path.is_dir() else path
+    file = folder.find_onnx(path)
     graph = onnx_file.read(file)
     try:
         signature = read_signature(graph.model, output=output, layout=layout)
@@ -124,7 +124,11 @@ def _descriptions(
     file: Path, graph: Graph, recipe: str | None, *, size: Size | None
 ) -> Iterator[Description]:
     """Find what describes a file; only the first recipe is believed, as a whole."""
-    found = [*folder.describe(file.parent, file), *onnx_properties.describe(graph.model)]
+    wanted: dict[str, Any] = {"size": size, "preprocessing": recipe is None}
+    found = [
+        *folder.describe(file.parent, file, **wanted),
+        *onnx_properties.describe(graph.model, **wanted),
+    ]
     if recipe:
         found.insert(0, recipes.describe(recipe, size))
     is_known = False

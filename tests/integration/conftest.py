@@ -29,16 +29,23 @@ HASTE = ["--exit-timeout-secs=1"]
 
 
 def add_birds(
-    repository: Path, folder: Path, name: str = "birds", body: str = FLEXIBLE, *, version: int = 0
+    repository: Path,
+    folder: Path,
+    name: str = "birds",
+    body: str = FLEXIBLE,
+    *,
+    version: int = 0,
+    classes: int = CLASSES,
 ) -> None:
-    """Add a ten-class classifier that builds and loads in under a second.
+    """Add a classifier, of ten classes unless told, that builds and loads in under a second.
 
     Each version has other weights and, but for 0, labels that name it.
     """
     file = folder / f"{name}.onnx"
-    weight = np.random.default_rng(version).standard_normal((3, CLASSES)).astype(np.float32)
-    onnx.save(classifier(body, initializers={"weight": weight}), file)
-    labels = tuple(f"version {version}, bird {number}" for number in range(CLASSES))
+    weight = np.random.default_rng(version).standard_normal((3, classes)).astype(np.float32)
+    scores = f"float[1,{classes}]"
+    onnx.save(classifier(body, scores=scores, initializers={"weight": weight}), file)
+    labels = tuple(f"version {version}, bird {number}" for number in range(classes))
     builder.add(repository, sources.from_file(file, name, said(labels=labels if version else None)))
 
 
@@ -81,13 +88,14 @@ def small_repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """All eleven catalogue classifiers with synthetic weights, and two ten-class classifiers."""
+    """All eleven catalogue classifiers with synthetic weights, and three small classifiers."""
     folder = tmp_path_factory.mktemp("all")
     output = folder / "model_repository"
     options = ["--weights", "synthetic", "--cores", "1", "--output", str(output)]
     assert build_repository.main(options) == 0
     add_birds(output, folder)
     add_birds(output, folder, "birds_softmax", SOFTMAXED)
+    add_birds(output, folder, "two_birds", classes=2)
     return output
 
 
