@@ -362,7 +362,9 @@ def _print_check(check: Check, images: list[Path], progress: Progress) -> None:
     """Print the predictions of each image by the parts that were built, and by the file itself."""
     for image in images:
         comparison = check.compare(image)
-        table = Table(*(answer.way for answer in comparison.answers), box=box.SIMPLE_HEAD)
+        table = Table(box=box.SIMPLE_HEAD)
+        for answer in comparison.answers:
+            table.add_column(answer.way, no_wrap=True)
         for rank in range(len(comparison.answers[0].classes)):
             table.add_row(*(answer.row(rank) for answer in comparison.answers))
         progress.console.print(

@@ -104,7 +104,8 @@ class Check:
         """Run the original graph."""
         raw = self._file.run(images)
         scores = recognise(self._model, self._signature.output, raw, told=self._kind)
-        return probabilities(raw, scores)[0]
+        row: Array = probabilities(raw, scores)[0]
+        return row
 
     def _answer(self, way: str, row: Array) -> Answer:
         top = best(row.astype(np.float32), min(DEFAULT_TOP_K, len(row)))

@@ -37,12 +37,13 @@ class Library:
 def installed(source: ClassifierSource) -> list[Library]:
     """List the installed libraries whose preprocessing a classifier's files or recipe name."""
     folders = [source.file.parent, source.file.parent.parent] if source.file else []
+    makers: dict[str, Callable[[], Preprocess | None]] = {
+        "transformers": lambda: _transformers(folders),
+        "timm": lambda: _timm(folders),
+        "torchvision": lambda: _torchvision(source),
+    }
     found = []
-    for name, make in (
-        ("transformers", lambda: _transformers(folders)),
-        ("timm", lambda: _timm(folders)),
-        ("torchvision", lambda: _torchvision(source)),
-    ):
+    for name, make in makers.items():
         try:
             preprocess = make()
         except ImportError:

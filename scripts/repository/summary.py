@@ -33,7 +33,7 @@ def details(entry: Entry) -> list[str]:
         f"pixels  {_pixels(recipe)} [{_origin(PIXELS, origins)}]",
         f"labels  {entry.labels_origin}",
         f"scores  {entry.scores} [{origins.get('scores', ASSUMED)}]",
-        f"batches {BATCHES[entry.batches]}; largest difference {entry.difference:.0e}",
+        f"batches {BATCHES[entry.batches]}; {_difference(entry)}",
     ]
 
 
@@ -60,6 +60,10 @@ def _pixels(recipe: Recipe) -> str:
     if set(recipe.mean) == {0} and set(recipe.std) == {1}:
         return text
     return f"{text}, mean {_numbers(recipe.mean)}, std {_numbers(recipe.std)}"
+
+
+def _difference(entry: Entry) -> str:
+    return f"largest difference {entry.difference:.0e}" if entry.difference else "no difference"
 
 
 def _numbers(values: Iterable[float]) -> str:

@@ -14,7 +14,7 @@ import pytest
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
-from scripts.repository import builder, calibration, digests, labels, manifest, sources
+from scripts.repository import builder, calibration, digests, labels, manifest, onnx_file, sources
 from scripts.repository.ensemble import IMAGENET_LABELS
 from scripts.repository.errors import BuildError
 from scripts.repository.graphs.prepare import Prepared
@@ -313,7 +313,7 @@ def test_a_shared_step_stays_when_one_of_its_classifiers_cannot_be_built(
 def test_every_classifier_is_kept_that_was_built_before_an_interruption(
     zoo: dict[str, ClassifierSource], repository: Path
 ) -> None:
-    def interrupt() -> sources.Graph:
+    def interrupt() -> onnx_file.Graph:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -642,7 +642,7 @@ def test_a_crop_that_the_graph_does_not_support_is_rejected(
 @pytest.mark.parametrize("numbers", [{"crop": 0}, {"resize": 0}, {"resize": 31}])
 def test_an_invalid_recipe_is_rejected(graph: Path, numbers: dict[str, int]) -> None:
     with pytest.raises(BuildError, match=r"birds\.onnx: a crop of"):
-        sources.from_file(graph, "birds", said(**numbers))
+        sources.from_file(graph, "birds", said(**numbers))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("content", [b"", b"not a protobuf", b"\x08\x07"])

@@ -1,0 +1,1 @@
+from scripts.repository.graphs.prepare import Runner  # noqa: F401
