@@ -160,10 +160,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 def list_recipes() -> int:
     """Print the named recipes, and where each comes from."""
-    table = Table("recipe", "what it does", "from", box=box.SIMPLE_HEAD)
     for name, recipe in recipes.NAMED.items():
-        table.add_row(name, recipe.text, recipe.origin)
-    Console(highlight=False).print(table)
+        print(f"{name}\n    {recipe.text}\n    from {recipe.origin}")
     return 0
 
 
