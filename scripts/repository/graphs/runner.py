@@ -1,1 +1,0 @@
-from scripts.repository.graphs.prepare import Runner  # noqa: F401
