@@ -13,7 +13,8 @@ from PIL import Image
 from scripts.repository import calibration
 from scripts.repository.calibration import Images
 from scripts.repository.errors import BuildError
-from scripts.repository.graphs.prepare import IR_VERSIONS, OPSETS, Prepared, prepare
+from scripts.repository.graphs.opset import IR_VERSIONS, OPSETS
+from scripts.repository.graphs.prepare import Prepared, prepare
 from scripts.repository.graphs.quantize import quantize
 from scripts.repository.graphs.signature import read_signature
 from scripts.repository.graphs.speed import speedup

@@ -23,14 +23,9 @@ from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, 
 from scripts.repository import calibration
 from scripts.repository.calibration import Images, Progress
 from scripts.repository.errors import BuildError
-from scripts.repository.graphs.prepare import (
-    LOG_NOTHING,
-    OPSETS,
-    Prepared,
-    Runner,
-    first_line,
-    with_opset,
-)
+from scripts.repository.graphs.opset import OPSETS, with_opset
+from scripts.repository.graphs.prepare import Prepared
+from scripts.repository.graphs.runner import LOG_NOTHING, Runner, first_line
 from scripts.repository.graphs.signature import read_signature
 from scripts.repository.manifest import Quantization
 from scripts.repository.steps.preprocess.recipe import Recipe
