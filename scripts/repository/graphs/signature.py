@@ -70,7 +70,7 @@ def read_signature(
             scores.
     """
     image, (batch, *dims) = _image(model)
-    layout = layout or _layout(image, dims)
+    layout = layout.upper() if layout else _layout(image, dims)
     channels, height, width = dims if layout == "NCHW" else (dims[2], dims[0], dims[1])
     channels = channels or _channels_of_first_layer(model, image.name)
     if channels not in CHANNELS:
