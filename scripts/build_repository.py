@@ -298,7 +298,7 @@ def _quantizer(images: Images, progress: Progress) -> builder.Quantize:
     def run(source: ClassifierSource, prepared: Prepared) -> Quantized:
         report = _report(progress, f"{source.name}: calibrating and comparing")
         quantized = quantize(prepared, images, source.recipe, progress=report)
-        ratio = speedup(prepared.model, quantized.prepared.model, source.recipe.crop)
+        ratio = speedup(prepared, quantized.prepared, source.recipe.crop)
         progress.console.print(f"{source.name:13} {_gain(ratio, quantized.quantization)}")
         if ratio <= 1:
             _warn("int8 is not faster than fp32 on this CPU; it needs VNNI instructions")

@@ -83,7 +83,7 @@ def write(model: ModelProto, name: str = "model.onnx") -> dict[str, bytes]:
     Raises:
         BuildError: the graph exceeds 2 GiB without its weights.
     """
-    if model.ByteSize() <= MAX_BYTES:
+    if not is_large(model):
         return {name: model.SerializeToString(deterministic=True)}
     slim, weights = without_weights(model)
     file = f"{name}.data"
@@ -96,6 +96,11 @@ def write(model: ModelProto, name: str = "model.onnx") -> dict[str, bytes]:
     if slim.ByteSize() > MAX_BYTES:
         raise BuildError("the graph exceeds 2 GiB without its weights")
     return {name: slim.SerializeToString(deterministic=True), file: bytes(content)}
+
+
+def is_large(model: ModelProto) -> bool:
+    """Tell whether a graph exceeds 2 GiB, the limit of one file."""
+    return bool(model.ByteSize() > MAX_BYTES)
 
 
 def _bytes(file: Path) -> bytes:

@@ -100,11 +100,11 @@ def test_progress_is_reported_for_each_image(tmp_path: Path) -> None:
 def test_calibration_decodes_exactly_whatever_the_recipe_says(tmp_path: Path, colour: str) -> None:
     recipe = square(37, 32, colour=colour, mean=(0.5,), std=(0.5,))
     images = calibration.read(fill(tmp_path, 2))
-    for file, pixels in zip(
-        images.compare, calibration.pixels(images.compare, recipe), strict=True
-    ):
+    all_pixels = calibration.pixels(images.compare, recipe)
+    for file, pixels in zip(images.compare, all_pixels, strict=True):
         expected = np.asarray(load(file.read_bytes(), replace(recipe, decoding="exact")))
-        assert (pixels.shape, pixels.dtype) == ((1, 32, 32, recipe.channels), np.uint8)
+        assert pixels.shape == (1, 32, 32, recipe.channels)
+        assert pixels.dtype == np.uint8
         np.testing.assert_array_equal(pixels.reshape(expected.shape), expected)
 
 

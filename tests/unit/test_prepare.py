@@ -7,7 +7,8 @@ import pytest
 from onnx import numpy_helper
 
 from scripts.repository.errors import BuildError
-from scripts.repository.graphs.prepare import IR_VERSIONS, OPSETS, prepare
+from scripts.repository.graphs.opset import IR_VERSIONS, OPSETS
+from scripts.repository.graphs.prepare import prepare
 from tests import graphs
 from tests.graphs import FLEXIBLE, RESHAPED, Array, classifier, shape
 

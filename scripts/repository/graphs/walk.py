@@ -7,9 +7,17 @@ from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto
 
 def nodes(model: ModelProto) -> Iterator[NodeProto]:
     """List all nodes: of the graph, of the subgraphs of its nodes, and of the model's functions."""
-    yield from _nested(model.graph.node)
+    yield from nested(model.graph.node)
     for function in model.functions:
-        yield from _nested(function.node)
+        yield from nested(function.node)
+
+
+def nested(nodes: Iterable[NodeProto]) -> Iterator[NodeProto]:
+    """List nodes, and those of their subgraphs."""
+    for node in nodes:
+        yield node
+        for graph in subgraphs(node):
+            yield from nested(graph.node)
 
 
 def tensors(model: ModelProto) -> Iterator[TensorProto]:
@@ -31,13 +39,6 @@ def subgraphs(node: NodeProto) -> Iterator[GraphProto]:
 def attribute(node: NodeProto, name: str) -> AttributeProto | None:
     """Find an attribute of a node."""
     return next((each for each in node.attribute if each.name == name), None)
-
-
-def _nested(nodes: Iterable[NodeProto]) -> Iterator[NodeProto]:
-    for node in nodes:
-        yield node
-        for graph in subgraphs(node):
-            yield from _nested(graph.node)
 
 
 def _initializers(graph: GraphProto) -> Iterator[TensorProto]:

@@ -175,7 +175,7 @@ def of_fitting(full: Size, size: tuple[float, float], recipe: Recipe) -> Cost:
 
 
 def _of_whole(full: Size, fit: geometry.Fit, support: float) -> Cost:
-    """Estimate the cost of `resizing.whole`, of which `without_antialias` costs a part."""
+    """Estimate the cost of `resizing.whole`, which is more than that of `without_antialias`."""
     across, down = (
         resized * (math.ceil(2 * support * max(1, side / resized)) + 1)
         for side, resized in zip(full[::-1], fit.resized[::-1], strict=True)

@@ -7,6 +7,7 @@ from PIL import Image
 
 from . import conversion, geometry, resizing
 from .geometry import UPRIGHT, Fit
+from .interpolation import without_antialias
 from .recipe import Recipe, Size
 from .resizing import SUPPORT, Resize
 
@@ -108,7 +109,7 @@ def _exact(decoded: Decoded, recipe: Recipe) -> Image.Image:
 
     source = resizing.Source((height, width), mode, rows)
     is_whole = recipe.antialias or recipe.interpolation == "nearest"
-    resize = resizing.whole if is_whole else resizing.without_antialias
+    resize = resizing.whole if is_whole else without_antialias
     wanted = decoded.fit(recipe)
     return _padded(resize(source, wanted, recipe.interpolation), wanted, recipe)
 

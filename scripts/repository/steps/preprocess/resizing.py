@@ -3,8 +3,6 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import numpy as np
-import numpy.typing as npt
 from PIL import Image
 
 from .geometry import Box, Fit
@@ -30,7 +28,6 @@ BAND_PIXELS = 1 << 18
 SUPPORT = {"nearest": 0.5, "box": 0.5, "bilinear": 1, "hamming": 1, "bicubic": 2, "lanczos": 3}
 
 Resize = Callable[[Image.Image, Size, Box, str], Image.Image]
-Weights = tuple[npt.NDArray[np.intp], npt.NDArray[np.float32]]
 
 
 @dataclass(frozen=True)
@@ -101,53 +98,3 @@ def whole(source: Source, fit: Fit, interpolation: str) -> Image.Image:
         narrow.paste(resized.crop((left, 0, right, band.height)), (0, start))
     resized = narrow.resize((right - left, resized_height), method)
     return resized.crop((0, top, right - left, bottom))
-
-
-def without_antialias(source: Source, fit: Fit, interpolation: str) -> Image.Image:
-    """Interpolate between the nearest 2 x 2 (bilinear) or 4 x 4 (bicubic) pixels.
-
-    Centres of pixels are at halves, pixels beyond the border do not count, and the cubic has a of
-    -0.5: TensorFlow's `tf.image.resize` with `antialias=False`, also in Keras; for bilinear also
-    PyTorch's `interpolate` with `align_corners=False`, and OpenCV's INTER_LINEAR.
-
-    Returns:
-        An image of the size `fit.kept_size`.
-    """
-    height, width = source.size
-    left, top, right, bottom = fit.kept
-    columns, across = _weights(width, fit.resized[1], range(left, right), interpolation)
-    lines, down = _weights(height, fit.resized[0], range(top, bottom), interpolation)
-    read = max(width * height / fit.resized[0], columns.size * lines.shape[1])  # for each row
-    step = max(1, int(BAND_PIXELS / read))
-    bands = []
-    for start in range(0, len(lines), step):
-        wanted = lines[start : start + step]
-        first = int(wanted.min())
-        pixels = np.asarray(source.rows(first, int(wanted.max()) + 1))
-        near = pixels[(wanted - first)[:, :, None, None], columns]
-        values = np.einsum("yaxb...,ya,xb->yx...", near, down[start : start + step], across)
-        bands.append(np.clip(np.rint(values), 0, 255).astype(np.uint8))
-    return Image.fromarray(np.concatenate(bands))
-
-
-def _weights(source: int, resized: int, kept: range, interpolation: str) -> Weights:
-    """Return the source pixels of each resized one, and their weights, both [kept, pixels]."""
-    support = int(SUPPORT[interpolation])
-    centres = (np.arange(kept.start, kept.stop) + 0.5) * (source / resized) - 0.5
-    pixels = np.floor(centres).astype(np.intp)[:, None] + np.arange(1 - support, 1 + support)
-    distances = np.abs(pixels - centres[:, None])
-    weights = _linear(distances) if interpolation == "bilinear" else _cubic(distances)
-    weights[(pixels < 0) | (pixels >= source)] = 0
-    weights /= weights.sum(axis=1, keepdims=True)
-    return pixels.clip(0, source - 1), weights.astype(np.float32)
-
-
-def _linear(distances: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    return 1 - distances
-
-
-def _cubic(distances: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Keys' cubic convolution (1981, IEEE TASSP 29(6), equation 15) with a of -0.5."""
-    near = (1.5 * distances - 2.5) * distances**2 + 1
-    far = ((-0.5 * distances + 2.5) * distances - 4) * distances + 2
-    return np.where(distances < 1, near, far)
