@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from scripts.repository import labels
 from scripts.repository.description import Description
 from scripts.repository.metadata.fields import read_json, refused
 from scripts.repository.steps.preprocess.recipe import Size
@@ -27,26 +26,20 @@ RANGES = {
 }
 
 
-def describe_folder(folder: Path, *, preprocessing: bool = True) -> list[Description]:
-    """Read labels.txt and metadata_properties.json, if the folder has Custom Vision's manifest.
+def describe_folder(folder: Path) -> Description | None:
+    """Read metadata_properties.json, if the folder has Custom Vision's manifest.
 
     Raises:
-        BuildError: a file is damaged, or a recipe cannot say the preprocessing.
+        BuildError: the file is damaged, or a recipe cannot say the preprocessing.
     """
-    if not (folder / MANIFEST).is_file():
-        return []
-    found = []
-    manifest = read_json(folder / MANIFEST)
-    names = folder / Path(str(manifest.get("LabelFileName", "labels.txt"))).name
-    if names.is_file():
-        found.append(Description(f"{names.name} of Custom Vision", labels=labels.read(names)))
-    if preprocessing and (folder / PROPERTIES).is_file():
-        properties = read_json(folder / PROPERTIES)
-        size = _size(properties, "Target")
-        if described := describe_pixels(properties, size):
-            fields = {**described.recipe, **_geometry(properties), **_normalization(properties)}
-            found.append(Description(f"{PROPERTIES} of Custom Vision", fields))
-    return found
+    if not ((folder / MANIFEST).is_file() and (folder / PROPERTIES).is_file()):
+        return None
+    properties = read_json(folder / PROPERTIES)
+    described = describe_pixels(properties, _size(properties, "Target"))
+    if not described:
+        return None
+    fields = {**described.recipe, **_geometry(properties), **_normalization(properties)}
+    return Description(f"{PROPERTIES} of Custom Vision", fields)
 
 
 def describe_pixels(said: Mapping[str, Any], size: Size | None) -> Description | None:

@@ -100,7 +100,8 @@ def _described(
         yield timm_config.describe(content, origin, size=size, preprocessing=preprocessing)
     if described := huggingface.describe_model(folder):
         yield described
-    yield from custom_vision.describe_folder(folder, preprocessing=preprocessing)
+    if preprocessing and (described := custom_vision.describe_folder(folder)):
+        yield described
     for name in (f"{file.stem}.txt", f"{file.stem}.json", f"{file.stem}.names", *LABELS):
         if (folder / name).is_file():
             yield Description(name, labels=labels.read(folder / name))

@@ -64,9 +64,7 @@ PROCESSORS = {
         fast_defaults={"size": 224, "do_center_crop": False},
     ),
     "Bit": _clip(),
-    "Blip": Processor({**OPENAI_CLIP, "size": 384}, crops=False),
     "CLIP": _clip(),
-    "ChineseCLIP": _clip(),
     "ConvNext": Processor(
         {"size": {"shortest_edge": 384}, "crop_pct": 224 / 256}, crops=False, resizing="ConvNext"
     ),
@@ -77,7 +75,6 @@ PROCESSORS = {
     "EfficientNet": Processor(
         {"size": 346, "crop_size": 289, "resample": NEAREST, "include_top": True},
     ),
-    "Flava": Processor({**OPENAI_CLIP, **SQUASH_224, **CROP_224}),
     "Levit": Processor(
         {**IMAGENET, **SHORTER_224, "resample": BICUBIC, **CROP_224}, resizing="Levit"
     ),

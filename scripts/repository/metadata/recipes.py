@@ -185,7 +185,8 @@ def describe(text: str, size: Size | None = None) -> Description:
     config = read_json(file)
     config = config.get("image_processor", config)
     if timm_config.is_timm(config):
-        return Description(*timm_config.recipe(config.get("pretrained_cfg", config), text, size))
+        pretrained = config.get("pretrained_cfg") or config
+        return Description(*timm_config.recipe(pretrained, file.name, size))
     if huggingface.is_processor(config):
         return Description(file.name, huggingface.recipe(config, str(file)))
     raise BuildError(

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from scripts.repository.metadata.fields import refused, whole
+from scripts.repository.metadata.processors import CLIP_MEAN, CLIP_STD
 from scripts.repository.steps.preprocess.recipe import INTERPOLATIONS, Recipe
 
 logger = logging.getLogger(__name__)
@@ -27,6 +28,9 @@ POSITIONAL = {
 PILLOW_FILTERS = ("nearest", "lanczos", "bilinear", "bicubic", "box", "hamming")
 CONVERSION = re.compile(r"<function \w*convert\w*rgb\w* at 0x[0-9a-f]+>", re.IGNORECASE)
 NAME = re.compile(r"[A-Za-z_][\w.]*\(")
+
+# Known values by what is left of them when a tensor is printed, with four digits.
+PRINTED = {tuple(round(each, 4) for each in values): values for values in (CLIP_MEAN, CLIP_STD)}
 
 Arguments = Mapping[str, Any]
 
@@ -54,7 +58,9 @@ def recipe(text: str, origin: str) -> dict[str, Any]:
         for name, arguments in _steps(text):
             pipeline = _add(pipeline, name, arguments)
         return whole(_finished(pipeline))
-    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+    except KeyError as error:
+        raise refused(origin, f"a step has no {error}") from error
+    except (IndexError, TypeError, ValueError) as error:
         raise refused(origin, f"cannot use it: {error}") from error
 
 
@@ -88,7 +94,7 @@ def _closing(text: str, start: int) -> int:
 def _arguments(text: str, positional: tuple[str, ...]) -> dict[str, Any]:
     # A preset prints one argument a line, without commas.
     lines = [line.strip().rstrip(",") for line in text.strip().splitlines()]
-    source = f"f({', '.join(line for line in lines if line)})"
+    source = f"f({', '.join(line for line in lines if line)})".replace("nearest-exact", "nearest")
     try:
         call = ast.parse(source, mode="eval").body
     except SyntaxError as error:
@@ -225,11 +231,12 @@ def _sides(size: Any) -> tuple[int, ...]:  # noqa: ANN401
 
 def _interpolation(value: Any) -> str:  # noqa: ANN401
     name = PILLOW_FILTERS[value] if isinstance(value, int) else str(value)
-    name = "nearest" if name in ("nearest-exact", "nearest_exact") else name
+    name = name.removesuffix("_exact")
     if name not in INTERPOLATIONS:
         raise ValueError(f"interpolation is {name}")
     return name
 
 
 def _numbers(value: Any) -> tuple[float, ...]:  # noqa: ANN401
-    return tuple(map(float, value if isinstance(value, tuple) else (value,)))
+    numbers = tuple(map(float, value if isinstance(value, tuple) else (value,)))
+    return PRINTED.get(numbers, numbers)
