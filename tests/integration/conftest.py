@@ -24,8 +24,8 @@ from tests.graphs import CLASSES, FLEXIBLE, SOFTMAXED, classifier
 PROTOCOLS = ("grpc", "http")
 ADMIN_KEY = "correct-horse=battery:staple,"
 ADMIN = key_headers(ADMIN_KEY)
-# By default Triton keeps open HTTP connections for up to 30 seconds when it stops.
-HASTE = ["--exit-timeout-secs=1"]
+# By default Triton takes five seconds to stop, and keeps open HTTP connections for up to 30.
+HASTE = ["--exit-timeout-secs=0"]
 
 
 def add_birds(
@@ -102,7 +102,7 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def server(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedServer]:
     log = tmp_path_factory.mktemp("log") / "tritonserver.log"
-    with EmbeddedServer(repository, endpoints=Endpoints.free(), log=log) as server:
+    with EmbeddedServer(repository, endpoints=Endpoints.free(), arguments=HASTE, log=log) as server:
         yield server
 
 

@@ -432,7 +432,7 @@ def test_ctrl_c_stops_at_once_and_leaves_complete_output(command: list[str]) -> 
 def test_a_server_crash_stops_the_command_and_leaves_complete_output(
     small_repository: Path,
 ) -> None:
-    with EmbeddedServer(small_repository, endpoints=Endpoints.free()) as server:
+    with EmbeddedServer(small_repository, endpoints=Endpoints.free(), arguments=HASTE) as server:
         arguments = ["--url", url(server, "grpc"), "--model", "birds", "--output", "json"]
         process = subprocess.Popen(
             [sys.executable, "-m", "client.classify", *arguments, *[str(SAMPLE)] * 20_000],
