@@ -79,7 +79,17 @@ EXPORTS = (
     Row("minus_one", "dimensions of -1"),
     Row("no_shape", "an output without a shape"),
     Row("few_classes", "fewer than five classes, names in a file", "--labels FILES/labels.txt"),
-    Row("one_logit", "one logit for two classes", "--labels FILES/two.txt"),
+    Row(
+        "one_logit",
+        "one logit for two classes",
+        "--scores sigmoid --labels FILES/two.txt",
+    ),
+    Row(
+        "one_logit_unsaid",
+        "the same, no option",
+        onnx="one_logit/model.onnx",
+        refused="--scores sigmoid",
+    ),
     Row("one_sigmoid", "one sigmoid for two classes", "--labels FILES/two.txt"),
     Row("multi_label", "several labels at once, sigmoid at the end"),
     Row("multi_label_logits", "several labels at once, no sigmoid", "--scores sigmoid"),
