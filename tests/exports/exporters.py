@@ -430,6 +430,8 @@ def write_labels() -> None:
     (FILES / "two.txt").write_text("no\nyes\n")
     (FILES / "list.json").write_text(json.dumps(NAMES))
     (FILES / "by_id.json").write_text(json.dumps(dict(enumerate(NAMES)), indent=1))
+    config = {"model_type": "vit", "id2label": dict(enumerate(NAMES))}
+    (FILES / "id2label.json").write_text(json.dumps(config, indent=1))
     (FILES / "to_id.json").write_text(json.dumps({name: i for i, name in enumerate(NAMES)}))
     (FILES / "labels.csv").write_text(
         "id,label\n" + "".join(f"{number},{name}\n" for number, name in enumerate(NAMES))

@@ -122,7 +122,7 @@ EXPORTS = (
     Row(
         "labels_config",
         "labels in `config.json` of Hugging Face",
-        "--labels FILES/hf_vit/config.json",
+        "--labels FILES/id2label.json",
         onnx="legacy_batch/model.onnx",
     ),
     Row("labels_csv", "labels as CSV", "--labels FILES/labels.csv", onnx="legacy_batch/model.onnx"),
