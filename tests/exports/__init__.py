@@ -1,0 +1,1 @@
+"""Exports of the frameworks and their own answers, with which the served answers are compared."""
