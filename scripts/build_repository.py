@@ -351,8 +351,9 @@ def _describe(source: ClassifierSource, entry: Entry, console: Console) -> None:
         console.print(f"{'':13} {line}")
     if summary.is_assumed(entry):
         _warn(
-            f"nothing says how images are preprocessed for {source.name}: ImageNet's way is "
-            "assumed; give --recipe (--list-recipes) or options such as --mean, and try --check"
+            f"nothing says which pixels {source.name} takes; assumed: "
+            f"{summary.pixels(source.recipe)}; give --recipe (see --list-recipes) or options such "
+            "as --mean, and try --check"
         )
 
 

@@ -317,7 +317,7 @@ def _labels(source: ClassifierSource, prepared: Prepared) -> tuple[str, ...]:
         return IMAGENET_LABELS if is_imagenet else _numbered(prepared.classes)
     if len(source.labels) != prepared.classes:
         raise BuildError(
-            f"the graph has {prepared.classes} classes, but {source.origins['labels']} has "
+            f"the graph has {prepared.classes} classes, but {_labels_origin(source, source.labels)} has "
             f"{len(source.labels)} labels; give others with --labels"
         )
     return source.labels
@@ -325,7 +325,7 @@ def _labels(source: ClassifierSource, prepared: Prepared) -> tuple[str, ...]:
 
 def _labels_origin(source: ClassifierSource, labels: tuple[str, ...]) -> str:
     if source.labels is not None:
-        return source.origins["labels"]
+        return source.origins.get("labels", "the source")
     return "ImageNet's, assumed for 1,000 classes" if labels == IMAGENET_LABELS else "numbers"
 
 

@@ -102,8 +102,7 @@ def from_file(
         signature = read_signature(graph.model, output=output, layout=layout)
         found = _descriptions(file, graph, recipe, size=_size(options, signature))
         said, origins = merge([*options, *found, _said_by_graph(signature)])
-        fields = said.recipe if "crop" in said.recipe else {**said.recipe, "crop": DEFAULT_SIZE}
-        resolved = Recipe(**{"resize": _default_resize(fields), **fields})
+        resolved = Recipe(**_with_defaults(said.recipe))
     except (BuildError, ValueError) as error:
         raise BuildError(f"{file}: {error}") from error
     return ClassifierSource(
@@ -154,14 +153,18 @@ def _said_by_graph(signature: Signature) -> Description:
     if size := _fixed_size(signature):
         fields["crop"] = size
     if signature.channels == 1:
-        fields |= {"colour": "grey", "mean": (0.0,), "std": (1.0,)}
+        fields["colour"] = "grey"
     if signature.input_type == "UINT8":
         fields |= UNNORMALIZED
     return Description("the graph", fields)
 
 
-def _default_resize(fields: Mapping[str, Any]) -> Size:
-    height, width = fields["crop"]
-    if fields.get("mode", "shorter") != "shorter":
-        return height, width
-    return round(height * RESIZE_OVER_CROP), round(width * RESIZE_OVER_CROP)
+def _with_defaults(said: Mapping[str, Any]) -> dict[str, Any]:
+    """Complete the fields of a recipe whose defaults depend on others."""
+    height, width = crop = said.get("crop", DEFAULT_SIZE)
+    is_covered = said.get("mode", "shorter") == "shorter"
+    scale = RESIZE_OVER_CROP if is_covered else 1
+    defaults = {"crop": crop, "resize": (round(height * scale), round(width * scale))}
+    if said.get("colour") == "grey":
+        defaults |= {"mean": (0.0,), "std": (1.0,)}
+    return {**defaults, **said}

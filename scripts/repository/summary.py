@@ -9,7 +9,6 @@ from scripts.repository.steps.preprocess.recipe import Recipe, written
 ASSUMED = "assumed"
 GEOMETRY = ("resize", "crop", "mode", "rounding", "interpolation", "antialias", "fill")
 PIXELS = ("colour", "pixel_range", "mean", "std")
-GRAPH = "the graph"
 MODES = {"shorter": "shorter side to", "squash": "squashed to", "letterbox": "padded to"}
 BATCHES = {
     "variable": "of any size",
@@ -30,7 +29,7 @@ def details(entry: Entry) -> list[str]:
     recipe, origins = _recipe(entry), entry.origins
     return [
         f"size    {_geometry(recipe)} [{_origin(GEOMETRY, origins)}]",
-        f"pixels  {_pixels(recipe)} [{_origin(PIXELS, origins)}]",
+        f"pixels  {pixels(recipe)} [{_origin(PIXELS, origins)}]",
         f"labels  {entry.labels_origin}",
         f"scores  {entry.scores} [{origins.get('scores', ASSUMED)}]",
         f"batches {BATCHES[entry.batches]}; {_difference(entry)}",
@@ -39,7 +38,7 @@ def details(entry: Entry) -> list[str]:
 
 def is_assumed(entry: Entry) -> bool:
     """Tell whether nothing said which pixel values a user's own classifier takes."""
-    return {entry.origins.get(name, GRAPH) for name in ("interpolation", *PIXELS)} == {GRAPH}
+    return "mean" not in entry.origins
 
 
 def _recipe(entry: Entry) -> Recipe:
@@ -54,7 +53,8 @@ def _geometry(recipe: Recipe) -> str:
     )
 
 
-def _pixels(recipe: Recipe) -> str:
+def pixels(recipe: Recipe) -> str:
+    """Describe the values that a graph takes."""
     black, white = recipe.pixel_range
     text = f"{recipe.colour.upper()} {black:g}..{white:g}"
     if set(recipe.mean) == {0} and set(recipe.std) == {1}:

@@ -276,10 +276,10 @@ def test_a_build_says_what_was_assumed(
         "[assumed, the graph]",
         "pixels RGB 0..1, mean 0.485 0.456 0.406, std 0.229 0.224 0.225 [assumed]",
         "labels numbers",
-        "scores logits [its values]",
-        "batches of any size; largest difference 0e+00",
+        "scores logits [its last node MatMul]",
+        "batches of any size; no difference",
     ]
-    assert "nothing says how images are preprocessed for birds" in printed.err
+    assert "nothing says which pixels birds takes; assumed: RGB 0..1, mean" in printed.err
 
 
 def test_options_override_and_are_named_as_the_source(
