@@ -248,7 +248,7 @@ def test_remove_removes_only_what_is_named(tmp_path: Path, graph: Path) -> None:
         (["--precision", "int8"], "--precision int8 and --calibration must be given together"),
         (["--calibration", "tests"], "--precision int8 and --calibration must be given together"),
         ([*INT8, "nowhere"], "--calibration: no folder nowhere; give one of images"),
-        ([*INT8, "docs"], "docs has no image that can be read; at least 100 are"),
+        ([*INT8, "scripts"], "scripts has no image that can be read; at least 100 are"),
         (["--weights", "nowhere"], "no folder nowhere; give zoo, synthetic or a folder"),
         (["--remove", "birds"], "has no birds; it has no classifier"),
         (["--remove", "birds", "--prune"], "--prune with --remove requires --models, --"),
