@@ -265,7 +265,7 @@ def _make(source: ClassifierSource, tuning: Tuning, quantize: Quantize | None) -
         quantization=quantization,
         tuning=tuning,
         inputs_sha256=_inputs_sha256(source, tuning, images_sha256),
-        origins={**source.origins, "scores": prepared.scores.origin},
+        origins={"scores": prepared.scores.origin, **source.origins},
         labels_origin=_labels_origin(source, labels),
         batches=prepared.batches,
         difference=prepared.difference,
