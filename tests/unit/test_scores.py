@@ -57,6 +57,9 @@ def kind(body: str, values: Array, told: str | None = None) -> str:
         ("y = HardSigmoid(x)", "sigmoid"),
         ("p = Sigmoid(x) y = Reshape(p, shape)", "sigmoid"),
         ("a = Sigmoid(x) b = Sigmoid(x) y = Concat<axis = 1>(a, b)", "sigmoid"),
+        ("a = Sigmoid(x) b = Sigmoid(x) y = Mean(a, b)", "sigmoid"),
+        ("p = Softmax(x) y = ReduceMean<axes = [1]>(p)", "probabilities"),
+        ("r = Relu(x) y = GlobalAveragePool(r)", "logits"),
         (
             "p = Sigmoid(x) q = QuantizeLinear(p, scale, zero_point) "
             "y = DequantizeLinear(q, scale, zero_point)",
@@ -66,6 +69,11 @@ def kind(body: str, values: Array, told: str | None = None) -> str:
 )
 def test_the_kind_is_recognised_from_the_last_nodes(body: str, expected: str) -> None:
     assert kind(body, VALUES[expected]) == expected
+
+
+def test_the_best_scores_without_their_classes_are_rejected() -> None:
+    with pytest.raises(BuildError, match="y is a result of TopK, not a score for each class"):
+        kind("y, best = TopK(x, shape)", VALUES["logits"])
 
 
 @pytest.mark.parametrize("expected", KINDS)

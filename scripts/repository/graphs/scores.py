@@ -28,6 +28,8 @@ ACTIVATIONS = {
     "QLinearSigmoid": "sigmoid",
     "HardSigmoid": "sigmoid",
 }
+# Their results no longer tell which class a score belongs to.
+SELECTING = frozenset(["TopK", "ArgMax", "ArgMin", "ReduceMax", "NonMaxSuppression"])
 # Their results are between 0 and 1 only by chance.
 UNBOUNDED = frozenset(
     [
@@ -94,6 +96,11 @@ def recognise(
     quantized = quantization(model, output) if values.dtype.kind in "iu" else None
     rows = _rows(output, values, quantized)
     operator = last_operator(model, output)
+    if operator in SELECTING:
+        raise BuildError(
+            f"output {output} is a result of {operator}, not a score for each class; export the "
+            f"graph without {operator}, or name another output with --output-name"
+        )
     _check_not_constant(rows, operator)
     kind, origin = _recognised(rows, operator)
     scores = Scores(kind, origin, rows.shape[1], quantization=quantized)
