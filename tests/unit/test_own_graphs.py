@@ -4,6 +4,7 @@ Pixels go through all nodes that the repository adds and through the postprocess
 expected probabilities come from the file's own graph and the definition of the recipe's fields.
 """
 
+import functools
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -169,11 +170,17 @@ def served(prepared: Prepared, recipe: Recipe, images: npt.NDArray[np.uint8]) ->
     return np.stack([softmax(row) for row in scores]) if prepared.scores.are_logits else scores
 
 
+@functools.cache
+def built(name: str) -> tuple[Prepared, Recipe]:
+    own = OWN[name]
+    recipe = square(36, 32, **own.recipe)
+    return prepare(own.model, size=recipe.crop, **own.told), recipe
+
+
 @pytest.mark.parametrize("name", OWN)
 def test_what_is_served_is_what_the_file_computes(name: str) -> None:
     own = OWN[name]
-    recipe = square(36, 32, **own.recipe)
-    prepared = prepare(own.model, size=recipe.crop, **own.told)
+    prepared, recipe = built(name)
     rng = np.random.default_rng(1)
     images = rng.integers(0, 256, (3, *recipe.crop, recipe.channels), dtype=np.uint8)
     images[1:] //= np.arange(2, 4, dtype=np.uint8).reshape(2, 1, 1, 1)
@@ -198,9 +205,7 @@ def declared(model: onnx.ModelProto) -> dict[str, list[int]]:
 @pytest.mark.parametrize("name", OWN)
 def test_configured_outputs_are_those_that_onnxruntime_reports(name: str) -> None:
     # Triton's C++ backend refuses to load a model for any difference.
-    own = OWN[name]
-    recipe = square(36, 32, **own.recipe)
-    prepared = prepare(own.model, size=recipe.crop, **own.told)
+    prepared, recipe = built(name)
     labels = tuple(map(str, range(prepared.classes)))
     spec = ClassifierSpec("own", prepared, recipe, labels, Tuning(cores=1))
     for part, model in (
