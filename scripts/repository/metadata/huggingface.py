@@ -6,7 +6,7 @@ from typing import Any
 
 from scripts.repository.description import Description
 from scripts.repository.labels import from_value
-from scripts.repository.metadata.fields import read_json, refused, square, whole
+from scripts.repository.metadata.fields import nested, read_json, refused, square, whole
 from scripts.repository.metadata.processors import COMMON, MODEL_TYPES, PROCESSORS, Processor
 from scripts.repository.steps.preprocess.recipe import Recipe, Size, written
 
@@ -40,8 +40,7 @@ def describe_preprocessing(folder: Path) -> Description | None:
     """
     for name in (PREPROCESSOR, PROCESSOR):
         if (folder / name).is_file():
-            config = read_json(folder / name)
-            config = config.get("image_processor", config)
+            config = nested(read_json(folder / name), "image_processor")
             if name == PREPROCESSOR or is_processor(config):
                 model = folder / MODEL
                 model_type = read_json(model).get("model_type") if model.is_file() else None
@@ -63,7 +62,7 @@ def describe_model(folder: Path, *, labels: bool = True) -> Description | None:
     config = read_json(folder / MODEL)
     if not config.get("id2label"):
         return None
-    is_single = len(config["id2label"]) == 1
+    is_single = isinstance(config["id2label"], dict) and len(config["id2label"]) == 1
     independent = is_single or config.get("problem_type") == "multi_label_classification"
     scores = "sigmoid" if independent else None
     if not labels:
@@ -118,7 +117,7 @@ def recipe(
         )
     except KeyError as error:
         raise refused(origin, f"it has no {error}") from error
-    except (IndexError, TypeError, ValueError) as error:
+    except (ArithmeticError, IndexError, TypeError, ValueError) as error:
         raise refused(origin, f"cannot use it: {error}") from error
 
 

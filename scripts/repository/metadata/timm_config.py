@@ -6,7 +6,7 @@ from typing import Any
 
 from scripts.repository.description import Description
 from scripts.repository.labels import from_value
-from scripts.repository.metadata.fields import refused, whole
+from scripts.repository.metadata.fields import nested, refused, whole
 from scripts.repository.steps.preprocess.recipe import (
     IMAGENET_MEAN,
     IMAGENET_STD,
@@ -46,7 +46,7 @@ def describe(
     Raises:
         BuildError: what is wanted cannot be used.
     """
-    pretrained = config.get("pretrained_cfg") or config
+    pretrained = nested(config, "pretrained_cfg")
     origin, fields = recipe(pretrained, origin, size) if preprocessing else (origin, {})
     return Description(origin, fields, _labels(config, pretrained, origin) if labels else None)
 
@@ -74,7 +74,7 @@ def recipe(
             crop_pct = (size == test and config.get("test_crop_pct")) or crop_pct
             crop = size
         return origin, whole(_recipe(config, channels, crop, crop_pct))
-    except (TypeError, ValueError, ZeroDivisionError) as error:
+    except (ArithmeticError, TypeError, ValueError) as error:
         raise refused(origin, f"cannot use it: {error}") from error
 
 
