@@ -79,6 +79,16 @@ def test_preprocessing_that_is_not_wanted_is_not_refused(tmp_path: Path) -> None
     assert origins(tmp_path, preprocessing=False) == ["config.json of timm"]
 
 
+def test_labels_that_are_not_wanted_are_not_refused(tmp_path: Path) -> None:
+    kind = {"problem_type": "multi_label_classification"}
+    write(tmp_path / "config.json", {"id2label": {"1": "cat", "2": "dog"}, **kind})
+    write(tmp_path / "labels.txt", "cat\n\ndog")
+    with pytest.raises(BuildError, match=r"config\.json has no label for class 0"):
+        origins(tmp_path)
+    (found,) = folder.describe(tmp_path, tmp_path / "model.onnx", labels=False)
+    assert (found.labels, found.scores) == (None, "sigmoid")
+
+
 @pytest.mark.parametrize("name", ["labels.txt", "classes.txt", "birds.txt", "birds.names"])
 def test_labels_beside_the_file_are_read(tmp_path: Path, name: str) -> None:
     write(tmp_path / name, "cat\ndog\n")

@@ -93,6 +93,11 @@ def test_ultralytics_classifiers_say_their_preprocessing(
     assert describe(ULTRALYTICS, preprocessing=False) == [labels]
 
 
+def test_impossible_size_is_refused() -> None:
+    with pytest.raises(BuildError, match="imgsz` of Ultralytics: cannot use it: a crop of 0x8"):
+        describe({**ULTRALYTICS, "imgsz": "[0, 8]"})
+
+
 @pytest.mark.parametrize(
     ("values", "fields"),
     [

@@ -1,6 +1,8 @@
 """What the readers of metadata share: files, and the fields of a whole recipe."""
 
 import json
+import math
+from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -28,8 +30,20 @@ def read_json(file: Path) -> dict[str, Any]:
     return value
 
 
+def nested(config: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    """Return the object under a key, or the configuration itself if there is none."""
+    inner = config.get(key)
+    return inner if isinstance(inner, Mapping) and inner else config
+
+
 def whole(recipe: Recipe) -> dict[str, Any]:
-    """Return all fields of a recipe, but not how images are decoded, which the user chooses."""
+    """Return all fields of a recipe, but not how images are decoded, which the user chooses.
+
+    Raises:
+        ValueError: a number is infinite or not a number, which JSON and Python can say.
+    """
+    if not all(map(math.isfinite, (*recipe.mean, *recipe.std, *recipe.pixel_range))):
+        raise ValueError("mean, std and scale must be finite")
     names = (field.name for field in fields(Recipe) if field.name != "decoding")
     return {name: getattr(recipe, name) for name in names}
 

@@ -1,11 +1,12 @@
 """Finds the ONNX file in a folder, and what the files beside it say."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
+from typing import Any
 
-from scripts.repository import labels
 from scripts.repository.description import Description
 from scripts.repository.errors import BuildError
+from scripts.repository.labels import read
 from scripts.repository.metadata import custom_vision, huggingface, timm_config
 from scripts.repository.metadata.fields import read_json
 from scripts.repository.steps.preprocess.recipe import Size
@@ -66,7 +67,12 @@ def choose(files: Iterable[str], origin: str) -> str:
 
 
 def describe(
-    folder: Path, file: Path, *, size: Size | None = None, preprocessing: bool = True
+    folder: Path,
+    file: Path,
+    *,
+    size: Size | None = None,
+    preprocessing: bool = True,
+    labels: bool = True,
 ) -> list[Description]:
     """Read what the files in an ONNX file's folder say about it, the most specific first.
 
@@ -77,32 +83,31 @@ def describe(
         file: the ONNX file.
         size: height and width that the graph takes, if they are fixed.
         preprocessing: whether the preprocessing is wanted; if not, it cannot be refused.
+        labels: whether the labels are wanted; if not, they cannot be refused.
 
     Raises:
-        BuildError: a file is damaged, or a recipe cannot say the preprocessing.
+        BuildError: a file is damaged, or what is wanted cannot be used.
     """
     folders = [folder, folder.resolve().parent] if folder.resolve().name == SUBFOLDER else [folder]
-    return [
-        description
-        for each in folders
-        for description in _described(each, file, size, preprocessing)
-    ]
+    found: list[Description | None] = []
+    for each in folders:
+        if preprocessing:
+            found.append(huggingface.describe_preprocessing(each))
+        config = each / huggingface.MODEL
+        if config.is_file() and timm_config.is_timm(content := read_json(config)):
+            wanted: dict[str, Any] = {"preprocessing": preprocessing, "labels": labels}
+            origin = f"{config.name} of timm"
+            found.append(timm_config.describe(content, origin, size=size, **wanted))
+        found.append(huggingface.describe_model(each, labels=labels))
+        if preprocessing:
+            found.append(custom_vision.describe_folder(each))
+        if labels:
+            found.append(_labels(each, file))
+    return [description for description in found if description]
 
 
-def _described(
-    folder: Path, file: Path, size: Size | None, preprocessing: bool
-) -> Iterator[Description]:
-    if preprocessing and (described := huggingface.describe_preprocessing(folder)):
-        yield described
-    config = folder / huggingface.MODEL
-    if config.is_file() and timm_config.is_timm(content := read_json(config)):
-        origin = f"{config.name} of timm"
-        yield timm_config.describe(content, origin, size=size, preprocessing=preprocessing)
-    if described := huggingface.describe_model(folder):
-        yield described
-    if preprocessing and (described := custom_vision.describe_folder(folder)):
-        yield described
-    for name in (f"{file.stem}.txt", f"{file.stem}.json", f"{file.stem}.names", *LABELS):
+def _labels(folder: Path, file: Path) -> Description | None:
+    for name in (f"{file.stem}.txt", f"{file.stem}.names", *LABELS):
         if (folder / name).is_file():
-            yield Description(name, labels=labels.read(folder / name))
-            return
+            return Description(name, labels=read(folder / name))
+    return None

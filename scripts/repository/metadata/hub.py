@@ -1,7 +1,7 @@
 """Downloads a classifier from the Hugging Face hub: its ONNX file, and what describes it."""
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 import onnx
@@ -20,6 +20,8 @@ from huggingface_hub.errors import (  # type: ignore[attr-defined] # of HTTPErro
 
 from scripts.repository.errors import BuildError
 from scripts.repository.fetch import Progress, progress_bar, reason
+from scripts.repository.graphs import walk
+from scripts.repository.graphs.weights import external, is_external
 from scripts.repository.metadata import custom_vision, folder, huggingface
 
 logger = logging.getLogger(__name__)
@@ -78,7 +80,7 @@ def _split(repository: str) -> tuple[str, str | None]:
     return "/".join(parts[:2]), "/".join(parts[2:]) or None
 
 
-def _chosen(names: Iterable[str], wanted: str | None, repository: str) -> str:
+def _chosen(names: Sequence[str], wanted: str | None, repository: str) -> str:
     if wanted is None:
         return folder.choose(names, repository)
     if wanted not in names:
@@ -90,7 +92,7 @@ def _chosen(names: Iterable[str], wanted: str | None, repository: str) -> str:
 def _download(
     repository: str,
     chosen: str,
-    names: Iterable[str],
+    names: Sequence[str],
     revision: str | None,
     progress: Progress | None,
 ) -> Path:
@@ -104,7 +106,7 @@ def _download(
         if path.name in DESCRIBING and path.parent in {PurePosixPath(), at}:
             fetch(name)
     file = fetch(chosen, progress)
-    for location in external_files(file):
+    for location in sorted(external_files(file)):
         if (name := str(at / location)) in names:
             fetch(name, progress)
     return file
@@ -116,22 +118,8 @@ def external_files(file: Path) -> set[str]:
         model = onnx.load_model(file, load_external_data=False)
     except DecodeError:
         return set()  # which reading it will say
-    return {
-        entry.value
-        for tensor in _tensors(model.graph)
-        for entry in tensor.external_data
-        if entry.key == "location"
-    }
-
-
-def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
-    yield from graph.initializer
-    for node in graph.node:
-        for attribute in node.attribute:
-            yield attribute.t
-            yield from attribute.tensors
-            for inner in (attribute.g, *attribute.graphs):
-                yield from _tensors(inner)
+    tensors = filter(is_external, walk.tensors(model))
+    return {external(tensor).get("location", "") for tensor in tensors}
 
 
 def _cached(repository: str, wanted: str | None, revision: str | None) -> Path | None:

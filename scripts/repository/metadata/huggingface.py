@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from scripts.repository import labels
 from scripts.repository.description import Description
-from scripts.repository.metadata.fields import read_json, refused, square, whole
+from scripts.repository.labels import from_value
+from scripts.repository.metadata.fields import nested, read_json, refused, square, whole
 from scripts.repository.metadata.processors import COMMON, MODEL_TYPES, PROCESSORS, Processor
 from scripts.repository.steps.preprocess.recipe import Recipe, Size, written
 
@@ -40,8 +40,7 @@ def describe_preprocessing(folder: Path) -> Description | None:
     """
     for name in (PREPROCESSOR, PROCESSOR):
         if (folder / name).is_file():
-            config = read_json(folder / name)
-            config = config.get("image_processor", config)
+            config = nested(read_json(folder / name), "image_processor")
             if name == PREPROCESSOR or is_processor(config):
                 model = folder / MODEL
                 model_type = read_json(model).get("model_type") if model.is_file() else None
@@ -49,7 +48,7 @@ def describe_preprocessing(folder: Path) -> Description | None:
     return None
 
 
-def describe_model(folder: Path) -> Description | None:
+def describe_model(folder: Path, *, labels: bool = True) -> Description | None:
     """Read labels and kind of scores from a model's config.json, if it is one of transformers.
 
     `pipeline("image-classification")` uses a sigmoid for `multi_label_classification` and for one
@@ -63,12 +62,15 @@ def describe_model(folder: Path) -> Description | None:
     config = read_json(folder / MODEL)
     if not config.get("id2label"):
         return None
-    names = labels.from_value({"id2label": config["id2label"]}, MODEL)
-    is_single = len(names) == 1
+    is_single = isinstance(config["id2label"], dict) and len(config["id2label"]) == 1
     independent = is_single or config.get("problem_type") == "multi_label_classification"
-    if is_single:
-        names = (f"not {names[0]}", names[0])
-    return Description(MODEL, labels=names, scores="sigmoid" if independent else None)
+    scores = "sigmoid" if independent else None
+    if not labels:
+        return Description(MODEL, scores=scores)
+    names = from_value({"id2label": config["id2label"]}, MODEL)
+    return Description(
+        MODEL, labels=(f"not {names[0]}", *names) if is_single else names, scores=scores
+    )
 
 
 def is_processor(config: Mapping[str, Any]) -> bool:
@@ -115,7 +117,7 @@ def recipe(
         )
     except KeyError as error:
         raise refused(origin, f"it has no {error}") from error
-    except (IndexError, TypeError, ValueError) as error:
+    except (ArithmeticError, IndexError, TypeError, ValueError) as error:
         raise refused(origin, f"cannot use it: {error}") from error
 
 

@@ -23,7 +23,7 @@ from scripts.repository import labels
 from scripts.repository.description import Description
 from scripts.repository.errors import BuildError
 from scripts.repository.metadata import custom_vision
-from scripts.repository.metadata.fields import square, whole
+from scripts.repository.metadata.fields import refused, whole
 from scripts.repository.metadata.normalization import mean_and_std
 from scripts.repository.steps.preprocess.recipe import Recipe, Size
 
@@ -82,21 +82,25 @@ def _parsed(text: str) -> Any:  # noqa: ANN401 - whatever JSON or Python holds
 
 
 def _ultralytics(said: Mapping[str, str], _: Size | None) -> Description | None:
-    if said.get("task") != "classify" or "imgsz" not in said:
+    sides = _numbers(said.get("imgsz", ""))
+    if said.get("task") != "classify" or sides is None:
         return None
-    sides = _parsed(said["imgsz"])
-    crop = square(sides) if isinstance(sides, int) else tuple(map(int, sides))
+    origin = f"{_origin('imgsz')} of Ultralytics"
     # Up to 8.0, the centre is cropped first and resized by OpenCV, without antialiasing.
     is_old = said.get("version", "").startswith("8.0.")
-    recipe = Recipe(
-        resize=(crop[0], crop[1]),
-        crop=(crop[0], crop[1]),
-        rounding="torchvision",
-        antialias=not is_old,
-        mean=(0.0,),
-        std=(1.0,),
-    )
-    return Description(f"{_origin('task')} of Ultralytics", whole(recipe))
+    try:
+        crop = (int(sides[0]), int(sides[-1]))
+        recipe = Recipe(
+            resize=crop,
+            crop=crop,
+            rounding="torchvision",
+            antialias=not is_old,
+            mean=(0.0,),
+            std=(1.0,),
+        )
+    except (ArithmeticError, ValueError) as error:
+        raise refused(origin, f"cannot use it: {error}") from error
+    return Description(origin, whole(recipe))
 
 
 def _openvino_labels(said: Mapping[str, str]) -> Description | None:
@@ -108,8 +112,7 @@ def _openvino_labels(said: Mapping[str, str]) -> Description | None:
 
 def _openvino(said: Mapping[str, str], size: Size | None) -> Description | None:
     values = {
-        name: tuple(map(float, said.get(f"{OPENVINO}{name}_values", "").split()))
-        for name in ("mean", "scale")
+        name: _numbers(said.get(f"{OPENVINO}{name}_values", "")) for name in ("mean", "scale")
     }
     if not any(values.values()):
         return None
@@ -136,5 +139,5 @@ def _numbers(text: str) -> tuple[float, ...] | None:
     numbers = value if isinstance(value, list | tuple) else text.split()
     try:
         return tuple(map(float, numbers)) or None
-    except (TypeError, ValueError):
+    except (OverflowError, TypeError, ValueError):
         return None

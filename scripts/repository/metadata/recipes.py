@@ -9,7 +9,7 @@ from typing import Any
 from scripts.repository.description import Description
 from scripts.repository.errors import BuildError
 from scripts.repository.metadata import huggingface, timm_config, torchvision_text
-from scripts.repository.metadata.fields import read_json, square, whole
+from scripts.repository.metadata.fields import nested, read_json, square, whole
 from scripts.repository.metadata.processors import CLIP_MEAN, CLIP_STD
 from scripts.repository.steps.preprocess.recipe import Recipe, Size, written
 
@@ -182,10 +182,9 @@ def describe(text: str, size: Size | None = None) -> Description:
     content = _text(file)
     if not content.startswith("{"):
         return Description(file.name, torchvision_text.recipe(content, str(file)))
-    config = read_json(file)
-    config = config.get("image_processor", config)
+    config = nested(read_json(file), "image_processor")
     if timm_config.is_timm(config):
-        pretrained = config.get("pretrained_cfg") or config
+        pretrained = nested(config, "pretrained_cfg")
         return Description(*timm_config.recipe(pretrained, file.name, size))
     if huggingface.is_processor(config):
         return Description(file.name, huggingface.recipe(config, str(file)))

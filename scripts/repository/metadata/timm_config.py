@@ -4,9 +4,9 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from scripts.repository import labels
 from scripts.repository.description import Description
-from scripts.repository.metadata.fields import refused, whole
+from scripts.repository.labels import from_value
+from scripts.repository.metadata.fields import nested, refused, whole
 from scripts.repository.steps.preprocess.recipe import (
     IMAGENET_MEAN,
     IMAGENET_STD,
@@ -27,7 +27,12 @@ def is_timm(config: Mapping[str, Any]) -> bool:
 
 
 def describe(
-    config: Mapping[str, Any], origin: str, *, size: Size | None = None, preprocessing: bool = True
+    config: Mapping[str, Any],
+    origin: str,
+    *,
+    size: Size | None = None,
+    preprocessing: bool = True,
+    labels: bool = True,
 ) -> Description:
     """Read labels and preprocessing.
 
@@ -36,13 +41,14 @@ def describe(
         origin: the file's name.
         size: height and width that the graph takes, if they are fixed.
         preprocessing: whether the preprocessing is wanted.
+        labels: whether the labels are wanted.
 
     Raises:
-        BuildError: the preprocessing cannot be said in a recipe.
+        BuildError: what is wanted cannot be used.
     """
-    pretrained = config.get("pretrained_cfg") or config
+    pretrained = nested(config, "pretrained_cfg")
     origin, fields = recipe(pretrained, origin, size) if preprocessing else (origin, {})
-    return Description(origin, fields, _labels(config, pretrained, origin))
+    return Description(origin, fields, _labels(config, pretrained, origin) if labels else None)
 
 
 def recipe(
@@ -68,7 +74,7 @@ def recipe(
             crop_pct = (size == test and config.get("test_crop_pct")) or crop_pct
             crop = size
         return origin, whole(_recipe(config, channels, crop, crop_pct))
-    except (TypeError, ValueError, ZeroDivisionError) as error:
+    except (ArithmeticError, TypeError, ValueError) as error:
         raise refused(origin, f"cannot use it: {error}") from error
 
 
@@ -106,7 +112,7 @@ def _labels(
     said = config.get("label_descriptions") or pretrained.get("label_descriptions") or {}
     if isinstance(said, Mapping) and isinstance(names, list):
         names = [said.get(str(name)) or name for name in names]
-    return labels.from_value(names, origin)
+    return from_value(names, origin)
 
 
 def _pair(sides: Any) -> Size:  # noqa: ANN401

@@ -60,7 +60,7 @@ def recipe(text: str, origin: str) -> dict[str, Any]:
         return whole(_finished(pipeline))
     except KeyError as error:
         raise refused(origin, f"a step has no {error}") from error
-    except (IndexError, TypeError, ValueError) as error:
+    except (ArithmeticError, IndexError, TypeError, ValueError) as error:
         raise refused(origin, f"cannot use it: {error}") from error
 
 
