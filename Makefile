@@ -43,7 +43,7 @@ reliability: $(READY) ## Measure with faults and bad files, write docs/reliabili
 	$(BIN)/python -m tests.reliability
 
 clean: ## Remove the environment and all generated files
-	rm -rf $(VENV) build dist *.egg-info .coverage .mypy_cache .pytest_cache .ruff_cache \
+	rm -rf $(VENV) build dist *.egg-info .coverage* .mypy_cache .pytest_cache .ruff_cache \
 		.model_repository.staging
 	test ! -d model_repository || \
 		find model_repository -mindepth 1 -maxdepth 1 ! -name README.md -exec rm -rf {} +

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import get_args
 
 from . import __version__
-from ._classifier import DEFAULT_CONCURRENCY, DEFAULT_MODEL, DEFAULT_TOP_K
+from ._classifier import DEFAULT_CONCURRENCY, DEFAULT_MODEL
 from ._endpoint import Protocol
 from ._options import Compression, RequestOptions
 from ._output import FORMATS
@@ -144,7 +144,8 @@ def _add_requests(group: argparse._ArgumentGroup) -> None:
 
 def _add_results(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
-    _add_number(group, "--top-k", int, "classes per image", DEFAULT_TOP_K)
+    classes = "classes per image (default: the server's: 5, or all if the model has fewer)"
+    add("--top-k", type=int, metavar="N", help=classes)
     omitted = "omit classes with a probability below P, from 0 to 1"
     add("--threshold", type=float, default=0.0, metavar="P", help=omitted)
     add("--output", choices=FORMATS, default="table", help="output format (default: %(default)s)")

@@ -23,7 +23,6 @@ from ._results import Classification, Model
 from ._sources import Source, expand
 
 DEFAULT_MODEL = "resnet50_v1"
-DEFAULT_TOP_K = 5
 DEFAULT_CONCURRENCY = 8
 DEFAULT_READY_SECONDS = 60.0
 
@@ -40,7 +39,7 @@ class _Base:
         url: str | Sequence[str],
         *,
         model: str = DEFAULT_MODEL,
-        top_k: int = DEFAULT_TOP_K,
+        top_k: int | None = None,
         protocol: Protocol | None = None,
         timeout: float = RequestOptions.timeout,
         connect_timeout: float = RequestOptions.connect_timeout,
@@ -57,6 +56,9 @@ class _Base:
         `https://host/path`, or a list of such URLs of servers that have the same models: requests
         are balanced over them, and a server that fails is excluded until it is ready again.
         `protocol` applies to URLs without a scheme.
+
+        `top_k` is the number of classes to return for each image. By default the server decides:
+        5, or all if the model has fewer.
 
         Times are in seconds: `timeout` is the deadline of each attempt of a request,
         `connect_timeout` the connection timeout. `retries` is how often a request is retried,
@@ -94,8 +96,8 @@ class _Base:
         return self._engine.model
 
     @property
-    def top_k(self) -> int:
-        """The number of classes returned for each image."""
+    def top_k(self) -> int | None:
+        """The number of classes to return for each image, or None for the server's default."""
         return self._engine.top_k
 
     @staticmethod

@@ -25,7 +25,12 @@ class Engine:
     """Classifies with one model on one or more servers, inside one event loop."""
 
     def __init__(
-        self, endpoints: Sequence[Endpoint], options: RequestOptions, *, model: str, top_k: int
+        self,
+        endpoints: Sequence[Endpoint],
+        options: RequestOptions,
+        *,
+        model: str,
+        top_k: int | None,
     ) -> None:
         self.model = model
         self.top_k = top_k
@@ -97,7 +102,7 @@ class Engine:
     ) -> list[Classification]:
         request_id = request_id or f"{self._client_id}-{next(self._numbers)}"
         data = [image.data for image in images]
-        parameters = {"top_k": self.top_k}
+        parameters = {} if self.top_k is None else {"top_k": self.top_k}
         keywords = {"request_id": request_id, "headers": headers, "parameters": parameters}
         start = time.perf_counter()
         with self._error_context([image.name for image in images], request_id):

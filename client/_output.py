@@ -23,6 +23,9 @@ CSV_COLUMNS = (
     *("milliseconds", "request_id", "error"),
 )
 
+# A recipe's choices as servers before 0.4 have them, which do not state them.
+USUAL = {"mode": "shorter", "interpolation": "bilinear", "colour": "rgb", "decoding": "fast"}
+
 
 @contextmanager
 def tables() -> Iterator[Write]:
@@ -100,7 +103,7 @@ def _write_table(result: Classification) -> None:
 
 
 def _models_table(models: Iterable[Model]) -> Table:
-    table = _table("classes", "shorter side / crop", "model", "", right=2)
+    table = _table("classes", "resize / crop", "model", "", right=1)
     for model in models:
         recipe = _recipe(model.recipe) if model.recipe else "-"
         state = "ready" if model.ready else f"not ready: {escape(model.reason)}"
@@ -109,7 +112,10 @@ def _models_table(models: Iterable[Model]) -> Table:
 
 
 def _recipe(recipe: Mapping[str, Any]) -> str:
-    return f"{_size(recipe['resize'])} / {_size(recipe['crop'])}"
+    """Write the sizes, and the choices that are not the usual ones."""
+    sizes = f"{_size(recipe['resize'])} / {_size(recipe['crop'])}"
+    choices = [recipe.get(name, usual) for name, usual in USUAL.items()]
+    return ", ".join([sizes, *(each for each in choices if each not in USUAL.values())])
 
 
 def _size(size: int | list[int]) -> str:

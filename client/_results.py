@@ -56,9 +56,10 @@ class Model:
 
         ready = [model.name for model in classifier.models() if model.ready]
 
-    `recipe` holds the preprocessing parameters (`resize` and `crop` in pixels, `mean`, `std`) and
-    `classes` the number of classes; both are None if the model is not ready or does not state
-    them. `reason` says why, if the model is not ready.
+    `recipe` holds the preprocessing parameters, among them `resize` and `crop`, which are [height,
+    width] in pixels (one number on servers before 0.4), `mean` and `std`. `classes` is the number
+    of classes. Both are None if the model is not ready or does not state them. `reason` says why,
+    if the model is not ready.
     """
 
     name: str

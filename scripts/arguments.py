@@ -4,6 +4,7 @@ import argparse
 import math
 
 MAX_PORT = 65_535
+MAX_GREY = 255
 Size = tuple[int, int]
 
 
@@ -50,6 +51,20 @@ def size(text: str) -> Size:
     if not (separator and width.isdecimal() and height.isdecimal()):
         raise argparse.ArgumentTypeError(f"{text!r} is not a size such as 320x240")
     return int(width), int(height)
+
+
+def height_and_width(text: str) -> Size:
+    """Read one number for both sides, or HEIGHTxWIDTH, in pixels."""
+    height, _, width = text.strip().partition("x")
+    return count(height), count(width or height)
+
+
+def grey_level(text: str) -> int:
+    """Read a whole number from 0 to 255."""
+    number = _number(text, int, "a whole number")
+    if not 0 <= number <= MAX_GREY:
+        raise argparse.ArgumentTypeError(f"must be from 0 to {MAX_GREY}")
+    return int(number)
 
 
 def _number(text: str, kind: type[int] | type[float], name: str) -> float:

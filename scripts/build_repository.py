@@ -1,25 +1,31 @@
 """`python -m scripts.build_repository`: builds the model repository that Triton serves."""
 
 import argparse
+import re
 import sys
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
+from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.table import Table
 
-from scripts import arguments, cli
-from scripts.repository import builder, calibration, catalog, sources, tuning
+from scripts import arguments, cli, recipe_options
+from scripts.repository import builder, calibration, catalog, sources, summary, tuning
 from scripts.repository.builder import Session
 from scripts.repository.calibration import Images
 from scripts.repository.catalog import ZooModel
+from scripts.repository.check import Check
 from scripts.repository.errors import BuildError
 from scripts.repository.graphs.prepare import Prepared
 from scripts.repository.graphs.quantize import Quantized, quantize
 from scripts.repository.graphs.speed import speedup
 from scripts.repository.manifest import Entry, Quantization
+from scripts.repository.metadata import hub, recipes
 from scripts.repository.sources import ClassifierSource
-from scripts.repository.steps.preprocess.recipe import IMAGENET_MEAN, IMAGENET_STD, written
+from scripts.repository.steps.preprocess.recipe import DECODINGS
 from scripts.repository.tuning import Tuning
 
 EXAMPLES = """\
@@ -27,7 +33,9 @@ EXAMPLES = """\
   python -m scripts.build_repository --models resnet50_v1 mobilenetv2
   python -m scripts.build_repository --models resnet18_v1 --weights synthetic
   python -m scripts.build_repository --weights /media/usb/zoo
-  python -m scripts.build_repository --onnx birds.onnx --name birds --labels birds.txt
+  python -m scripts.build_repository --onnx birds.onnx --labels birds.txt --recipe timm
+  python -m scripts.build_repository --onnx exported/ --name birds --check photos/*.jpg
+  python -m scripts.build_repository --hub onnx-community/resnet-50-ONNX --name resnet
   python -m scripts.build_repository --models resnet50_v1 --precision int8 --calibration photos
   python -m scripts.build_repository --device gpu
   python -m scripts.build_repository --optimize latency --cores 8
@@ -82,7 +90,13 @@ def parser() -> argparse.ArgumentParser:
     )
     _add_target(parser.add_argument_group("target machine"))
     _add_quantisation(parser.add_argument_group("quantisation, for CPUs with VNNI"))
-    _add_own(parser.add_argument_group("your own classifier"))
+    recipe_options.add_classifier(parser.add_argument_group("your own classifier"))
+    recipe_options.add_preprocessing(
+        parser.add_argument_group(
+            "preprocessing of your own classifier",
+            "What is not given is read from the files beside the ONNX file, or from itself.",
+        )
+    )
     return parser
 
 
@@ -105,6 +119,13 @@ def _add_target(target: argparse._ArgumentGroup) -> None:
         default=tuning.cores(),
         metavar="N",
         help="CPU cores (default: those of this machine)",
+    )
+    target.add_argument(
+        "--decoding",
+        choices=DECODINGS,
+        default="fast",
+        help="exact: the reference's pixels, bit by bit; slower for large images (default: "
+        "%(default)s)",
     )
     target.add_argument(
         "--queue",
@@ -131,35 +152,17 @@ def _add_quantisation(int8: argparse._ArgumentGroup) -> None:
     )
 
 
-def _add_own(own: argparse._ArgumentGroup) -> None:
-    own.add_argument("--onnx", type=Path, metavar="FILE", help="FP32 [N, 3, H, W] to [N, classes]")
-    own.add_argument("--name", help="model name for clients")
-    own.add_argument(
-        "--labels",
-        type=Path,
-        metavar="FILE",
-        help="one label per line (default for 1,000 classes: ImageNet's)",
-    )
-    own.add_argument(
-        "--resize", type=int, metavar="N", help="shorter side (default: crop * 256 / 224)"
-    )
-    own.add_argument(
-        "--crop", type=int, metavar="N", help="centre crop (default: the graph's size, or 224)"
-    )
-    for option, default in (("--mean", IMAGENET_MEAN), ("--std", IMAGENET_STD)):
-        own.add_argument(
-            option,
-            type=float,
-            nargs=3,
-            metavar=("R", "G", "B"),
-            help=f"of pixel values in 0..1 (default: {' '.join(map(str, default))})",
-        )
-
-
 def main(arguments: list[str] | None = None) -> int:
     """Run the command."""
     options = parser().parse_args(arguments)
-    return cli.run(lambda: build(options))
+    return cli.run(list_recipes if options.list_recipes else lambda: build(options))
+
+
+def list_recipes() -> int:
+    """Print the named recipes, and where each comes from."""
+    for name, recipe in recipes.NAMED.items():
+        print(f"{name}\n    {recipe.text}\n    from {recipe.origin}")
+    return 0
 
 
 def build(options: argparse.Namespace) -> int:
@@ -184,22 +187,23 @@ def build(options: argparse.Namespace) -> int:
 
 def _check(options: argparse.Namespace) -> list[ZooModel]:
     """Check the options before any work is done, and select the zoo's classifiers."""
-    if bool(options.onnx) != bool(options.name):
-        raise BuildError("--onnx and --name must be given together")
-    if options.name:
+    is_own = bool(options.onnx or options.hub)
+    if options.onnx and options.hub:
+        raise BuildError("--onnx and --hub exclude each other")
+    if not is_own and (given := recipe_options.given(options)):
+        raise BuildError(f"{', '.join(given)} require --onnx or --hub")
+    if is_own:
+        options.name = options.name or _default_name(options)
         builder.check_name(options.name)
-    own = (options.labels, options.resize, options.crop, options.mean, options.std)
-    if not options.onnx and any(value is not None for value in own):
-        raise BuildError("--labels, --resize, --crop, --mean and --std require --onnx")
     if options.weights not in {"zoo", "synthetic"} and not Path(options.weights).is_dir():
         raise BuildError(f"--weights: no folder {options.weights}; give zoo, synthetic or a folder")
     if (options.precision == "int8") != bool(options.calibration):
         raise BuildError("--precision int8 and --calibration must be given together")
     if options.calibration and not options.calibration.is_dir():
         raise BuildError(f"--calibration: no folder {options.calibration}; give one of images")
-    if options.prune and options.remove and not (options.models or options.onnx):
-        raise BuildError("--prune with --remove requires --models or --onnx")
-    default = [] if options.onnx or options.remove else ["all"]
+    if options.prune and options.remove and not (options.models or is_own):
+        raise BuildError("--prune with --remove requires --models, --onnx or --hub")
+    default = [] if is_own or options.remove else ["all"]
     return catalog.select(options.models or default)
 
 
@@ -222,29 +226,50 @@ def _build_one(
         entry = session.add(source, tuning=target, quantize=quantizer)
         state = ""
     progress.remove_task(task)
-    progress.console.print(f"{_summary(source.name, entry)}{state}")
+    progress.console.print(f"{summary.line(source.name, entry)}{state}")
+    if source.file:
+        _describe(source, entry, progress.console)
+    if options.check and source.file:
+        _print_check(Check(source, entry, session.repository), options.check, progress)
 
 
 def _sources(
     options: argparse.Namespace, chosen: list[ZooModel], progress: Progress
 ) -> Iterator[ClassifierSource]:
     for model in chosen:
-        if options.weights == "synthetic":
-            yield sources.from_seed(model)
-        elif options.weights == "zoo":
-            yield _download(model, progress)
-        else:
-            yield sources.from_zoo(model, folder=Path(options.weights))
-    if options.onnx:
+        source = _zoo(options.weights, model, progress)
+        yield replace(source, recipe=replace(source.recipe, decoding=options.decoding))
+    if options.onnx or options.hub:
         yield sources.from_file(
-            options.onnx,
+            options.onnx or _download_folder(options, progress),
             options.name,
-            labels=sources.read_labels(options.labels) if options.labels else None,
-            resize=options.resize,
-            crop=options.crop,
-            mean=tuple(options.mean or IMAGENET_MEAN),
-            std=tuple(options.std or IMAGENET_STD),
+            *recipe_options.descriptions(options),
+            recipe=options.recipe,
+            output=options.output_name,
+            layout=options.layout,
         )
+
+
+def _zoo(weights: str, model: ZooModel, progress: Progress) -> ClassifierSource:
+    if weights == "synthetic":
+        return sources.from_seed(model)
+    if weights == "zoo":
+        return _download(model, progress)
+    return sources.from_zoo(model, files=Path(weights))
+
+
+def _download_folder(options: argparse.Namespace, progress: Progress) -> Path:
+    report = _report(progress, f"{options.name}: downloading")
+    return hub.download(options.hub, revision=options.revision, progress=report)
+
+
+def _default_name(options: argparse.Namespace) -> str:
+    """Name a classifier as its file, its folder if the file is called model.onnx, or on the hub."""
+    path = Path(options.hub) if options.hub else options.onnx.absolute()
+    name = path.name.removesuffix(".onnx")
+    if name in {"model", "onnx"}:
+        name = path.parent.parent.name if path.parent.name == "onnx" else path.parent.name
+    return re.sub(r"[^A-Za-z0-9._-]+", "_", name).lstrip("._-")
 
 
 def _download(model: ZooModel, progress: Progress) -> ClassifierSource:
@@ -273,7 +298,7 @@ def _quantizer(images: Images, progress: Progress) -> builder.Quantize:
     def run(source: ClassifierSource, prepared: Prepared) -> Quantized:
         report = _report(progress, f"{source.name}: calibrating and comparing")
         quantized = quantize(prepared, images, source.recipe, progress=report)
-        ratio = speedup(prepared.model, quantized.prepared.model, source.recipe.crop)
+        ratio = speedup(prepared, quantized.prepared, source.recipe.crop)
         progress.console.print(f"{source.name:13} {_gain(ratio, quantized.quantization)}")
         if ratio <= 1:
             _warn("int8 is not faster than fp32 on this CPU; it needs VNNI instructions")
@@ -320,9 +345,31 @@ def _progress(console: Console) -> Progress:
     )
 
 
-def _summary(name: str, entry: Entry) -> str:
-    recipe = f"{written(entry.recipe['resize'])}/{written(entry.recipe['crop'])}"
-    return f"{name:13} {entry.classes} classes, recipe {recipe}, from {entry.source}"
+def _describe(source: ClassifierSource, entry: Entry, console: Console) -> None:
+    """Print what was said and what was assumed about a user's own classifier."""
+    for line in summary.details(entry):
+        console.print(f"{'':13} {line}")
+    if summary.is_assumed(entry):
+        _warn(
+            f"nothing says which pixels {source.name} takes; assumed: "
+            f"{summary.pixels(source.recipe)}; give --recipe (see --list-recipes) or options such "
+            "as --mean, and try --check"
+        )
+
+
+def _print_check(check: Check, images: list[Path], progress: Progress) -> None:
+    """Print the predictions of each image by the parts that were built, and by the file itself."""
+    for image in images:
+        comparison = check.compare(image)
+        table = Table(box=box.SIMPLE_HEAD)
+        for answer in comparison.answers:
+            table.add_column(answer.way, no_wrap=True)
+        for rank in range(len(comparison.answers[0].classes)):
+            table.add_row(*(answer.row(rank) for answer in comparison.answers))
+        progress.console.print(
+            f"{image}: probabilities differ by up to {comparison.difference:.4f}"
+        )
+        progress.console.print(table)
 
 
 if __name__ == "__main__":

@@ -27,6 +27,7 @@ def parser(command: str, description: str, *, examples: str) -> argparse.Argumen
 
 def run(command: Callable[[], int]) -> int:
     """Run a command and return its exit code; expected errors become one line and exit code 1."""
+    logging.addLevelName(logging.WARNING, "warning")  # as the line of an error
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     # Service managers send SIGTERM and a closing terminal sends SIGHUP. Both clean up as Ctrl-C.
     for number in (signal.SIGTERM, signal.SIGHUP):

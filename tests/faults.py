@@ -8,7 +8,6 @@ import itertools
 import socket
 import struct
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -22,6 +21,7 @@ import tritonclient.grpc
 
 from client import SAMPLE, Classifier, ImageFile, Prediction
 from scripts.embedded import Endpoints
+from tests.commands import measured
 from tests.conftest import ROOT
 
 JPEG = SAMPLE.read_bytes()
@@ -70,7 +70,7 @@ def serving(
     """Run `scripts.serve` until the end of the block; `prefix` is a command that runs it."""
     endpoints = Endpoints.free()
     ports = [f"--{protocol}-port={port}" for protocol, port in endpoints.ports.items()]
-    command = [sys.executable, "-u", "-m", "scripts.serve", f"--model-repository={repository}"]
+    command = [*measured("scripts.serve"), f"--model-repository={repository}"]
     process = subprocess.Popen(
         [*prefix, *command, *ports, *arguments],
         cwd=ROOT,

@@ -41,7 +41,8 @@ def main(arguments: list[str] | None = None) -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
     except OSError as error:
-        print(f"error: {error.filename}: {error.strerror}", file=sys.stderr)
+        # A command that is in no folder of PATH is not named by the error.
+        print(f"error: {error.filename or options.command[0]}: {error.strerror}", file=sys.stderr)
     return 1
 
 

@@ -8,6 +8,7 @@ import numpy as np
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2 as pb
 from tritonclient.http import InferenceServerClient, InferInput
+from tritonclient.utils import triton_to_np_dtype
 
 from scripts.measuring.wrk import InferRequest
 from scripts.repository import manifest
@@ -20,14 +21,14 @@ class Subject:
     """A classifier: the names of its ensemble and of its graph, and what they take.
 
     `graph` is the file that the ensemble runs, on uint8 [N, crop, crop, 3]. `tensor` is the input
-    of `onnx_name`, FP32 [N, 3, crop, crop].
+    of `onnx_name`.
     """
 
     name: str
     onnx_name: str
     recipe: Recipe
     graph: Path
-    tensor: str
+    tensor: pb.ModelInput
 
     def image_request(self, image: bytes) -> InferRequest:
         """Return a request that consists of an image file only."""
@@ -41,10 +42,12 @@ class Subject:
 
     def tensor_request(self) -> InferRequest:
         """Return a request for the logits of random numbers."""
-        shape = (1, 3, *self.recipe.crop)
-        values = np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
-        tensor = InferInput(self.tensor, list(values.shape), "FP32")
-        tensor.set_data_from_numpy(values)
+        sizes = iter(self.recipe.crop)
+        shape = (1, *(next(sizes) if size < 0 else size for size in self.tensor.dims))
+        data_type = pb.DataType.Name(self.tensor.data_type).removeprefix("TYPE_")
+        values = np.random.default_rng(0).integers(0, 2, shape)
+        tensor = InferInput(self.tensor.name, list(shape), data_type)
+        tensor.set_data_from_numpy(values.astype(triton_to_np_dtype(data_type)))
         return _request(self.onnx_name, tensor)
 
 
@@ -61,7 +64,7 @@ def read(repository: Path, name: str) -> Subject:
     entry = entries[name]
     onnx_name = entry.parts["onnx"]
     config = (repository / onnx_name / "config.pbtxt").read_text("utf-8")
-    tensor = text_format.Parse(config, pb.ModelConfig()).input[0].name
+    tensor = text_format.Parse(config, pb.ModelConfig()).input[0]
     recipe = Recipe.from_json(json.dumps(entry.recipe))
     graph = repository / entry.parts["pixels"] / "1" / "model.onnx"
     return Subject(name, onnx_name, recipe, graph, tensor)

@@ -17,7 +17,7 @@ from PIL import Image
 from scripts.embedded import ServerError
 from scripts.measuring.figures import Figures
 from scripts.repository.graphs.speed import single_threaded
-from scripts.repository.steps.preprocess import imaging, resizing
+from scripts.repository.steps.preprocess import fitting, resizing
 from scripts.repository.steps.preprocess.recipe import Recipe
 from scripts.repository.tuning import cores
 
@@ -30,7 +30,8 @@ Preprocess = Callable[[bytes, Recipe], Image.Image]
 def with_pillow(data: bytes, recipe: Recipe) -> Image.Image:
     """Preprocess with Pillow only, resizing no more than the crop needs."""
     image = Image.open(io.BytesIO(data))
-    return resizing.with_pillow(image, recipe.crop, imaging.kept((0, 0, *image.size), recipe))
+    size = image.height, image.width
+    return fitting.picture(fitting.Decoded(image, size, size), recipe, resizing.with_pillow)
 
 
 @dataclass(frozen=True)
@@ -45,8 +46,8 @@ class WorkerTurn:
 class Workers:
     """One process for each core that decodes, resizes and runs a graph with one thread.
 
-    The processes stay idle between turns. `graph` takes uint8 [N, crop, crop, 3]; `image` is the
-    content of an image file.
+    The processes stay idle between turns. `graph` takes uint8 [N, height, width, channels];
+    `image` is the content of an image file.
 
     Raises:
         ServerError: a worker failed.
@@ -106,7 +107,7 @@ def _turn(
         begin, cpu = now, time.thread_time()
         decoded = preprocess(image, recipe)
         preprocess_cpu += time.thread_time() - cpu
-        pixels = np.asarray(decoded)[np.newaxis]
+        pixels = np.asarray(decoded).reshape(1, *recipe.crop, recipe.channels)
         run = time.perf_counter()
         session.run(None, {name: pixels})
         now = time.perf_counter()

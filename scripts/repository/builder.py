@@ -1,6 +1,5 @@
 """Builds classifiers into a model repository; each of them completely or not at all."""
 
-import functools
 import json
 import logging
 import re
@@ -10,13 +9,12 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from onnx import ModelProto
-
-from scripts.repository import contents, digests, manifest
+from scripts.repository import contents, digests, manifest, onnx_file
 from scripts.repository.catalog import CATALOG
 from scripts.repository.contents import Graphs
 from scripts.repository.ensemble import IMAGENET_LABELS, LABELS_FILE, ClassifierSpec
 from scripts.repository.errors import BuildError
+from scripts.repository.graphs import normalization
 from scripts.repository.graphs.pixels import with_pixels
 from scripts.repository.graphs.prepare import Prepared, prepare
 from scripts.repository.graphs.quantize import Quantized
@@ -30,9 +28,9 @@ logger = logging.getLogger(__name__)
 
 Quantize = Callable[[ClassifierSource, Prepared], Quantized]
 
+COLOURS = {1: "grey", 3: "rgb"}
 # What Triton accepts as a model's name both in a URL and as a folder.
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-MAX_PROTOBUF = 2**31 - 1
 SHARED = "imagenet_"  # the prefix of the steps that classifiers share
 # What versions before the manifest's second left in the repository when they were killed.
 OLD_STAGING = ".staging"
@@ -87,7 +85,7 @@ class Session:
     """Changes of a repository, each of which takes effect completely or not at all."""
 
     def __init__(self, repository: Path, transaction: Transaction, names: frozenset[str]) -> None:
-        self._repository, self._transaction, self._names = repository, transaction, names
+        self.repository, self._transaction, self._names = repository, transaction, names
         # The classifiers of which a step was replaced and that are to be built again.
         self._outdated: set[str] = set()
 
@@ -169,7 +167,7 @@ class Session:
         entries = manifest.read(self._transaction.current)
         if unknown := sorted(set(names) - entries.keys()):
             existing = ", ".join(entries) or "no classifier"
-            raise BuildError(f"{self._repository} has no {', '.join(unknown)}; it has {existing}")
+            raise BuildError(f"{self.repository} has no {', '.join(unknown)}; it has {existing}")
         if names:
             recorded = manifest.parts(self._transaction.stage())
             kept = {name: entry for name, entry in entries.items() if name not in set(names)}
@@ -233,14 +231,20 @@ class _Made:
 def _make(source: ClassifierSource, tuning: Tuning, quantize: Quantize | None) -> _Made:
     graph = source.load()
     try:
-        prepared = prepare(graph.model, size=source.recipe.crop)
-        _check_crop(source, prepared)
+        prepared = prepare(
+            graph.model,
+            size=source.recipe.crop,
+            output=source.output,
+            layout=source.layout,
+            scores=source.scores,
+        )
+        _check_recipe(source, prepared)
         labels = _labels(source, prepared)
         quantized = quantize(source, prepared) if quantize else None
         prepared = quantized.prepared if quantized else prepared
         graphs = Graphs(
-            onnx=_serialize(prepared.model),
-            pixels=_serialize(with_pixels(prepared, source.recipe)),
+            onnx=onnx_file.write(prepared.model),
+            pixels=onnx_file.write(with_pixels(prepared, source.recipe)),
         )
     except BuildError as error:
         raise BuildError(f"{source.name}: {error}") from error
@@ -249,11 +253,11 @@ def _make(source: ClassifierSource, tuning: Tuning, quantize: Quantize | None) -
     entry = Entry(
         source=source.origin,
         source_sha256=graph.sha256,
-        prepared_sha256=digests.of_bytes(graphs.onnx),
+        prepared_sha256=digests.of_bytes(b"".join(graphs.onnx.values())),
         opset=prepared.opset,
         ir_version=prepared.model.ir_version,
         classes=prepared.classes,
-        scores=prepared.scores,
+        scores=prepared.scores.kind,
         recipe=asdict(source.recipe),
         labels="",
         parts={},
@@ -261,6 +265,10 @@ def _make(source: ClassifierSource, tuning: Tuning, quantize: Quantize | None) -
         quantization=quantization,
         tuning=tuning,
         inputs_sha256=_inputs_sha256(source, tuning, images_sha256),
+        origins={**source.origins, "scores": prepared.scores.origin},
+        labels_origin=_labels_origin(source, labels),
+        batches=prepared.batches,
+        difference=prepared.difference,
     )
     return _Made(
         ClassifierSpec(source.name, prepared, source.recipe, labels, tuning), graphs, entry
@@ -272,25 +280,35 @@ def _inputs_sha256(source: ClassifierSource, tuning: Tuning, images_sha256: str 
         "generator": digests.generator(),
         "origin": source.origin,
         # For a classifier of the catalogue, its origin and the generator determine the graph.
-        "graph": None if source.name in CATALOG else _graph_sha256(source),
+        "graph": None if source.name in CATALOG else source.load().sha256,
         "recipe": asdict(source.recipe),
         "labels": source.labels,
+        "scores": source.scores,
+        "output": source.output,
+        "layout": source.layout,
+        "origins": dict(source.origins),
         "tuning": asdict(tuning),
         "images": images_sha256,
     }
     return digests.of_text(json.dumps(inputs))
 
 
-@functools.lru_cache(maxsize=1)  # asked when a classifier is looked up, and when it is written
-def _graph_sha256(source: ClassifierSource) -> str:
-    return digests.of_bytes(_serialize(source.load().model))
-
-
-def _check_crop(source: ClassifierSource, prepared: Prepared) -> None:
+def _check_recipe(source: ClassifierSource, prepared: Prepared) -> None:
     height, width = prepared.signature.height, prepared.signature.width
     if height and width and (height, width) != source.recipe.crop:
         crop = written(source.recipe.crop)
-        raise BuildError(f"the graph takes {written((height, width))} pixels, not a crop of {crop}")
+        origin = source.origins.get("crop", "the default")
+        size = written((height, width))
+        raise BuildError(
+            f"the graph takes {size} pixels, not a crop of {crop} ({origin}); give --crop {size}"
+        )
+    if source.recipe.channels != prepared.signature.channels:
+        raise BuildError(
+            f"the graph takes {prepared.signature.channels} channels, not the colour "
+            f"{source.recipe.colour}; give --colour {COLOURS[prepared.signature.channels]}"
+        )
+    if warning := normalization.warning(source.load().model, prepared.signature, source.recipe):
+        logger.warning("%s: %s", source.name, warning)
 
 
 def _labels(source: ClassifierSource, prepared: Prepared) -> tuple[str, ...]:
@@ -298,21 +316,22 @@ def _labels(source: ClassifierSource, prepared: Prepared) -> tuple[str, ...]:
         is_imagenet = prepared.classes == len(IMAGENET_LABELS)
         return IMAGENET_LABELS if is_imagenet else _numbered(prepared.classes)
     if len(source.labels) != prepared.classes:
+        origin = _labels_origin(source, source.labels)
         raise BuildError(
-            f"the graph has {prepared.classes} classes and the labels file {len(source.labels)}"
+            f"the graph has {prepared.classes} classes, but {origin} has {len(source.labels)} "
+            "labels; give others with --labels"
         )
     return source.labels
 
 
+def _labels_origin(source: ClassifierSource, labels: tuple[str, ...]) -> str:
+    if source.labels is not None:
+        return source.origins.get("labels", "the source")
+    return "ImageNet's, assumed for 1,000 classes" if labels == IMAGENET_LABELS else "numbers"
+
+
 def _numbered(classes: int) -> tuple[str, ...]:
     return tuple(f"class {number}" for number in range(classes))
-
-
-def _serialize(model: ModelProto) -> bytes:
-    if model.ByteSize() > MAX_PROTOBUF:
-        raise BuildError("the graph exceeds the 2 GiB limit of an ONNX file")
-    data: bytes = model.SerializeToString(deterministic=True)
-    return data
 
 
 def _check_parts(spec: ClassifierSpec, entries: dict[str, Entry]) -> None:

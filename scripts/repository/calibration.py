@@ -3,16 +3,15 @@
 import hashlib
 import math
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from scripts.repository.errors import BuildError
-from scripts.repository.steps.preprocess.imaging import ImageError, decode, kept
+from scripts.repository.steps.preprocess.imaging import Busy, ImageError, decode, load
 from scripts.repository.steps.preprocess.recipe import Recipe
-from scripts.repository.steps.preprocess.resizing import with_pillow
 
 Progress = Callable[[int, int], None]
 
@@ -70,18 +69,21 @@ def read(folder: Path, *, progress: Progress | None = None) -> Images:
     return _split(digests, tuple(unreadable))
 
 
-def pixels(files: Iterable[Path], recipe: Recipe) -> Iterator[npt.NDArray[np.float32]]:
-    """Load images one at a time as a classifier's input, FP32 [1, 3, crop, crop], normalised.
+def pixels(files: Iterable[Path], recipe: Recipe) -> Iterator[npt.NDArray[np.uint8]]:
+    """Load images one at a time as UINT8 pixels [1, height, width, channels].
 
-    Pillow resizes them on every machine, so that the same images always calibrate the same graph.
+    They are decoded exactly, so that the same images calibrate the same graph on every machine.
+
+    Raises:
+        BuildError: exact decoding of an image takes more than the limits.
     """
+    exact = replace(recipe, decoding="exact")
     for file in files:
-        image = decode(file.read_bytes())
-        box = kept((0, 0, *image.size), recipe)
-        pixels = np.asarray(with_pillow(image, recipe.crop, box))
-        yield (
-            ((pixels / 255 - recipe.mean) / recipe.std).transpose(2, 0, 1)[None].astype(np.float32)
-        )
+        try:
+            image = load(file.read_bytes(), exact)
+        except (ImageError, Busy) as error:
+            raise BuildError(f"{file}: {error}; or remove it from the folder") from None
+        yield np.asarray(image).reshape(1, *recipe.crop, recipe.channels)
 
 
 def _images(folder: Path) -> list[Path]:

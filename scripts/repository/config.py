@@ -14,7 +14,8 @@ class Tensor:
 
     `data_type` is a name of the protobuf enum, such as `TYPE_FP32`. `format` of an input is
     `FORMAT_NCHW` or `FORMAT_NHWC` if it is an image. `labels` of an output is a file in the model's
-    folder with one label per line, which Triton's `classification` extension reads.
+    folder with one label per line, which Triton's `classification` extension reads. `is_scalar`
+    tells that the backend gives an output as [N], which Triton serves as [N, 1].
     """
 
     name: str
@@ -23,6 +24,7 @@ class Tensor:
     optional: bool = False
     format: str | None = None
     labels: str | None = None
+    is_scalar: bool = False
 
 
 @dataclass(frozen=True)
@@ -122,12 +124,14 @@ def _set_tensors(
         if tensor.format:
             message.format = pb.ModelInput.Format.Value(tensor.format)
     for tensor in outputs:
-        config.output.add(
+        output = config.output.add(
             name=tensor.name,
             data_type=pb.DataType.Value(tensor.data_type),
             dims=tensor.dims,
             label_filename=tensor.labels,
         )
+        if tensor.is_scalar:
+            output.reshape.SetInParent()  # to no dimensions
 
 
 def _set_batching(config: pb.ModelConfig, batching: Batching) -> None:

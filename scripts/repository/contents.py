@@ -25,10 +25,13 @@ Contents = dict[str, bytes]
 
 @dataclass(frozen=True)
 class Graphs:
-    """The two ONNX files of a classifier, for normalised tensors and for pixels."""
+    """The two graphs of a classifier, for its own tensors and for pixels.
 
-    onnx: bytes
-    pixels: bytes
+    Each is a model.onnx, and a file with its weights if they exceed the size of an ONNX file.
+    """
+
+    onnx: Contents
+    pixels: Contents
 
 
 def of_classifier(spec: ClassifierSpec, graphs: Graphs) -> dict[str, Contents]:
@@ -82,8 +85,9 @@ def _configuration(model: Part | Ensemble) -> Contents:
     return {"config.pbtxt": to_pbtxt(model).encode()}
 
 
-def _graph(part: Part, spec: ClassifierSpec, data: bytes) -> Contents:
-    return _configuration(part) | {f"{VERSION}/model.onnx": data} | _labels(spec)
+def _graph(part: Part, spec: ClassifierSpec, files: Contents) -> Contents:
+    graph = {f"{VERSION}/{name}": data for name, data in files.items()}
+    return _configuration(part) | graph | _labels(spec)
 
 
 def _labels(spec: ClassifierSpec) -> Contents:

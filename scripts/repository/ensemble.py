@@ -7,15 +7,17 @@ fixed image size: `NAME_pixels` always has one, `NAME_onnx` keeps a variable one
 it, because that is the more useful contract for tensors.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from scripts.repository.config import Batching, Ensemble, EnsembleStep, Part, Tensor
+from scripts.repository.graphs import pixels, values
 from scripts.repository.graphs.pixels import INPUT
 from scripts.repository.graphs.prepare import Prepared
 from scripts.repository.manifest import ROLES
 from scripts.repository.steps.preprocess.limits import Limits
-from scripts.repository.steps.preprocess.recipe import Recipe, Size, is_square
+from scripts.repository.steps.preprocess.recipe import Recipe, is_square
 from scripts.repository.tuning import (
     MAX_TOP_K,
     MAX_WAIT_SECONDS,
@@ -76,7 +78,7 @@ class ClassifierSpec:
     @property
     def postprocess_name(self) -> str:
         """The postprocessing model; classifiers of ImageNet's 1,000 classes can share one."""
-        if self.labels == IMAGENET_LABELS and self.prepared.scores == "logits":
+        if self.labels == IMAGENET_LABELS and self.prepared.scores.are_logits:
             return _numbered("imagenet_postprocess", self.postprocess_number)
         return f"{self.name}_postprocess"
 
@@ -119,37 +121,68 @@ def preprocess_part(spec: ClassifierSpec) -> Part:
 def pixels_part(spec: ClassifierSpec) -> Part:
     """Configure the graph that takes PIXELS; the credit limit keeps its queue short."""
     image = replace(_pixels(spec), format="FORMAT_NHWC")
-    return _graph_part(spec, spec.pixels_name, image, Batching(spec.tuning.graph_batch))
+    scores = replace(_scores(pixels.output(spec.prepared), spec), labels=LABELS_FILE)
+    batching = Batching(spec.tuning.graph_batch)
+    return _graph_part(spec, spec.pixels_name, image, (scores,), batching)
 
 
 def onnx_part(spec: ClassifierSpec) -> Part:
     """Configure the graph with its original tensors, which clients call directly."""
     signature, tuning = spec.prepared.signature, spec.tuning
     size = (signature.height or -1, signature.width or -1)
-    image = Tensor(signature.input, "TYPE_FP32", (3, *size), format="FORMAT_NCHW")
+    channels = (signature.channels,)
+    image = Tensor(
+        signature.input,
+        f"TYPE_{signature.input_type}",
+        (*channels, *size) if signature.layout == "NCHW" else (*size, *channels),
+        format=f"FORMAT_{signature.layout}",
+    )
     batching = Batching(tuning.graph_batch, tuning.max_queue_size)
-    return _graph_part(spec, spec.onnx_name, image, batching)
+    return _graph_part(spec, spec.onnx_name, image, tuple(_original_outputs(spec)), batching)
 
 
-def _graph_part(spec: ClassifierSpec, name: str, image: Tensor, batching: Batching) -> Part:
+def _original_outputs(spec: ClassifierSpec) -> Iterator[Tensor]:
+    """Describe the outputs of the file that have one row an image; Triton cannot serve others."""
+    prepared = spec.prepared
+    for output in map(values.read, prepared.model.graph.output):
+        is_scores = output.name == prepared.signature.output
+        if output.data_type is None or not output.dims or output.dims[0] is not None:
+            continue
+        yield Tensor(
+            output.name,
+            f"TYPE_{output.data_type}",
+            tuple(dim or -1 for dim in output.dims[1:]) or (1,),
+            labels=LABELS_FILE if is_scores and not prepared.scores.is_single else None,
+            is_scalar=len(output.dims) == 1,
+        )
+
+
+def _graph_part(
+    spec: ClassifierSpec, name: str, image: Tensor, outputs: tuple[Tensor, ...], batching: Batching
+) -> Part:
     threads = spec.tuning.graph_threads
-    scores = _scores(spec.prepared.signature.output, spec)
     return Part(
         name=name,
         backend="onnxruntime",
         inputs=(image,),
-        outputs=(replace(scores, labels=LABELS_FILE),),
+        outputs=outputs,
         batching=batching,
         parameters={"intra_op_thread_count": str(threads)} if threads else {},
         instances=spec.tuning.graph_instances,
-        warm_up=_without_variables(image.dims, spec.recipe.crop),
+        warm_up=_warm_up(image, spec),
     )
 
 
-def _without_variables(dims: tuple[int, ...], crop: Size) -> tuple[int, ...]:
-    """Replace variable height and width, which are -1, by those of the crop."""
-    sizes = iter(crop)
-    return tuple(next(sizes) if size < 0 else size for size in dims)
+def _warm_up(image: Tensor, spec: ClassifierSpec) -> tuple[int, ...]:
+    """Replace a variable height or width, which are -1, by that of the crop."""
+    height, width = spec.recipe.crop
+    is_first = image.format == "FORMAT_NCHW"
+    size = (
+        (spec.recipe.channels, height, width) if is_first else (height, width, spec.recipe.channels)
+    )
+    return tuple(
+        known if known > 0 else chosen for known, chosen in zip(image.dims, size, strict=True)
+    )
 
 
 def postprocess_part(spec: ClassifierSpec) -> Part:
@@ -161,7 +194,7 @@ def postprocess_part(spec: ClassifierSpec) -> Part:
         outputs=_best_classes(),
         parameters={
             "labels": LABELS_FILE,
-            "scores": spec.prepared.scores,
+            "scores": "logits" if spec.prepared.scores.are_logits else "probabilities",
             "max_top_k": str(min(MAX_TOP_K, spec.prepared.classes)),
         },
         instances=POSTPROCESS_INSTANCES,
@@ -171,7 +204,6 @@ def postprocess_part(spec: ClassifierSpec) -> Part:
 
 def ensemble(spec: ClassifierSpec) -> Ensemble:
     """Chain the three steps under the classifier's name."""
-    signature = spec.prepared.signature
     outputs = _best_classes()
     return Ensemble(
         name=spec.name,
@@ -183,7 +215,11 @@ def ensemble(spec: ClassifierSpec) -> Ensemble:
                 {ENSEMBLE_IMAGE.name: IMAGE.name},
                 {INPUT: "pixels", CREDIT.name: "credit"},
             ),
-            EnsembleStep(spec.pixels_name, {INPUT: "pixels"}, {signature.output: "scores"}),
+            EnsembleStep(
+                spec.pixels_name,
+                {INPUT: "pixels"},
+                {pixels.output(spec.prepared): "scores"},
+            ),
             EnsembleStep(
                 spec.postprocess_name,
                 {"SCORES": "scores", CREDIT.name: "credit"},

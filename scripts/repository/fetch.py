@@ -27,6 +27,10 @@ ADVICE = (
     "Use a proxy (HTTPS_PROXY), a mirror (HF_ENDPOINT), a folder with the zoo's files "
     "(--weights DIR) or random weights (--weights synthetic)"
 )
+OFFLINE = (
+    "HF_HUB_OFFLINE is set and the file is not in the cache; unset it, or use "
+    "--weights DIR or --weights synthetic"
+)
 
 constants.HF_HUB_DISABLE_TELEMETRY = True
 # Xet transfers use other hosts than HF_ENDPOINT, which proxies and mirrors do not know.
@@ -55,9 +59,9 @@ def fetch(model: ZooModel, *, progress: Progress | None = None) -> Path:
     try:
         # Fails at once without a connection, which the download itself retries for 23 s.
         get_hf_file_metadata(hf_hub_url(repository, name))
-        file = Path(hf_hub_download(repository, name, tqdm_class=_progress_bar(progress)))
+        file = Path(hf_hub_download(repository, name, tqdm_class=progress_bar(progress)))
     except (HTTPError, OSError) as error:
-        raise BuildError(f"{model.name}: cannot download {name}: {_reason(error)}") from error
+        raise BuildError(f"{model.name}: cannot download {name}: {reason(error)}") from error
     if not _is_intact(file, model):
         raise BuildError(
             f"{model.name}: cannot download {name}: {constants.ENDPOINT} sent a file with a wrong "
@@ -89,22 +93,20 @@ def _is_intact(file: Path, model: ZooModel) -> bool:
     return False
 
 
-def _reason(error: Exception) -> str:
+def reason(error: Exception, *, advice: str = ADVICE, offline: str = OFFLINE) -> str:
+    """Say in one line why a download failed, and what to do."""
     if isinstance(error, OfflineModeIsEnabled):
-        return (
-            "HF_HUB_OFFLINE is set and the file is not in the cache; unset it, or use "
-            "--weights DIR or --weights synthetic"
-        )
+        return offline
     if isinstance(error, HfHubHTTPError):
         response = error.response
-        return f"{response.url} answered {response.status_code} {response.reason_phrase}. {ADVICE}"
+        return f"{response.url} answered {response.status_code} {response.reason_phrase}. {advice}"
     if isinstance(error, OSError) and error.errno:
         return f"{error.strerror}; free disk space or set HF_HOME to another folder"
     message = (str(error) or type(error).__name__).splitlines()[0]
-    return f"the connection to {constants.ENDPOINT} failed: {message}. {ADVICE}"
+    return f"the connection to {constants.ENDPOINT} failed: {message}. {advice}"
 
 
-def _progress_bar(progress: Progress | None) -> type[object]:
+def progress_bar(progress: Progress | None) -> type[object]:
     """Make a class with the part of tqdm's interface that the library uses."""
 
     class Bar:

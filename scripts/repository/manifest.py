@@ -6,7 +6,7 @@ Version 1 has neither `version` nor `parts`.
 
 import json
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +46,9 @@ class Entry:
 
     `parts` maps each of `ROLES` to the name of a model. `precision` is `fp32`, or `int8` with a
     `quantization`. `inputs_sha256` is a digest of everything that the classifier was built from.
+    `origins` tells where the recipe's fields and the kind of scores come from; what it lacks was
+    assumed. `batches` is one of `graphs.prepare.BATCHES`, and `difference` the largest one found
+    between the scores of the original graph and the prepared one, relative to their spread.
     """
 
     source: str
@@ -63,6 +66,10 @@ class Entry:
     quantization: Quantization | None = None
     tuning: Tuning | None = None
     inputs_sha256: str = ""
+    origins: dict[str, str] = field(default_factory=dict)
+    labels_origin: str = ""
+    batches: str = "variable"
+    difference: float = 0.0
 
 
 FIELDS = frozenset(field.name for field in fields(Entry))

@@ -1,37 +1,27 @@
 """Sources of classifiers: the zoo, a random seed, or a user's own file."""
 
 import hashlib
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
-import onnx
-from google.protobuf.message import DecodeError
-
+from scripts.repository import onnx_file
 from scripts.repository.catalog import ZooModel
+from scripts.repository.description import Description, merge
 from scripts.repository.errors import BuildError
 from scripts.repository.fetch import Progress, fetch, verified
 from scripts.repository.graphs import synthetic
-from scripts.repository.graphs.prepare import DEFAULT_SIZE
 from scripts.repository.graphs.signature import Signature, read_signature
-from scripts.repository.steps.preprocess.recipe import (
-    IMAGENET_MEAN,
-    IMAGENET_STD,
-    Channels,
-    Recipe,
-    square,
-)
+from scripts.repository.metadata import folder, onnx_properties, recipes
+from scripts.repository.onnx_file import Graph
+from scripts.repository.steps.preprocess.recipe import Recipe, Size
 
+DEFAULT_SIZE = (224, 224)
+# Pixels as they are, for graphs that normalise by themselves.
+UNNORMALIZED = {"pixel_range": (0.0, 255.0), "mean": (0.0,), "std": (1.0,)}
 # The usual ratio for ImageNet: resize to 256, crop 224.
 RESIZE_OVER_CROP = 256 / 224
-
-
-@dataclass(frozen=True)
-class Graph:
-    """A classifier's original graph, and the sha256 of its file."""
-
-    model: onnx.ModelProto
-    sha256: str
 
 
 @dataclass(frozen=True)
@@ -44,6 +34,11 @@ class ClassifierSource:
         load: reads or makes the graph, and may raise BuildError.
         recipe: how images are preprocessed for it.
         labels: one label for each class; None for the default of the number of classes.
+        scores: the kind of its output, one of `graphs.scores.KINDS`; None to recognise it.
+        output: the name of the output with the scores, of several.
+        layout: the order of the input's dimensions, NCHW or NHWC, if the graph leaves it open.
+        origins: where the fields of the recipe, the labels and the scores come from.
+        file: the user's own ONNX file.
     """
 
     name: str
@@ -51,18 +46,23 @@ class ClassifierSource:
     load: Callable[[], Graph]
     recipe: Recipe
     labels: tuple[str, ...] | None = None
+    scores: str | None = None
+    output: str | None = None
+    layout: str | None = None
+    origins: Mapping[str, str] = field(default_factory=dict)
+    file: Path | None = None
 
 
 def from_zoo(
-    model: ZooModel, *, folder: Path | None = None, progress: Progress | None = None
+    model: ZooModel, *, files: Path | None = None, progress: Progress | None = None
 ) -> ClassifierSource:
-    """Use a zoo file from `folder`, or download it.
+    """Use a zoo file from the folder `files`, or download it.
 
     `progress` is called with the number of bytes downloaded and their total.
     """
 
     def load() -> Graph:
-        return read(verified(model, folder) if folder else fetch(model, progress=progress))
+        return onnx_file.read(verified(model, files) if files else fetch(model, progress=progress))
 
     return ClassifierSource(model.name, f"zoo {model.zoo_file}.onnx", load, model.recipe)
 
@@ -79,68 +79,92 @@ def from_seed(model: ZooModel) -> ClassifierSource:
 
 
 def from_file(
-    file: Path,
+    path: Path,
     name: str,
-    *,
-    labels: tuple[str, ...] | None = None,
-    resize: int | None = None,
-    crop: int | None = None,
-    mean: Channels = IMAGENET_MEAN,
-    std: Channels = IMAGENET_STD,
+    *options: Description,
+    recipe: str | None = None,
+    output: str | None = None,
+    layout: str | None = None,
 ) -> ClassifierSource:
-    """Use a user's own classifier.
+    """Use a user's own classifier, described by options, by the files beside it, and by itself.
 
-    By default `crop` is the graph's input size and `resize` is `crop` * 256 / 224, both in pixels.
+    `path` is an ONNX file, or a folder with one.
+
+    Options override. Otherwise one source determines the whole preprocessing: `recipe`, the name of
+    a recipe or a file with one, or else the first one that is found.
 
     Raises:
-        BuildError: the file is not a classifier of square images, or the recipe is invalid.
+        BuildError: the file is not an image classifier, or its description is contradictory.
     """
-    graph = read(file)
+    file = folder.find_onnx(path)
+    graph = onnx_file.read(file)
     try:
-        size = _own_size(read_signature(graph.model))
-        crop = size if crop is None else crop
-        resize = round(crop * RESIZE_OVER_CROP) if resize is None else resize
-        recipe = square(resize, crop, mean=mean, std=std)
+        signature = read_signature(graph.model, output=output, layout=layout)
+        found = _descriptions(file, graph, recipe, size=_size(options, signature))
+        said, origins = merge([*options, *found, _said_by_graph(signature)])
+        resolved = Recipe(**_with_defaults(said.recipe))
     except (BuildError, ValueError) as error:
         raise BuildError(f"{file}: {error}") from error
-    return ClassifierSource(name, f"file {file.name}", lambda: graph, recipe, labels)
+    return ClassifierSource(
+        name,
+        f"file {file.name}",
+        lambda: graph,
+        resolved,
+        said.labels,
+        said.scores,
+        output,
+        layout,
+        origins,
+        file,
+    )
 
 
-def read(file: Path) -> Graph:
-    """Read an ONNX file, with its external data if it has any.
-
-    Raises:
-        BuildError: the file is not an ONNX model.
-    """
-    data = file.read_bytes()
-    try:
-        model = onnx.load_model_from_string(data)
-        onnx.load_external_data_for_model(model, str(file.parent))
-    except (DecodeError, onnx.checker.ValidationError) as error:
-        raise BuildError(f"{file} is not an ONNX file: {error}") from error
-    if not model.graph.node:
-        raise BuildError(f"{file} is not an ONNX file: it contains no graph")
-    return Graph(model, hashlib.sha256(data).hexdigest())
-
-
-def read_labels(file: Path) -> tuple[str, ...]:
-    """Read one label a line.
-
-    Raises:
-        BuildError: the file is not UTF-8 text, or has an empty line.
-    """
-    try:
-        labels = tuple(file.read_text("utf-8-sig").splitlines())
-    except UnicodeDecodeError as error:
-        raise BuildError(f"{file} is not UTF-8 text; write one label a line") from error
-    if not all(label.strip() for label in labels):
-        raise BuildError(f"{file} has an empty line; write one label a line")
-    return labels
+def _descriptions(
+    file: Path, graph: Graph, recipe: str | None, *, size: Size | None
+) -> Iterator[Description]:
+    """Find what describes a file; only the first recipe is believed, as a whole."""
+    wanted: dict[str, Any] = {"size": size, "preprocessing": recipe is None}
+    found = [
+        *folder.describe(file.parent, file, **wanted),
+        *onnx_properties.describe(graph.model, **wanted),
+    ]
+    if recipe:
+        found.insert(0, recipes.describe(recipe, size))
+    is_known = False
+    for description in found:
+        yield replace(description, recipe={}) if is_known else description
+        is_known = is_known or bool(description.recipe)
 
 
-def _own_size(signature: Signature) -> int:
-    if signature.height != signature.width:
-        raise BuildError(
-            f"the graph takes {signature.height} x {signature.width}; recipes crop squares"
-        )
-    return signature.height or DEFAULT_SIZE
+def _size(options: Iterable[Description], signature: Signature) -> Size | None:
+    """Return the size that the graph will be given, as far as it is known."""
+    crops = [option.recipe["crop"] for option in options if "crop" in option.recipe]
+    return crops[0] if crops else _fixed_size(signature)
+
+
+def _fixed_size(signature: Signature) -> Size | None:
+    if signature.height and signature.width:
+        return signature.height, signature.width
+    return None
+
+
+def _said_by_graph(signature: Signature) -> Description:
+    fields: dict[str, Any] = {}
+    if size := _fixed_size(signature):
+        fields["crop"] = size
+    if signature.channels == 1:
+        fields["colour"] = "grey"
+    if signature.input_type == "UINT8":
+        fields |= UNNORMALIZED
+    return Description("the graph", fields)
+
+
+def _with_defaults(said: Mapping[str, Any]) -> dict[str, Any]:
+    """Complete the fields of a recipe whose defaults depend on others."""
+    height, width = crop = said.get("crop", DEFAULT_SIZE)
+    is_covered = said.get("mode", "shorter") == "shorter"
+    scale = RESIZE_OVER_CROP if is_covered else 1
+    defaults = {"crop": crop, "resize": (round(height * scale), round(width * scale))}
+    if said.get("colour") == "grey":
+        defaults |= {"mean": (0.0,), "std": (1.0,)}
+    return {**defaults, **said}

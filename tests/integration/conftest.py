@@ -18,27 +18,35 @@ from scripts.embedded import Access, EmbeddedServer, Endpoints
 from scripts.embedded.access import key_headers
 from scripts.repository import builder, sources
 from tests.conftest import ROOT
+from tests.descriptions import said
 from tests.graphs import CLASSES, FLEXIBLE, SOFTMAXED, classifier
 
 PROTOCOLS = ("grpc", "http")
 ADMIN_KEY = "correct-horse=battery:staple,"
 ADMIN = key_headers(ADMIN_KEY)
-# By default Triton keeps open HTTP connections for up to 30 seconds when it stops.
-HASTE = ["--exit-timeout-secs=1"]
+# By default Triton takes five seconds to stop, and keeps open HTTP connections for up to 30.
+HASTE = ["--exit-timeout-secs=0"]
 
 
 def add_birds(
-    repository: Path, folder: Path, name: str = "birds", body: str = FLEXIBLE, *, version: int = 0
+    repository: Path,
+    folder: Path,
+    name: str = "birds",
+    body: str = FLEXIBLE,
+    *,
+    version: int = 0,
+    classes: int = CLASSES,
 ) -> None:
-    """Add a ten-class classifier that builds and loads in under a second.
+    """Add a classifier, of ten classes unless told, that builds and loads in under a second.
 
     Each version has other weights and, but for 0, labels that name it.
     """
     file = folder / f"{name}.onnx"
-    weight = np.random.default_rng(version).standard_normal((3, CLASSES)).astype(np.float32)
-    onnx.save(classifier(body, initializers={"weight": weight}), file)
-    labels = tuple(f"version {version}, bird {number}" for number in range(CLASSES))
-    builder.add(repository, sources.from_file(file, name, labels=labels if version else None))
+    weight = np.random.default_rng(version).standard_normal((3, classes)).astype(np.float32)
+    scores = f"float[1,{classes}]"
+    onnx.save(classifier(body, scores=scores, initializers={"weight": weight}), file)
+    labels = tuple(f"version {version}, bird {number}" for number in range(classes))
+    builder.add(repository, sources.from_file(file, name, said(labels=labels if version else None)))
 
 
 def url(server: EmbeddedServer, protocol: str) -> str:
@@ -80,20 +88,21 @@ def small_repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """All eleven catalogue classifiers with synthetic weights, and two ten-class classifiers."""
+    """All eleven catalogue classifiers with synthetic weights, and three small classifiers."""
     folder = tmp_path_factory.mktemp("all")
     output = folder / "model_repository"
     options = ["--weights", "synthetic", "--cores", "1", "--output", str(output)]
     assert build_repository.main(options) == 0
     add_birds(output, folder)
     add_birds(output, folder, "birds_softmax", SOFTMAXED)
+    add_birds(output, folder, "two_birds", classes=2)
     return output
 
 
 @pytest.fixture(scope="session")
 def server(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedServer]:
     log = tmp_path_factory.mktemp("log") / "tritonserver.log"
-    with EmbeddedServer(repository, endpoints=Endpoints.free(), log=log) as server:
+    with EmbeddedServer(repository, endpoints=Endpoints.free(), arguments=HASTE, log=log) as server:
         yield server
 
 

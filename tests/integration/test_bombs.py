@@ -13,7 +13,7 @@ from client import SAMPLE
 from scripts.embedded import EmbeddedServer, Endpoints
 from scripts.repository.steps.preprocess.limits import MIB
 from tests import bombs
-from tests.integration.conftest import process_of, url
+from tests.integration.conftest import HASTE, process_of, url
 
 CLIENTS = 6
 MAX_MEMORY = 1024 * MIB
@@ -32,7 +32,8 @@ def idle_server(
     small_repository: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[EmbeddedServer]:
     log = tmp_path_factory.mktemp("log") / "tritonserver.log"
-    with EmbeddedServer(small_repository, endpoints=Endpoints.free(), log=log) as server:
+    at = Endpoints.free()
+    with EmbeddedServer(small_repository, endpoints=at, arguments=HASTE, log=log) as server:
         assert post(server, SAMPLE.read_bytes()) == (200, "")
         yield server
 

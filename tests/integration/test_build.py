@@ -8,16 +8,17 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import onnx
 import pytest
 
+from client import SAMPLE
 from scripts import build_repository
 from scripts.embedded import EmbeddedServer, Endpoints
 from scripts.repository import builder, manifest, sources
 from scripts.repository.graphs import synthetic
 from scripts.repository.graphs.prepare import Prepared, prepare
-from scripts.repository.steps.preprocess.recipe import Size
 from tests.conftest import ROOT
 from tests.files import contents
 from tests.graphs import SOFTMAXED, classifier
@@ -38,9 +39,9 @@ def prepared(monkeypatch: pytest.MonkeyPatch) -> list[onnx.ModelProto]:
     """The graphs that were prepared, in order."""
     graphs: list[onnx.ModelProto] = []
 
-    def record(model: onnx.ModelProto, *, size: Size | None = None) -> Prepared:
+    def record(model: onnx.ModelProto, **options: Any) -> Prepared:
         graphs.append(model)
-        return prepare(model, size=size)
+        return prepare(model, **options)
 
     monkeypatch.setattr(builder, "prepare", record)
     return graphs
@@ -76,7 +77,9 @@ def test_a_second_build_does_no_work_and_changes_nothing(
     assert len(prepared) == 2
     assert contents(output) == before
     lines = capsys.readouterr().out.splitlines()
-    assert [line.endswith(", up to date") for line in lines] == [True, True, False]
+    assert [line[:12].strip() for line in lines if line.endswith(", up to date")] == [
+        *("mobilenetv2", "birds")
+    ]
 
 
 def test_force_builds_again(
@@ -148,8 +151,8 @@ def test_the_manifest_has_every_classifier_of_the_catalogue(repository: Path) ->
     assert {entry["labels"] for entry in zoo.values()} == {"imagenet_postprocess/labels.txt"}
     assert all(entry["source"] == f"synthetic {_zoo_file(name)}" for name, entry in zoo.items())
     assert all(len(entry["source_sha256"]) == 64 for entry in zoo.values())
-    assert zoo["mobilenetv2"]["recipe"]["resize"] == 224
-    assert zoo["resnet50_v2"]["recipe"]["resize"] == 256
+    assert zoo["mobilenetv2"]["recipe"]["resize"] == [224, 224]
+    assert zoo["resnet50_v2"]["recipe"]["resize"] == [256, 256]
 
 
 def _zoo_file(name: str) -> str:
@@ -159,7 +162,7 @@ def _zoo_file(name: str) -> str:
 
 def test_every_prepared_graph_has_a_variable_batch_and_size(repository: Path) -> None:
     files = list(repository.glob("*_onnx/1/model.onnx"))
-    assert len(files) == 13
+    assert len(files) == 14
     for file in files:
         graph = onnx.load(file).graph
         (image,) = graph.input
@@ -239,16 +242,16 @@ def test_remove_removes_only_what_is_named(tmp_path: Path, graph: Path) -> None:
     ("options", "message"),
     [
         (["--models", "resnet99"], "unknown model resnet99; choose from: all, resnet18_v1"),
-        (["--onnx", "birds.onnx"], "--onnx and --name must be given together"),
-        (["--onnx", "nowhere.onnx", "--name", "birds"], "nowhere.onnx: No such file or directory"),
-        (["--crop", "299"], "--mean and --std require --onnx"),
+        (["--onnx", "birds.onnx", "--hub", "a/b"], "--onnx and --hub exclude each other"),
+        (["--onnx", "nowhere.onnx", "--name", "birds"], "there is no file or folder nowhere.onnx"),
+        (["--crop", "299", "--mean", "0"], "--crop, --mean require --onnx or --hub"),
         (["--precision", "int8"], "--precision int8 and --calibration must be given together"),
         (["--calibration", "tests"], "--precision int8 and --calibration must be given together"),
         ([*INT8, "nowhere"], "--calibration: no folder nowhere; give one of images"),
-        ([*INT8, "tests"], "tests has no image that can be read; at least 100 are"),
+        ([*INT8, "docs"], "docs has no image that can be read; at least 100 are"),
         (["--weights", "nowhere"], "no folder nowhere; give zoo, synthetic or a folder"),
         (["--remove", "birds"], "has no birds; it has no classifier"),
-        (["--remove", "birds", "--prune"], "--prune with --remove requires --models or --onnx"),
+        (["--remove", "birds", "--prune"], "--prune with --remove requires --models, --"),
         (["--models", "resnet18_v1", "--weights", "."], "put the zoo's resnet18-v1-7.onnx there"),
     ],
 )
@@ -261,3 +264,75 @@ def test_errors_are_reported_in_one_line(
     assert output.startswith("error: ")
     assert output.count("\n") == 1
     assert not (tmp_path / "output").exists()
+
+
+def test_a_build_says_what_was_assumed(
+    graph: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "model_repository"
+    assert build_repository.main(["--onnx", str(graph), "--output", str(output)]) == 0
+    printed = capsys.readouterr()
+    assert [" ".join(line.split()) for line in printed.out.splitlines()[:6]] == [
+        "birds 10 classes, recipe 37/32, from file birds.onnx",
+        "size shorter side to 37, crop 32, bilinear, zoo rounding, fast decoding "
+        "[assumed, the graph]",
+        "pixels RGB 0..1, mean 0.485 0.456 0.406, std 0.229 0.224 0.225 [assumed]",
+        "labels numbers",
+        "scores logits [its last node MatMul]",
+        "batches of any size; no difference",
+    ]
+    assert "nothing says which pixels birds takes; assumed: RGB 0..1, mean" in printed.err
+
+
+def test_options_override_and_are_named_as_the_source(
+    graph: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "model_repository"
+    options = ["--recipe", "timm", "--interpolation", "lanczos", "--decoding", "exact"]
+    assert build_repository.main([*own(graph, "birds", output), *options]) == 0
+    printed = capsys.readouterr()
+    assert "lanczos" in printed.out
+    assert "exact decoding" in printed.out
+    assert "--interpolation" in printed.out
+    assert printed.err == ""
+    recipe = manifest.read(output)["birds"].recipe
+    assert (recipe["interpolation"], recipe["rounding"]) == ("lanczos", "torchvision")
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [
+        ("birds.onnx", "birds"),
+        ("vögel und bären.onnx", "v_gel_und_b_ren"),
+        ("resnet.v2/model.onnx", "resnet.v2"),
+        ("resnet/onnx/model.onnx", "resnet"),
+    ],
+)
+def test_a_classifier_is_named_after_its_file_or_folder(
+    path: str, name: str, graph: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / path
+    file.parent.mkdir(parents=True, exist_ok=True)
+    graph.rename(file)
+    output = tmp_path / "model_repository"
+    assert build_repository.main(["--onnx", str(file), "--output", str(output)]) == 0
+    assert list(manifest.read(output)) == [name]
+
+
+def test_predictions_are_compared_with_the_file(
+    graph: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "model_repository"
+    check = ["--decoding", "exact", "--check", str(SAMPLE)]
+    assert build_repository.main([*own(graph, "birds", output), *check]) == 0
+    printed = capsys.readouterr().out
+    assert f"{SAMPLE}: probabilities differ by up to 0.0000" in printed
+    assert "served" in printed
+    assert "the file, exact decoding" in printed
+
+
+def test_recipes_are_listed_with_their_sources(capsys: pytest.CaptureFixture[str]) -> None:
+    assert build_repository.main(["--list-recipes"]) == 0
+    printed = capsys.readouterr().out
+    for name in ("torchvision-v1", "timm", "clip", "keras-caffe"):
+        assert name in printed

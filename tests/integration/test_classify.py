@@ -189,7 +189,7 @@ def test_the_models_are_listed_with_recipe_and_classes(run: Run) -> None:
     exit_code, results, output = run("--list-models", "--output", "json")
     models = {model.pop("name"): model for model in json.loads(results)}
     assert (exit_code, output) == (0, "")
-    assert set(models) == {*CATALOG, "birds", "birds_softmax"}
+    assert set(models) == {*CATALOG, "birds", "birds_softmax", "two_birds"}
     for name, model in CATALOG.items():
         assert models[name]["ready"] is True
         assert models[name]["classes"] == 1000
@@ -202,7 +202,7 @@ def test_the_models_are_listed_as_a_table_and_as_csv(run: Run) -> None:
     assert re.search(r"1000 +224 / 224 +mobilenetv2 +ready", table)
     assert "_onnx" not in table
     rows = list(csv.DictReader(io.StringIO(run("--list-models", "--output", "csv")[1])))
-    assert {row["name"] for row in rows} == {*CATALOG, "birds", "birds_softmax"}
+    assert {row["name"] for row in rows} == {*CATALOG, "birds", "birds_softmax", "two_birds"}
     assert len(run("--list-models", "--output", "jsonl")[1].splitlines()) == len(rows)
 
 
@@ -213,6 +213,12 @@ def test_an_unknown_model_is_one_error_line_that_lists_the_ready_models(run: Run
     assert "'planes' is not found" in line
     assert "; the server has: birds, birds_softmax, mobilenetv2, resnet101_v1" in line
     assert "_onnx" not in line
+
+
+def test_all_classes_are_shown_if_there_are_fewer_than_five(run: Run) -> None:
+    exit_code, results, output = run(str(SAMPLE), "--model", "two_birds")
+    assert (exit_code, errors(output)) == (0, [])
+    assert results.count("%") == 2
 
 
 def test_an_invalid_top_k_is_one_error_line_for_all_images(run: Run, album: Path) -> None:
@@ -426,7 +432,7 @@ def test_ctrl_c_stops_at_once_and_leaves_complete_output(command: list[str]) -> 
 def test_a_server_crash_stops_the_command_and_leaves_complete_output(
     small_repository: Path,
 ) -> None:
-    with EmbeddedServer(small_repository, endpoints=Endpoints.free()) as server:
+    with EmbeddedServer(small_repository, endpoints=Endpoints.free(), arguments=HASTE) as server:
         arguments = ["--url", url(server, "grpc"), "--model", "birds", "--output", "json"]
         process = subprocess.Popen(
             [sys.executable, "-m", "client.classify", *arguments, *[str(SAMPLE)] * 20_000],

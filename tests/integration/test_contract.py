@@ -122,6 +122,14 @@ def test_softmax_is_not_applied_to_a_graph_that_has_one(
     )
 
 
+def test_without_top_k_the_server_returns_five_classes_or_all(
+    server: EmbeddedServer, protocol: str, birds: Classifier
+) -> None:
+    assert len(birds.image(SAMPLE).predictions) == 5
+    with Classifier(url(server, protocol), model="two_birds") as classifier:
+        assert len(classifier.image(SAMPLE).predictions) == 2
+
+
 @pytest.mark.parametrize("top_k", [0, -1, CLASSES + 1, "3", True])
 def test_any_other_top_k_is_an_invalid_argument(
     server: EmbeddedServer, protocol: str, top_k: Any

@@ -8,10 +8,12 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tests.commands import measured
 from tests.conftest import ROOT
 from tests.integration.conftest import alive
 
-COMMAND = [sys.executable, "-u", "-m", "scripts.demo"]
+# With a model that is built in less time.
+SMALL_DEMO = "from scripts import demo; demo.MODEL = 'mobilenetv2'; raise SystemExit(demo.main([]))"
 
 
 @pytest.fixture
@@ -25,7 +27,12 @@ def test_demo_without_a_network_uses_synthetic_weights(
     offline: dict[str, str],
 ) -> None:
     result = subprocess.run(
-        COMMAND, cwd=ROOT, env=offline, capture_output=True, text=True, check=False
+        measured("scripts.demo"),
+        cwd=ROOT,
+        env=offline,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert result.returncode == 0, result.stderr
     assert "Connection refused" in result.stderr
@@ -37,7 +44,8 @@ def test_demo_without_a_network_uses_synthetic_weights(
 
 
 def test_signal_leaves_no_server(offline: dict[str, str]) -> None:
-    process = subprocess.Popen(COMMAND, cwd=ROOT, env=offline, stdout=subprocess.PIPE, text=True)
+    command = [sys.executable, "-u", "-c", SMALL_DEMO]
+    process = subprocess.Popen(command, cwd=ROOT, env=offline, stdout=subprocess.PIPE, text=True)
     assert process.stdout
     assert any("Starting Triton" in line for line in process.stdout)
     started: list[psutil.Process] = []

@@ -93,14 +93,18 @@ def check(results: list[Classification]) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_a_stream_survives_a_restart_of_the_server(
-    second: EmbeddedServer, protocol: str, number: int
+    small_repository: Path, protocol: str, number: int
 ) -> None:
-    address = url(second, protocol)
-    with Classifier(address, model="birds", retries=30, timeout=5) as classifier:
+    # A second in which it answers what is in flight, and refuses the rest.
+    arguments = ["--exit-timeout-secs=1"]
+    with (
+        EmbeddedServer(small_repository, endpoints=Endpoints.free(), arguments=arguments) as server,
+        Classifier(url(server, protocol), model="birds", retries=30, timeout=5) as classifier,
+    ):
         results = [*classifier.stream(numbered(0, 50))]
-        with restarted(second, number, pause=1) as restarting:
+        with restarted(server, number, pause=1) as restarting:
             results += classifier.stream(numbered(50, 200, more_until=restarting))
-            assert counted(second, "success") > 0
+            assert counted(server, "success") > 0
     check(results)
 
 
@@ -149,8 +153,8 @@ def test_both_addresses_of_a_host_name_are_used_and_one_may_be_down(
     address = f"{protocol}://triton.test:{at.ports[protocol]}"
     setup = f"mount --bind {shlex.quote(str(hosts))} /etc/hosts"
     client = namespaces.inside(setup, sys.executable, "-c", code, address)
-    with EmbeddedServer(small_repository, endpoints=at) as one:
-        with EmbeddedServer(small_repository, endpoints=beside) as other:
+    with EmbeddedServer(small_repository, endpoints=at, arguments=HASTE) as one:
+        with EmbeddedServer(small_repository, endpoints=beside, arguments=HASTE) as other:
             subprocess.run(client, cwd=ROOT, check=True)
             shares = counted(one, "success"), counted(other, "success")
             assert min(shares) >= 5  # HTTP spreads connections, gRPC requests
@@ -176,7 +180,7 @@ def test_a_server_that_never_responds_fails_after_the_connection_timeout(
 
 
 def test_a_request_is_retried_after_its_deadline(small_repository: Path, protocol: str) -> None:
-    with EmbeddedServer(small_repository, endpoints=Endpoints.free()) as server:
+    with EmbeddedServer(small_repository, endpoints=Endpoints.free(), arguments=HASTE) as server:
         process = process_of(server)
         with Classifier(url(server, protocol), model="birds", timeout=0.4) as classifier:
             expected = classifier.image(SAMPLE).predictions
@@ -298,7 +302,7 @@ def test_a_server_that_cannot_answer_now_is_retried(message: str, reconnect: boo
 def test_requests_are_retried_while_a_model_is_reloaded(
     small_repository: Path, protocol: str
 ) -> None:
-    explicit = ["--model-control-mode=explicit", "--load-model=*"]
+    explicit = ["--model-control-mode=explicit", "--load-model=*", *HASTE]
     at, access = Endpoints.free(), Access(admin_key=ADMIN_KEY)
     with EmbeddedServer(
         small_repository, endpoints=at, access=access, arguments=explicit

@@ -11,7 +11,7 @@ import tritonclient.grpc
 from client import Classifier
 from scripts import build_repository
 from scripts.embedded import EmbeddedServer, Endpoints
-from tests.integration.conftest import url
+from tests.integration.conftest import HASTE, url
 
 OUTPUT = "squeezenet0_flatten0_reshape0"
 PHOTOS = ("chelsea.jpg", "coffee.jpg", "rocket.jpg")
@@ -25,7 +25,7 @@ def squeezenet(
     file = shared_assets / "squeezenet1.1.onnx"
     options = ["--onnx", str(file), "--name", "squeezenet", "--output", str(output)]
     assert build_repository.main(options) == 0
-    with EmbeddedServer(output, endpoints=Endpoints.free()) as server:
+    with EmbeddedServer(output, endpoints=Endpoints.free(), arguments=HASTE) as server:
         yield server
 
 

@@ -14,6 +14,7 @@ from client import Classifier
 from scripts.embedded import Endpoints
 from tests import images, namespaces
 from tests.conftest import ROOT
+from tests.integration.conftest import HASTE
 
 PHOTO = images.encode(images.noise(700, 700, seed=1), "BMP")  # 1.5 MB
 BATCH = 12
@@ -44,7 +45,10 @@ def confined(small_repository: Path) -> Iterator[Confined]:
     command = [sys.executable, "-m", "scripts.serve", f"--model-repository={small_repository}"]
     mount = f"mount -t tmpfs -o size={MEMORY} none /dev/shm"
     with subprocess.Popen(
-        namespaces.inside(mount, *command, *ports), cwd=ROOT, stdout=subprocess.PIPE, text=True
+        namespaces.inside(mount, *command, *ports, "--", *HASTE),
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        text=True,
     ) as server:
         assert server.stdout
         try:

@@ -125,6 +125,7 @@ def test_restricted_inference_requires_the_key_in_the_headers_of_classifier_or_r
     arguments = [
         "--http-restricted-api=inference:infer-key=secret",
         "--grpc-restricted-protocol=inference:infer-key=secret",
+        *HASTE,
     ]
     key = {"grpc": "triton-grpc-protocol-infer-key", "http": "infer-key"}[protocol]
     at = Endpoints.free()
@@ -204,6 +205,7 @@ def test_the_trace_of_a_request_is_the_callers(small_repository: Path, protocol:
             "--trace-config=level=TIMESTAMPS",
             f"--trace-config=opentelemetry,url=http://{collector}/v1/traces",
             "--trace-config=opentelemetry,bsp_schedule_delay=100",
+            *HASTE,
         ]
         at = Endpoints.free()
         with (
@@ -245,7 +247,7 @@ def test_the_request_id_is_in_the_servers_log_and_in_errors(
 ) -> None:
     log = tmp_path / "tritonserver.log"
     at = Endpoints.free()
-    arguments = ["--log-verbose=1"]
+    arguments = ["--log-verbose=1", *HASTE]
     with EmbeddedServer(small_repository, endpoints=at, arguments=arguments, log=log) as server:
         with Classifier(url(server, protocol), model="birds") as classifier:
             classifier.image(SAMPLE, request_id="good-one")

@@ -34,10 +34,11 @@ from tests.integration.conftest import HASTE, alive, url
 def serve(
     repository: Path, *arguments: str, prefix: Sequence[str] = ()
 ) -> Iterator["subprocess.Popen[str]"]:
-    """Run the command, and end it after the test."""
+    """Run the command, and end it after the test; arguments after `--` are tritonserver's."""
     command = [sys.executable, "-m", "scripts.serve", f"--model-repository={repository}"]
+    haste = HASTE if "--" in arguments else ["--", *HASTE]
     process = subprocess.Popen(
-        [*prefix, *command, *arguments],
+        [*prefix, *command, *arguments, *haste],
         cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -121,7 +122,8 @@ def test_arguments_after_two_dashes_reach_tritonserver(small_repository: Path) -
 
 
 def test_only_the_given_models_are_loaded(repository: Path) -> None:
-    with EmbeddedServer(repository, models=["birds"], endpoints=Endpoints.free()) as server:
+    at = Endpoints.free()
+    with EmbeddedServer(repository, models=["birds"], endpoints=at, arguments=HASTE) as server:
         for protocol in ("grpc", "http"):
             with Classifier(url(server, protocol), model="mobilenetv2") as classifier:
                 assert [model.name for model in classifier.models() if model.ready] == ["birds"]
@@ -169,13 +171,13 @@ def test_a_file_that_does_not_match_the_manifest_is_one_clear_line(broken: Path)
     labels.write_text(labels.read_text().replace("1", "one", 1))
     line = failure(broken, *ports(Endpoints.free()))
     assert "birds_postprocess/labels.txt does not match its sha256 in the manifest" in line
-    with serve(broken, *ports(Endpoints.free()), "--no-verify", "--", *HASTE) as process:
+    with serve(broken, *ports(Endpoints.free()), "--no-verify") as process:
         wait_until_ready(process)
 
 
 def test_a_repository_without_a_manifest_is_served_with_a_warning(broken: Path) -> None:
     (broken / "manifest.json").unlink()
-    with serve(broken, *ports(Endpoints.free()), "--models", "birds", "--", *HASTE) as process:
+    with serve(broken, *ports(Endpoints.free()), "--models", "birds") as process:
         wait_until_ready(process)
         assert "has no manifest.json and is not verified" in read_line(process)
 
@@ -205,7 +207,7 @@ def test_a_failure_shows_its_own_reason_in_a_log_with_earlier_ones(
 
 
 def test_a_server_that_hangs_in_loading_is_started_again(small_repository: Path) -> None:
-    with serve(small_repository, *ports(Endpoints.free()), "--", *HASTE) as process:
+    with serve(small_repository, *ports(Endpoints.free())) as process:
         loading_stub(process).suspend()
         assert re.search("tritonserver (hangs|ended) .*; starting it again", read_line(process))
         wait_until_ready(process)
@@ -302,15 +304,18 @@ def test_repository_path_may_contain_spaces(small_repository: Path, tmp_path: Pa
     spaced = tmp_path / "my models [1]"
     shutil.copytree(small_repository, spaced)
     with (
-        EmbeddedServer(spaced, endpoints=Endpoints.free(), ready_seconds=60) as server,
+        EmbeddedServer(
+            spaced, endpoints=Endpoints.free(), arguments=HASTE, ready_seconds=60
+        ) as server,
         Classifier(url(server, "grpc"), model="birds") as classifier,
     ):
         assert classifier.image(SAMPLE).predictions
 
 
 def test_address_may_be_a_host_name(small_repository: Path) -> None:
+    at = Endpoints.free("localhost")
     with (
-        EmbeddedServer(small_repository, endpoints=Endpoints.free("localhost")) as server,
+        EmbeddedServer(small_repository, endpoints=at, arguments=HASTE) as server,
         Classifier(url(server, "http"), model="birds") as classifier,
     ):
         assert classifier.image(SAMPLE).predictions
@@ -442,7 +447,7 @@ def test_failed_restart_is_reported_and_repeated(broken: Path) -> None:
 
 def test_repository_is_not_changed(small_repository: Path) -> None:
     before = sorted(small_repository.rglob("*"))
-    with EmbeddedServer(small_repository, endpoints=Endpoints.free()):
+    with EmbeddedServer(small_repository, endpoints=Endpoints.free(), arguments=HASTE):
         pass
     assert sorted(small_repository.rglob("*")) == before
 

@@ -1,10 +1,12 @@
 """Folders of calibration images: which files are used, held out, skipped and rejected."""
 
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from scripts.repository import calibration
 from scripts.repository.errors import BuildError
@@ -94,13 +96,21 @@ def test_progress_is_reported_for_each_image(tmp_path: Path) -> None:
     assert reports == [(1, 3), (2, 3), (3, 3)]
 
 
-def test_calibration_differs_by_two_grey_levels_from_the_preprocessing_step(tmp_path: Path) -> None:
-    recipe = square(37, 32)
-    images = calibration.read(fill(tmp_path, 1))
-    (tensor,) = calibration.pixels(images.calibrate, recipe)
-    pixels = np.asarray(load(images.calibrate[0].read_bytes(), recipe), np.float64) / 255
-    expected = ((pixels - recipe.mean) / recipe.std).transpose(2, 0, 1)[None]
-    assert tensor.dtype == np.float32
-    two_levels = 2.001 / 255 / min(recipe.std)
-    np.testing.assert_allclose(tensor, expected, rtol=0, atol=two_levels)
-    assert np.abs(tensor - expected).mean() < two_levels / 10
+@pytest.mark.parametrize("colour", ["rgb", "grey"])
+def test_calibration_decodes_exactly_whatever_the_recipe_says(tmp_path: Path, colour: str) -> None:
+    recipe = square(37, 32, colour=colour, mean=(0.5,), std=(0.5,))
+    images = calibration.read(fill(tmp_path, 2))
+    all_pixels = calibration.pixels(images.compare, recipe)
+    for file, pixels in zip(images.compare, all_pixels, strict=True):
+        expected = np.asarray(load(file.read_bytes(), replace(recipe, decoding="exact")))
+        assert pixels.shape == (1, 32, 32, recipe.channels)
+        assert pixels.dtype == np.uint8
+        np.testing.assert_array_equal(pixels.reshape(expected.shape), expected)
+
+
+def test_image_that_cannot_be_decoded_exactly_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "strip.png"
+    file.write_bytes(encode(Image.new("L", (2, 60_000))))
+    assert calibration.read(tmp_path).compare == (file,)
+    with pytest.raises(BuildError, match=r"strip.png: .*; or remove it from the folder$"):
+        list(calibration.pixels([file], square(256, 224)))

@@ -6,6 +6,7 @@ import pytest
 
 from scripts.repository.ensemble import ClassifierSpec, postprocess_part, preprocess_part
 from scripts.repository.graphs.prepare import prepare
+from scripts.repository.graphs.scores import Scores
 from scripts.repository.steps.preprocess.limits import Limits
 from scripts.repository.steps.preprocess.recipe import Recipe
 from scripts.repository.tuning import MAX_BATCH_SIZE, Tuning
@@ -32,6 +33,8 @@ def test_the_preprocessing_step_limits_images_requests_and_waiting(spec: Classif
 def test_the_postprocessing_step_limits_top_k(
     spec: ClassifierSpec, classes: int, max_top_k: str
 ) -> None:
-    larger = replace(spec, prepared=replace(spec.prepared, classes=classes))
+    larger = replace(
+        spec, prepared=replace(spec.prepared, scores=Scores("logits", "values", classes))
+    )
     parameters = postprocess_part(larger).to_protobuf().parameters
     assert parameters["max_top_k"].string_value == max_top_k

@@ -15,9 +15,9 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from client import SAMPLE
-from scripts.repository.steps.preprocess import base64_text, resizing
+from scripts.repository.steps.preprocess import base64_text, fitting, resizing
 from scripts.repository.steps.preprocess.base64_text import file_content
-from scripts.repository.steps.preprocess.imaging import ImageError, decode, kept, load
+from scripts.repository.steps.preprocess.imaging import ImageError, decode, load
 from scripts.repository.steps.preprocess.limits import Limits
 from scripts.repository.steps.preprocess.recipe import Recipe, square
 from tests import bombs, images, reference
@@ -52,8 +52,9 @@ def test_images_of_any_size_are_resized_like_pillow_does(recipe: Recipe) -> None
     assert resizing.IS_FAST
     for width, height in rng.integers(1, 900, (100, 2)).tolist():
         noise = Image.fromarray(rng.integers(0, 256, (height, width, 3), np.uint8))
-        box = kept((0, 0, width, height), recipe)
-        both = [way(noise, recipe.crop, box) for way in (resizing.resize, resizing.with_pillow)]
+        decoded = fitting.Decoded(noise, (height, width), (height, width))
+        ways = (resizing.resize, resizing.with_pillow)
+        both = [fitting.picture(decoded, recipe, way) for way in ways]
         ours, pillows = (np.asarray(image).astype(np.int64) for image in both)
         assert np.abs(ours - pillows).max() <= 2
 
@@ -61,9 +62,9 @@ def test_images_of_any_size_are_resized_like_pillow_does(recipe: Recipe) -> None
 def test_pillow_resizes_if_cykooz_resizer_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(resizing, "IS_FAST", False)
     photo = images.photo()
-    box = kept((0, 0, *photo.size), Recipe())
-    resized = np.asarray(resizing.with_pillow(photo, (224, 224), box))
-    np.testing.assert_array_equal(levels(images.encode(photo), Recipe()), resized)
+    size = photo.height, photo.width
+    plain = fitting.picture(fitting.Decoded(photo, size, size), Recipe(), resizing.with_pillow)
+    np.testing.assert_array_equal(levels(images.encode(photo), Recipe()), np.asarray(plain))
 
 
 @pytest.mark.parametrize("orientation", ORIENTATIONS)

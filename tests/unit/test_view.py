@@ -8,6 +8,7 @@ import pytest
 from scripts.embedded import ServerError
 from scripts.embedded.view import view
 from scripts.repository import builder, sources
+from tests.descriptions import said
 
 ENSEMBLE = """
 name: "pets" platform: "ensemble"
@@ -68,7 +69,7 @@ def test_a_view_links_to_the_models(built: Path, tmp_path: Path) -> None:
 def test_a_view_is_not_current_after_another_build(built: Path, graph: Path) -> None:
     chosen = view(built)
     assert chosen.is_current()
-    builder.add(built, sources.from_file(graph, "birds", resize=64))
+    builder.add(built, sources.from_file(graph, "birds", said(resize=64)))
     assert not chosen.is_current()
     assert view(built) != chosen
 

@@ -7,17 +7,20 @@ import numpy.typing as npt
 import onnx
 from onnx import ModelProto, NodeProto, helper, numpy_helper
 
+from scripts.repository.graphs.weights import without_weights
+
 Shape = npt.NDArray[np.int64]
 
 
 def free_batch(model: ModelProto, batch: int | None) -> None:
-    """Make the first dimension of input and output symbolic, in place.
+    """Make the first dimension of the input symbolic, in place, and remove the outputs' shapes.
 
     `batch` is the batch size for which the graph was exported, or None if it is variable already.
     The caller must verify the result, because a graph can fix its batch size in other ways, too.
     """
-    for value in (*model.graph.input, *model.graph.output):
-        value.type.tensor_type.shape.dim[0].dim_param = "N"
+    model.graph.input[0].type.tensor_type.shape.dim[0].dim_param = "N"
+    for output in model.graph.output:
+        output.type.tensor_type.ClearField("shape")
     # Inferred shapes contain the old batch size; onnxruntime infers them again.
     del model.graph.value_info[:]
     if batch:
@@ -106,7 +109,8 @@ def _constants(model: ModelProto) -> set[str]:
 
 def _ranks(model: ModelProto) -> dict[str, int]:
     ranks = {tensor.name: len(tensor.dims) for tensor in model.graph.initializer}
-    for value in onnx.shape_inference.infer_shapes(model).graph.value_info:
+    slim, _ = without_weights(model)
+    for value in onnx.shape_inference.infer_shapes(slim).graph.value_info:
         ranks[value.name] = len(value.type.tensor_type.shape.dim)
     return ranks
 

@@ -1,37 +1,35 @@
 """Converts FP32 classifiers to INT8, for CPUs with VNNI instructions.
 
-Weights and activations become eight bits wide. The input and the scores stay FP32, so the model's
-configuration is the same. The graph uses only standard operators (QuantizeLinear and
+Weights and activations become eight bits wide. The input and the scores keep their types, so the
+model's configuration is the same. The graph uses only standard operators (QuantizeLinear and
 DequantizeLinear around each layer), which onnxruntime fuses when it loads the graph.
 """
 
 import json
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import onnx
 import onnxruntime
 from onnx import ModelProto
 from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
 
-from scripts.repository import calibration
+from scripts.repository import calibration, onnx_file
 from scripts.repository.calibration import Images, Progress
 from scripts.repository.errors import BuildError
-from scripts.repository.graphs.prepare import (
-    LOG_NOTHING,
-    OPSETS,
-    Prepared,
-    Runner,
-    first_line,
-    with_opset,
-)
-from scripts.repository.graphs.signature import read_signature
+from scripts.repository.graphs.batches import looped
+from scripts.repository.graphs.compare import precision
+from scripts.repository.graphs.loop import dims
+from scripts.repository.graphs.opset import OPSETS, with_opset
+from scripts.repository.graphs.prepare import Prepared
+from scripts.repository.graphs.runner import LOG_NOTHING, Array, Runner, first_line
+from scripts.repository.graphs.scores import probabilities
+from scripts.repository.graphs.tensors import tensor
 from scripts.repository.manifest import Quantization
 from scripts.repository.steps.preprocess.recipe import Recipe
 
@@ -68,17 +66,19 @@ def quantize(
     loaded one at a time.
 
     Raises:
-        BuildError: the graph cannot be quantised.
+        BuildError: the graph cannot be quantised, or is quantised already.
         OSError: an image cannot be read any more.
     """
+    graph = prepared.body or prepared.model
+    _check_precision(graph)
     count = _Count(len(images.calibrate) + len(images.compare), progress)
-    folded = _folded(with_opset(prepared.model, OPSET, OPSETS[1]))
-    reader = _Reader(
-        prepared.signature.input, count.each(calibration.pixels(images.calibrate, recipe))
-    )
-    model = _servable(_quantized(folded, reader), prepared)
-    pixels = count.each(calibration.pixels(images.compare, recipe))
-    agreeing = _agreeing(prepared, model, pixels)
+    folded = _folded(with_opset(graph, OPSET, max(OPSETS[1], prepared.opset)))
+    model = _servable(_quantized(folded, _Reader(graph, prepared, images, recipe, count)), graph)
+    quantized = replace(prepared, model=model)
+    if prepared.body:
+        quantized = replace(prepared, model=looped(model, prepared.signature), body=model)
+    tensors = count.each(_tensors(images.compare, recipe, prepared))
+    agreeing = _agreeing(prepared, quantized, tensors)
     quantization = Quantization(
         images=len(images.calibrate),
         images_sha256=images.sha256,
@@ -86,7 +86,7 @@ def quantize(
         agreeing=agreeing,
         held_out=images.held_out,
     )
-    return Quantized(replace(prepared, model=model), quantization)
+    return Quantized(quantized, quantization)
 
 
 class _Count:
@@ -95,23 +95,48 @@ class _Count:
     def __init__(self, total: int, progress: Progress | None) -> None:
         self._done, self._total, self._progress = 0, total, progress
 
-    def each(self, tensors: Iterator[npt.NDArray[np.float32]]) -> Iterator[npt.NDArray[np.float32]]:
-        for tensor in tensors:
-            yield tensor
+    def each(self, tensors: Iterator[Array]) -> Iterator[Array]:
+        for each in tensors:
+            yield each
             self._done += 1
             if self._progress:
                 self._progress(self._done, self._total)
 
 
 class _Reader:
-    """Provides calibration images through the interface that onnxruntime expects."""
+    """Provides calibration images through the interface that onnxruntime expects.
 
-    def __init__(self, name: str, tensors: Iterator[npt.NDArray[np.float32]]) -> None:
-        self._name, self._tensors = name, tensors
+    A graph with a fixed batch size gets batches of the same image.
+    """
 
-    def get_next(self) -> dict[str, npt.NDArray[np.float32]] | None:
+    def __init__(
+        self, graph: ModelProto, prepared: Prepared, images: Images, recipe: Recipe, count: _Count
+    ) -> None:
+        self._name = prepared.signature.input
+        self._batch = dims(graph.graph.input[0])[0] or 1
+        self._tensors = count.each(_tensors(images.calibrate, recipe, prepared))
+
+    def get_next(self) -> dict[str, Array] | None:
         tensor = next(self._tensors, None)
-        return None if tensor is None else {self._name: tensor}
+        return None if tensor is None else {self._name: np.repeat(tensor, self._batch, axis=0)}
+
+
+def _tensors(files: Iterable[Path], recipe: Recipe, prepared: Prepared) -> Iterator[Array]:
+    for pixels in calibration.pixels(files, recipe):
+        yield tensor(pixels, recipe, prepared.signature)
+
+
+def _check_precision(model: ModelProto) -> None:
+    found = precision(model)
+    if found == "INT8":
+        raise BuildError("the graph is quantised already; build it with --precision fp32")
+    if found != "FP32":
+        raise BuildError(
+            f"the graph computes in {found}, which cannot be quantised; give the FP32 graph, or "
+            "build it with --precision fp32"
+        )
+    if onnx_file.is_large(model):
+        raise BuildError("the graph exceeds 2 GiB; build it with --precision fp32")
 
 
 def _folded(model: ModelProto) -> ModelProto:
@@ -190,30 +215,32 @@ def _normalizations(model: ModelProto) -> list[str]:
     return [node.name for node in model.graph.node if node.op_type == "BatchNormalization"]
 
 
-def _servable(model: ModelProto, prepared: Prepared) -> ModelProto:
-    """Restore the opset imports and metadata of the FP32 graph.
+def _servable(model: ModelProto, original: ModelProto) -> ModelProto:
+    """Restore the tensors, opset imports and metadata of the FP32 graph.
 
     Raises:
-        BuildError: quantisation added foreign operators or changed the signature.
+        BuildError: quantisation added foreign operators.
     """
-    known = {opset.domain for opset in prepared.model.opset_import} | {"", "ai.onnx"}
+    known = {opset.domain for opset in original.opset_import} | {"", "ai.onnx"}
     if foreign := {node.domain for node in model.graph.node} - known:
         raise BuildError(f"the quantised graph needs operators of {', '.join(sorted(foreign))}")
     needed = [opset for opset in model.opset_import if opset.domain in known]
     del model.opset_import[:]
     model.opset_import.extend(needed)
     del model.metadata_props[:]
-    model.metadata_props.extend(prepared.model.metadata_props)
+    model.metadata_props.extend(original.metadata_props)
     del model.graph.value_info[:]
-    model.ir_version = max(prepared.model.ir_version, IR_VERSION)
-    if read_signature(model) != prepared.signature:
-        raise BuildError("the quantised graph has another signature")
+    del model.graph.input[:], model.graph.output[:]
+    model.graph.input.extend(original.graph.input)
+    model.graph.output.extend(original.graph.output)
+    model.ir_version = max(original.ir_version, IR_VERSION)
     return model
 
 
-def _agreeing(
-    prepared: Prepared, model: ModelProto, tensors: Iterator[npt.NDArray[np.float32]]
-) -> int:
+def _agreeing(fp32: Prepared, int8: Prepared, tensors: Iterator[Array]) -> int:
     """Count the images for which both graphs have the same top-1 class."""
-    fp32, int8 = (Runner(graph, prepared.signature) for graph in (prepared.model, model))
-    return sum(int(fp32.run(each).argmax() == int8.run(each).argmax()) for each in tensors)
+    runners = [Runner(each.model, each.signature) for each in (fp32, int8)]
+    return sum(
+        len({int(probabilities(runner.run(each), fp32.scores).argmax()) for runner in runners}) == 1
+        for each in tensors
+    )

@@ -23,10 +23,9 @@ def to_rgb(image: Image.Image, area: tuple[int, int, int, int], factor: int = 1)
         An image of the area's size divided by `factor` and rounded up.
     """
     left, top, right, bottom = area
-    is_opaque = _has_unused_alpha(image)
     rows = factor * max(1, BAND_PIXELS // ((right - left) * factor))
     bands = (
-        _convert(image.crop((left, start, right, min(start + rows, bottom))), is_opaque, factor)
+        _convert(image.crop((left, start, right, min(start + rows, bottom))), factor)
         for start in range(top, bottom, rows)
     )
     if rows >= bottom - top:
@@ -38,14 +37,9 @@ def to_rgb(image: Image.Image, area: tuple[int, int, int, int], factor: int = 1)
     return converted
 
 
-def _convert(band: Image.Image, is_opaque: bool, factor: int) -> Image.Image:
-    rgb = band.convert("RGB") if is_opaque else _on_white(band)
+def _convert(band: Image.Image, factor: int) -> Image.Image:
+    rgb = _on_white(band)
     return rgb if factor == 1 else rgb.reduce(factor)
-
-
-def _has_unused_alpha(image: Image.Image) -> bool:
-    """Tell whether it is a BMP whose alpha is 0 everywhere, which programs show opaque."""
-    return image.format == "BMP" and image.mode == "RGBA" and image.getbbox() is None
 
 
 def _on_white(image: Image.Image) -> Image.Image:

@@ -10,10 +10,11 @@ from dataclasses import dataclass
 
 from PIL.ImageFile import ImageFile
 
-from . import transparency
+from . import fitting, geometry, resizing, transparency
 from .containers import Stripped
 from .errors import ImageError
 from .limits import MIB, Limits
+from .recipe import Recipe, Size
 
 # How Pillow keeps a pixel of each mode; other modes take four bytes, RGB included.
 BYTES_PER_PIXEL = {"1": 1, "L": 1, "P": 1, "I;16": 2}
@@ -42,7 +43,13 @@ PNG_RAW_BYTE_NS = 3  # for each byte of the inflated rows: RGB has 3 a pixel, 16
 HUFFMAN_BYTE_NS, PROGRESSIVE_BYTE_NS, ARITHMETIC_BYTE_NS = 5, 35, 80
 SCAN_PIXEL_NS = 0.35  # for each scan of a progressive JPEG, even an empty one
 RLE_PIXEL_NS, RLE_BYTE_NS = 80, 110
-CONVERSION_NS = 6  # for each decoded pixel: conversion to RGB, transparency and resizing
+# For each decoded pixel: conversion to RGB, transparency, and resizing with a bilinear filter.
+CONVERSION_NS = 6
+WIDE_FILTER_NS = 2.5  # for each decoded pixel and each pixel that a filter reaches further
+WEIGHT_NS = 2  # for each product of a pixel and a weight, where Pillow resizes a whole picture
+
+RGB_BYTES = 4  # as Pillow keeps a pixel
+WEIGHT_BYTES = 8  # in Pillow's tables, which also have two numbers for each resized pixel
 
 # Most photographs take less: a JPEG of 24 megapixels 3 MiB and 0.1 s. The images of 16 processes
 # take less than 1 GiB, if all but one are small and that one takes `Limits.max_memory`.
@@ -54,10 +61,22 @@ MARGIN = MIB  # buffers that do not depend on the image's size
 
 @dataclass(frozen=True)
 class Cost:
-    """What decoding takes: bytes of memory beyond the file's own, and seconds of one processor."""
+    """What decoding takes.
+
+    Attributes:
+        memory: bytes at the most, beyond the file's own.
+        seconds: time of one processor.
+        freed: those of the bytes that are free again when the pixels are decoded.
+    """
 
     memory: int
     seconds: float
+    freed: int = 0
+
+    def then(self, next_cost: "Cost") -> "Cost":
+        """Return the cost of this and of what follows, which uses the memory that is freed."""
+        memory = max(self.memory, self.memory - self.freed + next_cost.memory)
+        return Cost(memory, self.seconds + next_cost.seconds)
 
     def share(self, limits: Limits) -> float:
         """Return the larger share of a limit, at most 1 for an image within the limits."""
@@ -68,13 +87,13 @@ class Cost:
         return self.memory <= SMALL_BYTES and self.seconds <= SMALL_SECONDS
 
 
-def check_size(size: tuple[int, int], limits: Limits) -> None:
-    """Compare width and height with the limits.
+def check_size(size: Size, limits: Limits) -> None:
+    """Compare height and width with the limits.
 
     Raises:
         ImageError: there are too many pixels, or a side is too long.
     """
-    width, height = size
+    height, width = size
     if width * height > limits.max_pixels:
         raise ImageError(f"{width} x {height} pixels; the limit is {limits.max_pixels} pixels")
     if max(width, height) > limits.max_side:
@@ -102,24 +121,26 @@ def check_cost(cost: Cost, limits: Limits) -> None:
         )
 
 
-def of_webp(file: Stripped, canvas: tuple[int, int]) -> Cost:
-    """Estimate the cost of opening and decoding a WebP of this width and height."""
-    pixels = canvas[0] * canvas[1]
-    memory = pixels * WEBP_BYTES_PER_PIXEL + len(file.data) * WEBP_FILE_COPIES + MARGIN
-    return Cost(memory, pixels * (WEBP_PIXEL_NS + CONVERSION_NS) / 1e9)
+def of_webp(file: Stripped, size: Size) -> Cost:
+    """Estimate the cost of opening and decoding a WebP of this height and width."""
+    pixels = size[0] * size[1]
+    decoder = pixels * (WEBP_BYTES_PER_PIXEL - OTHER_MODES) + len(file.data) * WEBP_FILE_COPIES
+    memory = pixels * OTHER_MODES + decoder + MARGIN
+    return Cost(memory, pixels * (WEBP_PIXEL_NS + CONVERSION_NS) / 1e9, decoder)
 
 
-def of_opened(image: ImageFile, file: Stripped, size: tuple[int, int]) -> Cost:
-    """Estimate the cost of `image.load()` and of what follows it.
+def of_opened(image: ImageFile, file: Stripped, size: Size) -> Cost:
+    """Estimate the cost of `image.load()` and of the conversion that follows it.
 
     Args:
         image: an opened image that is not a WebP, with its draft size if it has one.
         file: the file that it was opened from.
-        size: the width and height in the file.
+        size: the height and width in the file.
     """
     pixels = size[0] * size[1]
     decoded = image.width * image.height
     memory = decoded * BYTES_PER_PIXEL.get(image.mode, OTHER_MODES) + len(file.data) + MARGIN
+    coefficients = 0
     nanoseconds = float(pixels * PIXEL_NS[str(image.format)] + decoded * CONVERSION_NS)
     if image.format == "JPEG":
         coefficients = _coefficients(image, file, size)
@@ -133,16 +154,47 @@ def of_opened(image: ImageFile, file: Stripped, size: tuple[int, int]) -> Cost:
     elif image.tile and image.tile[0].codec_name == "bmp_rle":
         memory += pixels * RLE_EXTRA_BYTES_PER_PIXEL
         nanoseconds += pixels * RLE_PIXEL_NS + len(file.data) * RLE_BYTE_NS
-    return Cost(memory, nanoseconds / 1e9)
+    return Cost(memory, nanoseconds / 1e9, coefficients)
 
 
-def _coefficients(image: ImageFile, file: Stripped, size: tuple[int, int]) -> int:
+def of_fitting(full: Size, size: tuple[float, float], recipe: Recipe) -> Cost:
+    """Estimate the cost of resizing and cropping, beyond what `of_opened` and `of_webp` include.
+
+    Args:
+        full: the upright height and width in the file.
+        size: the upright height and width that are decoded.
+        recipe: what is made of the image.
+    """
+    fit = geometry.fit(full, recipe)
+    support = resizing.SUPPORT[recipe.interpolation]
+    if fitting.is_approximate(recipe):
+        _, top, _, bottom = fit.source(size)
+        narrow = math.ceil(bottom - top) * fit.kept_size[1] * RGB_BYTES
+        return Cost(narrow, size[0] * size[1] * max(0, support - 1) * WIDE_FILTER_NS / 1e9)
+    return _of_whole(full, fit, support)
+
+
+def _of_whole(full: Size, fit: geometry.Fit, support: float) -> Cost:
+    """Estimate the cost of `resizing.whole`, which is more than that of `without_antialias`."""
+    across, down = (
+        resized * (math.ceil(2 * support * max(1, side / resized)) + 1)
+        for side, resized in zip(full[::-1], fit.resized[::-1], strict=True)
+    )
+    kept_width = fit.kept_size[1]
+    band = max(resizing.BAND_PIXELS, *full, fit.resized[1])
+    pixels = kept_width * (full[0] + fit.resized[0]) + 2 * band
+    tables = (across + down + 2 * sum(fit.resized)) * WEIGHT_BYTES
+    weights = across * full[0] + down * kept_width
+    return Cost(pixels * RGB_BYTES + tables, weights * WEIGHT_NS / 1e9)
+
+
+def _coefficients(image: ImageFile, file: Stripped, size: Size) -> int:
     """Return the bytes of the coefficients that libjpeg keeps until it has read all scans."""
     if file.scans == 1:
         return 0
     layers: list[tuple[int, int, int, int]] = image.layer  # type: ignore[attr-defined]
     across, down = max(layer[1] for layer in layers), max(layer[2] for layer in layers)
-    units = math.ceil(size[0] / (8 * across)) * math.ceil(size[1] / (8 * down))
+    units = math.ceil(size[1] / (8 * across)) * math.ceil(size[0] / (8 * down))
     return units * sum(layer[1] * layer[2] for layer in layers) * 64 * COEFFICIENT_BYTES
 
 

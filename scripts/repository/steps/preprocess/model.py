@@ -1,8 +1,8 @@
 """Preprocessing step: decodes image files into pixels.
 
 Input: IMAGE, STRING [N, 1], the bytes of image files or their base64. Output: PIXELS, UINT8
-[N, crop, crop, 3]. The graph normalises them, so that a quarter of the bytes of an FP32 tensor is
-copied to it.
+[N, height, width, channels] of the crop. The graph normalises them, so that a quarter of the bytes
+of an FP32 tensor is copied to it.
 
 An ensemble sends ENSEMBLE_IMAGE instead of IMAGE and gets one CREDIT for each image, INT64 [N, 2],
 which it passes to the postprocessing step.
@@ -55,7 +55,8 @@ class TritonPythonModel:
                 return _refusal(f"IMAGE[{index}]: {error}", pb_utils.TritonError.UNAVAILABLE)
             decoded.append(np.asarray(image))
         # Most requests have one image, which need not be copied.
-        pixels = np.stack(decoded) if len(decoded) > 1 else decoded[0][np.newaxis]
+        pixels = np.stack(decoded) if len(decoded) > 1 else decoded[0]
+        pixels = pixels.reshape(len(decoded), *self.recipe.crop, self.recipe.channels)
         outputs = [pb_utils.Tensor("PIXELS", pixels)]
         if is_ensemble:
             outputs.append(pb_utils.Tensor("CREDIT", self.credits.issue(len(pixels))))

@@ -46,8 +46,9 @@ class Recipe:
         colour: one of `COLOURS`; the order of the channels that the graph takes.
         decoding: one of `DECODINGS`.
         pixel_range: the values of black and white, to which pixels are scaled linearly.
-        mean: what is subtracted from the scaled values, in the order red, green, blue, or grey.
-        std: what the result is divided by, in the same order.
+        mean: what is subtracted from the scaled values: one value for all channels, or one for
+            each in the order red, green, blue.
+        std: what the result is divided by, in the same form.
 
     Raises:
         ValueError: the values are invalid or do not fit together.
@@ -127,10 +128,11 @@ def _check_sizes(recipe: Recipe) -> None:
 
 def _check_normalization(recipe: Recipe) -> None:
     for name in ("mean", "std"):
-        if len(getattr(recipe, name)) != recipe.channels:
+        count = len(getattr(recipe, name))
+        if count not in {1, recipe.channels}:
             raise ValueError(
-                f"{name} has {len(getattr(recipe, name))} values; "
-                f"it must have {recipe.channels}, one for each channel"
+                f"{name} has {count} values; it must have 1, or {recipe.channels}, one for each "
+                "channel"
             )
     if min(recipe.std) <= 0:
         raise ValueError(f"std must be positive, not {recipe.std}")

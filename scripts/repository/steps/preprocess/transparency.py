@@ -1,4 +1,8 @@
-"""Corrects what Pillow makes of a PNG's transparent colour (tRNS) at other depths than 8 bits."""
+"""Corrects what Pillow makes of transparency.
+
+A PNG's transparent colour (tRNS) is wrong at other depths than 8 bits, and a BMP's alpha may have
+no meaning.
+"""
 
 import numpy as np
 from PIL import Image
@@ -21,6 +25,12 @@ def scale(image: ImageFile) -> None:
     """Scale an opened greyscale image's transparent level to eight bits, as its pixels."""
     if "transparency" in image.info and (factor := SCALES.get(raw_mode(image))):
         image.info["transparency"] *= factor
+
+
+def ignore_unused_alpha(image: Image.Image) -> None:
+    """Make a decoded BMP opaque whose alpha is 0 everywhere, as programs show it."""
+    if image.format == "BMP" and image.mode == "RGBA" and image.getbbox() is None:
+        image.putalpha(OPAQUE)
 
 
 def is_deep(image: ImageFile) -> bool:

@@ -1,0 +1,174 @@
+"""The options of `build_repository` that describe a user's own classifier."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from scripts import arguments
+from scripts.repository import labels, sources
+from scripts.repository.description import Description
+from scripts.repository.graphs.scores import KINDS
+from scripts.repository.metadata.normalization import mean_and_std
+from scripts.repository.steps.preprocess.recipe import (
+    COLOURS,
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    INTERPOLATIONS,
+    RESIZE_MODES,
+    ROUNDINGS,
+)
+
+LAYOUTS = ("nchw", "nhwc")
+NORMALIZATIONS: dict[str, dict[str, Any]] = {
+    "imagenet": {"pixel_range": (0.0, 1.0), "mean": IMAGENET_MEAN, "std": IMAGENET_STD},
+    "none": sources.UNNORMALIZED,
+}
+# Recipes' fields by the option that determines each.
+FIELDS = {
+    "--resize": "resize",
+    "--crop": "crop",
+    "--resize-mode": "mode",
+    "--rounding": "rounding",
+    "--interpolation": "interpolation",
+    "--no-antialias": "antialias",
+    "--fill": "fill",
+    "--colour": "colour",
+    "--pixel-range": "pixel_range",
+}
+
+
+def add_classifier(group: argparse._ArgumentGroup) -> None:
+    """Add what the classifier is and what its scores are."""
+    group.add_argument(
+        "--onnx",
+        type=Path,
+        metavar="PATH",
+        help="an ONNX file, or a folder with one and with config.json, preprocessor_config.json",
+    )
+    group.add_argument(
+        "--hub",
+        metavar="OWNER/NAME",
+        help="download such a folder from the Hugging Face hub",
+    )
+    group.add_argument("--revision", help="branch, tag or commit on the hub (default: main)")
+    group.add_argument("--name", help="model name for clients (default: that of file or folder)")
+    group.add_argument(
+        "--labels",
+        type=Path,
+        metavar="FILE",
+        help="one label per line, JSON or CSV (default: those in the folder or the ONNX file; else "
+        "ImageNet's for 1,000 classes)",
+    )
+    group.add_argument(
+        "--scores",
+        choices=KINDS,
+        help="what the graph's output is (default: recognised); sigmoid: independent labels",
+    )
+    group.add_argument("--output-name", metavar="NAME", help="the output to use, of several")
+    group.add_argument(
+        "--layout", choices=LAYOUTS, help="order of the input's dimensions, if it is ambiguous"
+    )
+    group.add_argument(
+        "--check",
+        type=Path,
+        nargs="+",
+        default=[],
+        metavar="IMAGE",
+        help="compare the predictions with those of the file as it is, for these images",
+    )
+
+
+def add_preprocessing(group: argparse._ArgumentGroup) -> None:
+    """Add how an image becomes a tensor."""
+    group.add_argument(
+        "--recipe",
+        metavar="NAME|FILE",
+        help="a named recipe (--list-recipes), a preprocessor_config.json, a config.json of timm, "
+        "or what torchvision prints for weights.transforms()",
+    )
+    group.add_argument("--list-recipes", action="store_true", help="list the named recipes")
+    sizes: dict[str, Any] = {"type": arguments.height_and_width, "metavar": "N|HxW"}
+    group.add_argument("--resize", **sizes, help="size before the crop (default: crop * 256 / 224)")
+    group.add_argument("--crop", **sizes, help="centre crop (default: the graph's size, or 224)")
+    group.add_argument(
+        "--resize-mode",
+        choices=RESIZE_MODES,
+        help="resize the shorter side (default), ignore the proportions, or pad",
+    )
+    group.add_argument(
+        "--fill", type=arguments.grey_level, nargs=3, metavar=("R", "G", "B"), help="of the padding"
+    )
+    group.add_argument("--rounding", choices=ROUNDINGS, help="whose arithmetic (default: zoo)")
+    group.add_argument("--interpolation", choices=INTERPOLATIONS, help="default: bilinear")
+    group.add_argument(
+        "--no-antialias",
+        dest="antialias",
+        action="store_const",
+        const=False,
+        help="filter without antialiasing, as OpenCV does",
+    )
+    group.add_argument("--colour", choices=COLOURS, help="channels of the graph (default: rgb)")
+    group.add_argument(
+        "--pixel-range",
+        type=float,
+        nargs=2,
+        metavar=("BLACK", "WHITE"),
+        help="scale of the pixels before mean and std (default: 0 1)",
+    )
+    for option, default in (("--mean", IMAGENET_MEAN), ("--std", IMAGENET_STD)):
+        group.add_argument(
+            option,
+            type=float,
+            nargs="+",
+            metavar="X",
+            help=f"of each channel (default: {' '.join(map(str, default))})",
+        )
+    group.add_argument(
+        "--normalization",
+        choices=("imagenet", "none"),
+        help="none: the graph takes 0 to 255 and normalises by itself",
+    )
+
+
+def given(options: argparse.Namespace) -> list[str]:
+    """List the options of a user's own classifier that are given, without --onnx and --hub."""
+    others = ("--labels", "--scores", "--output-name", "--layout", "--check", "--recipe")
+    names = (*FIELDS, "--mean", "--std", "--normalization", *others, "--revision", "--name")
+    return [option for option in names if _value(options, option) not in (None, [])]
+
+
+def descriptions(options: argparse.Namespace) -> list[Description]:
+    """Read what the options say, one description for each option.
+
+    Raises:
+        BuildError: a value cannot be used.
+    """
+    said = [
+        Description(option, {field: _hashable(_value(options, option))})
+        for option, field in FIELDS.items()
+        if _value(options, option) is not None
+    ]
+    said += _normalization(options)
+    said.append(Description("--decoding", {"decoding": options.decoding}))
+    if options.labels:
+        said.append(Description(options.labels.name, labels=labels.read(options.labels)))
+    if options.scores:
+        said.append(Description("--scores", scores=options.scores))
+    return said
+
+
+def _normalization(options: argparse.Namespace) -> list[Description]:
+    if options.normalization:
+        origin = f"--normalization {options.normalization}"
+        return [Description(origin, NORMALIZATIONS[options.normalization])]
+    fields = mean_and_std(options.mean, options.std, pixel_range=options.pixel_range)
+    return [Description(f"--{name}", {name: value}) for name, value in fields.items()]
+
+
+def _value(options: argparse.Namespace, option: str) -> Any:  # noqa: ANN401 - as argparse read it
+    name = "antialias" if option == "--no-antialias" else option[2:].replace("-", "_")
+    return getattr(options, name)
+
+
+def _hashable(value: Any) -> Any:  # noqa: ANN401
+    return tuple(value) if isinstance(value, list) else value

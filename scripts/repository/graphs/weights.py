@@ -1,0 +1,60 @@
+"""Takes the weights out of a graph, for tools that cannot take more than 2 GiB."""
+
+from onnx import ModelProto, TensorProto
+
+from scripts.repository.graphs import walk
+
+# Smaller tensors, such as shapes, stay, because tools read their values.
+INLINE = 1024  # bytes
+
+Weights = dict[str, bytes]
+
+
+def without_weights(model: ModelProto) -> tuple[ModelProto, Weights]:
+    """Copy a graph without its large tensors, which are declared as external data.
+
+    Returns:
+        The graph, and the content of each tensor by the `location` that it declares.
+    """
+    slim = ModelProto()
+    slim.CopyFrom(model)
+    weights: Weights = {}
+    for number, tensor in enumerate(walk.tensors(slim)):
+        if len(tensor.raw_data) > INLINE:
+            location = str(number)
+            weights[location] = tensor.raw_data
+            make_external(tensor, location=location)
+    return slim, weights
+
+
+def restore_weights(model: ModelProto, weights: Weights) -> None:
+    """Put the content of the tensors back, in place."""
+    for tensor in walk.tensors(model):
+        if is_external(tensor):
+            make_internal(tensor, weights[external(tensor)["location"]])
+
+
+def is_external(tensor: TensorProto) -> bool:
+    """Tell whether the content of a tensor is elsewhere."""
+    return tensor.data_location == TensorProto.EXTERNAL
+
+
+def external(tensor: TensorProto) -> dict[str, str]:
+    """Read where the content of a tensor is: `location`, and perhaps `offset` and `length`."""
+    return {entry.key: entry.value for entry in tensor.external_data}
+
+
+def make_external(tensor: TensorProto, **entries: str | int) -> None:
+    """Declare that the content of a tensor is elsewhere."""
+    tensor.ClearField("raw_data")
+    tensor.ClearField("external_data")
+    tensor.data_location = TensorProto.EXTERNAL
+    for key, value in entries.items():
+        tensor.external_data.add(key=key, value=str(value))
+
+
+def make_internal(tensor: TensorProto, content: bytes) -> None:
+    """Store the content of a tensor in the graph."""
+    tensor.ClearField("external_data")
+    tensor.ClearField("data_location")
+    tensor.raw_data = content

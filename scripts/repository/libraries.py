@@ -1,0 +1,90 @@
+"""The preprocessing of other libraries, if they are installed, to compare with it."""
+
+import importlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from scripts.repository.graphs.signature import Signature
+from scripts.repository.sources import ClassifierSource
+from scripts.repository.steps.preprocess.recipe import is_square
+
+DATA_TYPES = {"FP32": np.float32, "FP16": np.float16, "FP64": np.float64}
+TIMM = "pretrained_cfg"  # the key by which a config.json is one of timm
+Preprocess = Callable[[Image.Image], npt.NDArray[np.float32]]
+
+
+@dataclass(frozen=True)
+class Library:
+    """A library's own preprocessing: from an RGB image to FP32 [3, height, width]."""
+
+    name: str
+    preprocess: Preprocess
+
+    def tensor(self, image: Image.Image, signature: Signature) -> npt.NDArray[Any]:
+        """Preprocess an image to the tensor that a graph takes, for one image."""
+        array = self.preprocess(image)[np.newaxis]
+        array = array if signature.layout == "NCHW" else array.transpose(0, 2, 3, 1)
+        return array.astype(DATA_TYPES[signature.input_type])
+
+
+def installed(source: ClassifierSource) -> list[Library]:
+    """List the installed libraries whose preprocessing a classifier's files or recipe name."""
+    folders = [source.file.parent, source.file.parent.parent] if source.file else []
+    makers: dict[str, Callable[[], Preprocess | None]] = {
+        "transformers": lambda: _transformers(folders),
+        "timm": lambda: _timm(folders),
+        "torchvision": lambda: _torchvision(source),
+    }
+    found = []
+    for name, make in makers.items():
+        try:
+            preprocess = make()
+        except ImportError:
+            continue
+        if preprocess:
+            found.append(Library(name, preprocess))
+    return found
+
+
+def _transformers(folders: list[Path]) -> Preprocess | None:
+    folder = next((each for each in folders if (each / "preprocessor_config.json").exists()), None)
+    if folder is None:
+        return None
+    transformers = importlib.import_module("transformers")
+    processor = transformers.AutoImageProcessor.from_pretrained(folder, use_fast=False)
+    return lambda image: np.asarray(processor(image, return_tensors="np")["pixel_values"][0])
+
+
+def _timm(folders: list[Path]) -> Preprocess | None:
+    files = [folder / "config.json" for folder in folders]
+    configs = [json.loads(file.read_text("utf-8")) for file in files if file.exists()]
+    pretrained = next((each[TIMM] for each in configs if TIMM in each), None)
+    if pretrained is None:
+        return None
+    data = importlib.import_module("timm.data")
+    transform = data.create_transform(**data.resolve_data_config(pretrained_cfg=pretrained))
+    return lambda image: np.asarray(transform(image))
+
+
+def _torchvision(source: ClassifierSource) -> Preprocess | None:
+    recipe = source.recipe
+    written_so = (recipe.rounding, recipe.mode, recipe.colour, recipe.pixel_range)
+    if written_so != ("torchvision", "shorter", "rgb", (0, 1)) or not is_square(recipe.resize):
+        return None
+    transforms = importlib.import_module("torchvision.transforms")
+    transform = transforms.Compose(
+        [
+            transforms.Resize(recipe.resize[0], transforms.InterpolationMode(recipe.interpolation)),
+            transforms.CenterCrop(recipe.crop),
+            transforms.ToTensor(),
+            transforms.Normalize(recipe.mean, recipe.std),
+        ]
+    )
+    return lambda image: np.asarray(transform(image))

@@ -1,0 +1,1 @@
+"""Reads labels, preprocessing and kind of scores from where exporters write them."""

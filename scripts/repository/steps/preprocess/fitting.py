@@ -1,0 +1,143 @@
+"""Makes the picture that a recipe asks for from a decoded image."""
+
+import math
+from dataclasses import dataclass
+
+from PIL import Image
+
+from . import conversion, geometry, resizing
+from .geometry import UPRIGHT, Fit
+from .interpolation import without_antialias
+from .recipe import Recipe, Size
+from .resizing import SUPPORT, Resize
+
+# An image is decoded or converted at a fraction of its size if both sides stay at least this many
+# times the size to which it is resized. With 1 the result differs by up to 22 grey levels, with 2
+# by up to 5 (mean 0.2).
+REDUCTION_MARGIN = 2
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """A decoded image as it is stored.
+
+    Attributes:
+        image: the pixels, in any mode.
+        size: height and width in pixels; the last pixel of a reduced image may be a part.
+        full: height and width in the file.
+        orientation: the EXIF orientation, 1 to 8.
+    """
+
+    image: Image.Image
+    size: tuple[float, float]
+    full: Size
+    orientation: int = 1
+
+    def fit(self, recipe: Recipe) -> Fit:
+        """Compute how the upright picture is resized and cropped."""
+        return geometry.fit(geometry.turned(self.full, self.orientation), recipe)
+
+    def is_plain(self) -> bool:
+        """Tell whether no pixel has to be converted."""
+        return self.image.mode == "RGB" and not self.image.has_transparency_data
+
+    def rgb(self, area: geometry.Area) -> Image.Image:
+        """Return the pixels of a stored area in RGB."""
+        if not self.is_plain():
+            return conversion.to_rgb(self.image, area)
+        is_whole = area == (0, 0, *self.image.size)
+        return self.image if is_whole else self.image.crop(area)
+
+    def upright(self, image: Image.Image) -> Image.Image:
+        """Turn a part of the image upright."""
+        transpose, _ = UPRIGHT[self.orientation]
+        return image if transpose is None else image.transpose(transpose)
+
+
+def is_approximate(recipe: Recipe) -> bool:
+    """Tell whether a picture may be made from a reduced image and in other steps.
+
+    A filter that reads single pixels would make another picture of a reduced image, which has means
+    of them.
+    """
+    averages = recipe.antialias and recipe.interpolation != "nearest"
+    return recipe.decoding == "fast" and averages
+
+
+def reduction(size: tuple[float, float], recipe: Recipe) -> int:
+    """Return by how much an image of this upright size may be reduced before it is resized."""
+    if not is_approximate(recipe):
+        return 1
+    return max(1, int(geometry.scale(size, recipe) / REDUCTION_MARGIN))
+
+
+def picture(decoded: Decoded, recipe: Recipe, resize: Resize = resizing.resize) -> Image.Image:
+    """Make the picture as `Recipe.decoding` says; `resize` is for `fast`.
+
+    Returns:
+        An image of the size `Recipe.crop`, RGB or, if the recipe's colour is grey, L.
+    """
+    if is_approximate(recipe):
+        return _quick(decoded, recipe, resize)
+    return _exact(decoded, recipe)
+
+
+def _quick(decoded: Decoded, recipe: Recipe, resize: Resize) -> Image.Image:
+    """Convert, resize and turn only the part that is kept; convert it to grey last."""
+    wanted = decoded.fit(recipe)
+    box = wanted.source(geometry.turned(decoded.size, decoded.orientation))
+    box = geometry.stored(box, decoded.size, decoded.orientation)
+    size = geometry.turned(wanted.kept_size, decoded.orientation)
+    image: Image.Image = decoded.image
+    if not decoded.is_plain():
+        image, box = _converted(decoded, recipe, box, size)
+    kept = decoded.upright(resize(image, size, box, recipe.interpolation))
+    padded = _padded(kept, wanted, recipe)
+    return padded.convert("L") if recipe.colour == "grey" else padded
+
+
+def _exact(decoded: Decoded, recipe: Recipe) -> Image.Image:
+    """Convert all pixels, also to grey, turn them upright and resize them, in bands; then crop."""
+    height, width = geometry.turned(decoded.full, decoded.orientation)
+    mode = "L" if recipe.colour == "grey" else "RGB"
+
+    def rows(top: int, bottom: int) -> Image.Image:
+        box = geometry.stored((0, top, width, bottom), decoded.full, decoded.orientation)
+        area = geometry.around(box, (0, 0), decoded.full)
+        band = decoded.upright(decoded.rgb(area))
+        return band if mode == "RGB" else band.convert(mode)
+
+    source = resizing.Source((height, width), mode, rows)
+    is_whole = recipe.antialias or recipe.interpolation == "nearest"
+    resize = resizing.whole if is_whole else without_antialias
+    wanted = decoded.fit(recipe)
+    return _padded(resize(source, wanted, recipe.interpolation), wanted, recipe)
+
+
+def whole(decoded: Decoded) -> Image.Image:
+    """Return all pixels, upright, in RGB."""
+    return decoded.upright(decoded.rgb((0, 0, *decoded.image.size)))
+
+
+def _padded(kept: Image.Image, wanted: Fit, recipe: Recipe) -> Image.Image:
+    """Put what is kept on a picture of `Recipe.fill`, unless it fills the crop."""
+    if wanted.kept_size == recipe.crop:
+        return kept
+    canvas = Image.new("RGB", recipe.crop[::-1], recipe.fill).convert(kept.mode)
+    canvas.paste(kept, wanted.place)
+    return canvas
+
+
+def _converted(
+    decoded: Decoded, recipe: Recipe, box: geometry.Box, size: Size
+) -> tuple[Image.Image, geometry.Box]:
+    """Convert the part of the image that the filter reads to RGB, reduced if it is large."""
+    factor = reduction(geometry.turned(decoded.size, decoded.orientation), recipe)
+    scales = (box[2] - box[0]) / size[1], (box[3] - box[1]) / size[0]
+    support = SUPPORT[recipe.interpolation]
+    across, down = (math.ceil(support * max(1, scale)) + factor for scale in scales)
+    area = geometry.around(box, (across, down), decoded.image.size[::-1])
+    left, top, _, _ = area
+    moved = (box[0] - left, box[1] - top, box[2] - left, box[3] - top)
+    image = conversion.to_rgb(decoded.image, area, factor)
+    return image, tuple(side / factor for side in moved)  # type: ignore[return-value]

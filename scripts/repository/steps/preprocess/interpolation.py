@@ -1,0 +1,85 @@
+"""Resizes without antialiasing: each pixel is interpolated between the nearest ones."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from .geometry import Fit
+from .resizing import BAND_PIXELS, SUPPORT, Source
+
+Floats = npt.NDArray[np.floating[Any]]
+
+
+@dataclass(frozen=True)
+class Taps:
+    """For each row (or column) of the result, the ones that it is blended from.
+
+    Attributes:
+        indices: INTP [result, blended].
+        weights: FP32 [result, blended].
+    """
+
+    indices: npt.NDArray[np.intp]
+    weights: npt.NDArray[np.float32]
+
+
+def without_antialias(source: Source, fit: Fit, interpolation: str) -> Image.Image:
+    """Interpolate between the nearest 2 x 2 (bilinear) or 4 x 4 (bicubic) pixels.
+
+    Centres of pixels are at halves, pixels beyond the border do not count, and the cubic has a of
+    -0.5: TensorFlow's `tf.image.resize` with `antialias=False`, also in Keras; for bilinear also
+    PyTorch's `interpolate` with `align_corners=False`, and OpenCV's INTER_LINEAR.
+
+    Returns:
+        An image of the size `fit.kept_size`.
+    """
+    height, width = source.size
+    left, top, right, bottom = fit.kept
+    across = _taps(width, fit.resized[1], range(left, right), interpolation)
+    used, indices = np.unique(across.indices, return_inverse=True)
+    across = Taps(indices.reshape(across.indices.shape), across.weights)
+    step = max(1, int(BAND_PIXELS * fit.resized[0] / (width * height)))
+    bands = []
+    for start in range(top, bottom, step):
+        kept = range(start, min(start + step, bottom))
+        down = _taps(height, fit.resized[0], kept, interpolation)
+        first = int(down.indices.min())
+        rows = np.asarray(source.rows(first, int(down.indices.max()) + 1))
+        pixels = rows.reshape(*rows.shape[:2], -1).take(used, axis=1)
+        narrow = _blended(pixels, Taps(down.indices - first, down.weights), axis=0)
+        values = _blended(narrow, across, axis=1)
+        bands.append(np.clip(np.rint(values), 0, 255).astype(np.uint8))
+    picture = np.concatenate(bands)
+    return Image.fromarray(picture if source.mode == "RGB" else picture[:, :, 0])
+
+
+def _taps(source: int, resized: int, kept: range, interpolation: str) -> Taps:
+    support = int(SUPPORT[interpolation])
+    centres = (np.arange(kept.start, kept.stop) + 0.5) * (source / resized) - 0.5
+    pixels = np.floor(centres).astype(np.intp)[:, None] + np.arange(1 - support, 1 + support)
+    distances = np.abs(pixels - centres[:, None])
+    weights = 1 - distances if interpolation == "bilinear" else _cubic(distances)
+    weights[(pixels < 0) | (pixels >= source)] = 0
+    weights /= weights.sum(axis=1, keepdims=True)
+    return Taps(pixels.clip(0, source - 1), weights.astype(np.float32))
+
+
+def _cubic(distances: Floats) -> Floats:
+    """Keys' cubic convolution (1981, IEEE TASSP 29(6), equation 15), whose a is -0.5."""
+    near = (1.5 * distances - 2.5) * distances**2 + 1
+    far = ((-0.5 * distances + 2.5) * distances - 4) * distances + 2
+    return np.where(distances < 1, near, far)
+
+
+def _blended(pixels: npt.NDArray[Any], taps: Taps, axis: int) -> npt.NDArray[np.float32]:
+    """Sum weighted rows (axis 0) or columns (axis 1)."""
+    shape = (-1, 1, 1) if axis == 0 else (1, -1, 1)
+    size = list(pixels.shape)
+    size[axis] = len(taps.indices)
+    total = np.zeros(size, np.float32)
+    for indices, weights in zip(taps.indices.T, taps.weights.T, strict=True):
+        total += pixels.take(indices, axis) * weights.reshape(shape)
+    return total
