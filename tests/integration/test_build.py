@@ -278,7 +278,7 @@ def test_a_build_says_what_was_assumed(
         "[assumed, the graph]",
         "pixels RGB 0..1, mean 0.485 0.456 0.406, std 0.229 0.224 0.225 [assumed]",
         "labels numbers",
-        "scores logits [its last node MatMul]",
+        "scores logits [no Softmax or Sigmoid at the end]",
         "batches of any size; no difference",
     ]
     assert "nothing says which pixels birds takes; assumed: RGB 0..1, mean" in printed.err

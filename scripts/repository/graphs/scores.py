@@ -55,6 +55,7 @@ DOUBTFUL = {
 TOLERANCE = 1e-3
 OPTION = "--scores"
 SUM = "its values, which sum to 1"
+NO_ACTIVATION = "no Softmax or Sigmoid at the end"
 RANGE = "the range of its values"
 # 1,000 probabilities in FP16 add up to 1 as closely as this.
 SUM_TOLERANCE = 5e-3
@@ -177,7 +178,7 @@ def _recognised(rows: Rows, operator: str) -> tuple[str, str]:
     if kind:
         return kind, origin
     if operator in UNBOUNDED:
-        return "logits", origin
+        return "logits", NO_ACTIVATION
     return "sigmoid" if _are_between_0_and_1(rows) else "logits", RANGE
 
 
