@@ -350,9 +350,9 @@ def _describe(source: ClassifierSource, entry: Entry, console: Console) -> None:
     """Print what was said and what was assumed about a user's own classifier."""
     for line in summary.details(entry):
         console.print(f"{'':13} {line}")
-    if summary.is_assumed(entry):
+    if missing := summary.assumed(entry):
         _warn(
-            f"nothing says which pixels {source.name} takes; assumed: "
+            f"nothing says {' and '.join(missing)} for the pixels of {source.name}; assumed: "
             f"{summary.pixels(source.recipe)}; give --recipe (see --list-recipes) or options such "
             "as --mean, and try --check"
         )

@@ -1,6 +1,7 @@
 """The preprocessing of other libraries, if they are installed, to compare with it."""
 
 import importlib
+import importlib.util
 import json
 import logging
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from PIL import Image
 from scripts.repository.errors import BuildError
 from scripts.repository.graphs.runner import first_line
 from scripts.repository.graphs.signature import Signature
+from scripts.repository.metadata.folder import describing
 from scripts.repository.sources import ClassifierSource
 from scripts.repository.steps.preprocess.recipe import is_square
 
@@ -55,7 +57,7 @@ def installed(source: ClassifierSource) -> list[Library]:
 
     One that cannot read those files is left out, with a warning.
     """
-    folders = [source.file.parent, source.file.parent.parent] if source.file else []
+    folders = describing(source.file.parent) if source.file else []
     makers: dict[str, Callable[[], Preprocess | None]] = {
         "transformers": lambda: _transformers(folders),
         "timm": lambda: _timm(folders),
@@ -63,10 +65,10 @@ def installed(source: ClassifierSource) -> list[Library]:
     }
     found = []
     for name, make in makers.items():
+        if importlib.util.find_spec(name) is None:
+            continue
         try:
             preprocess = make()
-        except ImportError:
-            continue
         except Exception as error:  # noqa: BLE001 - libraries raise whatever they like
             logger.warning("%s cannot be compared with: %s", name, first_line(error))
             continue

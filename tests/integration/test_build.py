@@ -281,7 +281,7 @@ def test_a_build_says_what_was_assumed(
         "scores logits [no Softmax or Sigmoid at the end]",
         "batches of any size; no difference",
     ]
-    assert "nothing says which pixels birds takes; assumed: RGB 0..1, mean" in printed.err
+    assert "nothing says mean and std for the pixels of birds; assumed: RGB 0..1" in printed.err
 
 
 def test_options_override_and_are_named_as_the_source(

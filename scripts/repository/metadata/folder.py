@@ -76,8 +76,6 @@ def describe(
 ) -> list[Description]:
     """Read what the files in an ONNX file's folder say about it, the most specific first.
 
-    If the folder is called onnx, as on the Hugging Face hub, the one around it counts, too.
-
     Args:
         folder: the folder.
         file: the ONNX file.
@@ -88,9 +86,8 @@ def describe(
     Raises:
         BuildError: a file is damaged, or what is wanted cannot be used.
     """
-    folders = [folder, folder.resolve().parent] if folder.resolve().name == SUBFOLDER else [folder]
     found: list[Description | None] = []
-    for each in folders:
+    for each in describing(folder):
         if preprocessing:
             found.append(huggingface.describe_preprocessing(each))
         config = each / huggingface.MODEL
@@ -104,6 +101,15 @@ def describe(
         if labels:
             found.append(_labels(each, file))
     return [description for description in found if description]
+
+
+def describing(folder: Path) -> list[Path]:
+    """List the folders whose files describe an ONNX file in a folder.
+
+    If it is called onnx, as on the Hugging Face hub, the one around it counts, too.
+    """
+    resolved = folder.resolve()
+    return [folder, resolved.parent] if resolved.name == SUBFOLDER else [folder]
 
 
 def _labels(folder: Path, file: Path) -> Description | None:
