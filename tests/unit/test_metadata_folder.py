@@ -53,7 +53,7 @@ def origins(path: Path, file: str = "model.onnx", **options: Any) -> list[str]:
     return [each.origin for each in folder.describe(path, path / file, **options)]
 
 
-@pytest.mark.parametrize("subfolder", ["", "onnx"])
+@pytest.mark.parametrize("subfolder", ["", "onnx", "int8"])
 def test_folder_of_optimum_says_preprocessing_and_labels(tmp_path: Path, subfolder: str) -> None:
     write(tmp_path / "preprocessor_config.json", VIT)
     write(tmp_path / "config.json", {"model_type": "vit", "id2label": {"0": "cat", "1": "dog"}})
