@@ -11,7 +11,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -86,10 +86,20 @@ def serving(
         served.wait_for("Ctrl-C")
         yield served
     finally:
-        process.terminate()
-        process.wait(60)
+        _end(process)
         reader.join()
         process.stdout.close()
+
+
+def _end(process: "subprocess.Popen[str]") -> None:
+    """End the command, and Triton without the seconds in which it waits for connections."""
+    with suppress(psutil.NoSuchProcess):
+        children = psutil.Process(process.pid).children()
+        process.terminate()
+        for each in children:
+            if each.name() == "tritonserver":
+                each.kill()
+    process.wait(60)
 
 
 @dataclass

@@ -265,7 +265,7 @@ def _make(source: ClassifierSource, tuning: Tuning, quantize: Quantize | None) -
         quantization=quantization,
         tuning=tuning,
         inputs_sha256=_inputs_sha256(source, tuning, images_sha256),
-        origins={**source.origins, "scores": prepared.scores.origin},
+        origins={"scores": prepared.scores.origin, **source.origins},
         labels_origin=_labels_origin(source, labels),
         batches=prepared.batches,
         difference=prepared.difference,
@@ -316,9 +316,10 @@ def _labels(source: ClassifierSource, prepared: Prepared) -> tuple[str, ...]:
         is_imagenet = prepared.classes == len(IMAGENET_LABELS)
         return IMAGENET_LABELS if is_imagenet else _numbered(prepared.classes)
     if len(source.labels) != prepared.classes:
+        origin = _labels_origin(source, source.labels)
         raise BuildError(
-            f"the graph has {prepared.classes} classes, but {_labels_origin(source, source.labels)} has "
-            f"{len(source.labels)} labels; give others with --labels"
+            f"the graph has {prepared.classes} classes, but {origin} has {len(source.labels)} "
+            "labels; give others with --labels"
         )
     return source.labels
 

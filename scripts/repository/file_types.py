@@ -21,6 +21,7 @@ SIGNATURES: tuple[tuple[int, bytes, str], ...] = (
     (0, b"\x80\x02", f"is a Python pickle, as PyTorch writes; {EXPORT}"),
     (0, b"\x80\x04", f"is a Python pickle, as PyTorch writes; {EXPORT}"),
 )
+TEXT = 1024  # bytes in which text is recognised
 # Names inside zip archives, with what such an archive is.
 IN_ZIP = (
     (b"/data.pkl", f"is a PyTorch file; {EXPORT}"),
@@ -55,7 +56,7 @@ def _zip(data: bytes) -> str | None:
 
 
 def _text(data: bytes) -> str | None:
-    start = data[:1024].lstrip(b"\xef\xbb\xbf \t\r\n")
+    start = data[:TEXT].lstrip(b"\xef\xbb\xbf \t\r\n")
     if start[:1] == b"<":
         page = start.lower()
         if b"<html" in page or b"<!doctype" in page:
@@ -63,4 +64,6 @@ def _text(data: bytes) -> str | None:
         return "is XML, not an ONNX file (of OpenVINO?); give the .onnx file that it was made from"
     if start[:1] in {b"{", b"["}:
         return "is JSON, not an ONNX file"
+    if len(data) < TEXT and start.isascii() and start.rstrip().decode().isprintable():
+        return "is text, not an ONNX file (a link that was copied as text?); copy the file itself"
     return None

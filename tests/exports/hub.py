@@ -14,7 +14,7 @@ from timm.data import create_transform, resolve_data_config
 from timm.models import save_for_hf
 from torch import nn
 
-from tests.exports.networks import CLASSES, calibrate, export_legacy
+from tests.exports.networks import CLASSES, blank, calibrate, export_legacy
 from tests.exports.reference import Reference
 from tests.exports.rows import PHOTOGRAPHS
 
@@ -119,7 +119,7 @@ def _timm(folder: Path) -> Reference:
     calibrate(network, 64)
     save_for_hf(network, folder, safe_serialization=True)
     (folder / "model.safetensors").unlink()
-    export_legacy(network, folder / "model.onnx", 64)
+    export_legacy(network, folder / "model.onnx", blank(64))
     transform = create_transform(**resolve_data_config({}, model=network))
     return Reference(lambda image: transform(image).numpy(), labels=NAMES)
 

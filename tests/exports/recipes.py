@@ -13,7 +13,7 @@ from torchvision import transforms
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms._presets import ImageClassification
 
-from tests.exports.networks import calibrate, export_legacy, plain
+from tests.exports.networks import blank, calibrate, export_legacy, plain
 from tests.exports.reference import Reference
 from tests.exports.rows import FILES
 
@@ -64,7 +64,7 @@ def _opencv(folder: Path) -> Reference:
     network = calibrate(plain(SIZE, grid=4), SIZE)
     with torch.no_grad():
         network[0].weight.div_(50)  # it was calibrated for -2..2
-    export_legacy(network, folder / "model.onnx", SIZE)
+    export_legacy(network, folder / "model.onnx", blank(SIZE))
 
     def preprocess(image: Any) -> Any:
         blue_first = cv2.cvtColor(np.asarray(image), cv2.COLOR_RGB2BGR)
@@ -82,7 +82,7 @@ def _letterbox(folder: Path) -> Reference:
 
 
 def _plain(folder: Path) -> Reference:
-    export_legacy(calibrate(plain(SIZE, grid=4), SIZE), folder / "model.onnx", SIZE)
+    export_legacy(calibrate(plain(SIZE, grid=4), SIZE), folder / "model.onnx", blank(SIZE))
     return Reference(_squashed("bilinear", (SIZE, SIZE)))
 
 
@@ -92,17 +92,13 @@ def _wide(folder: Path) -> Reference:
     network[6] = nn.AvgPool2d((2, 3))
     run = nn.Sequential(nn.Upsample((64, 96)), network)
     calibrate(network, 64, run=run)
-    torch.onnx.export(
-        network, (torch.zeros(1, 3, 64, 96),), str(folder / "model.onnx"), dynamo=False,
-        input_names=["input"], output_names=["output"],
-        dynamic_axes={"input": {0: "batch"}, "output": {0: "batch"}},
-    )  # fmt: skip
+    export_legacy(network, folder / "model.onnx", blank(64, 96))
     return Reference(_squashed("bilinear", (64, 96)))
 
 
 def _grey(folder: Path) -> Reference:
     network = calibrate(plain(32, channels=1, grid=4), 32, channels=1)
-    export_legacy(network, folder / "model.onnx", 32, channels=1)
+    export_legacy(network, folder / "model.onnx", blank(32, channels=1))
     preprocess = _composed(
         transforms.Grayscale(),
         transforms.Resize(36),

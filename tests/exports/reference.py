@@ -10,7 +10,7 @@ import numpy as np
 import onnxruntime
 from PIL import Image
 
-from tests.exports.rows import ANSWERS, PHOTOGRAPHS, Row
+from tests.exports.rows import PHOTOGRAPHS
 
 TOP = 5
 # Neighbours of the top five whose logarithms are closer could change places by rounding alone.
@@ -56,16 +56,16 @@ def zoo(image: Image.Image) -> Any:
     return channels_first(normal.astype(np.float32))
 
 
-def write(row: Row, reference: Reference) -> None:
-    """Store the top five of each photograph: ids, probabilities, and labels if there are any.
+def write(onnx: Path, reference: Reference, file: Path) -> None:
+    """Write the top five of each photograph: ids, probabilities, and labels if there are any.
 
     Raises:
         ValueError: two probabilities are so close that rounding could change their order.
     """
-    session = onnxruntime.InferenceSession(_file(row.path), providers=["CPUExecutionProvider"])
-    answers = {file.name: _answer(session, reference, file) for file in PHOTOGRAPHS}
+    session = onnxruntime.InferenceSession(_file(onnx), providers=["CPUExecutionProvider"])
+    answers = {photo.name: _answer(session, reference, photo) for photo in PHOTOGRAPHS}
     text = json.dumps(answers, indent=1, ensure_ascii=False)
-    (ANSWERS / f"{row.name}.json").write_text(text + "\n", "utf-8")
+    file.write_text(text + "\n", "utf-8")
 
 
 def _file(path: Path) -> Path:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 FILES = Path(__file__).with_name("files")
 ANSWERS = Path(__file__).with_name("answers")
+REAL_WEIGHTS = Path(__file__).parents[2] / "build" / "exports"  # git ignores it
 PHOTOGRAPHS = (
     Path(__file__).parents[2] / "client" / "sample" / "chelsea.jpg",
     Path(__file__).with_name("photographs") / "harbour.png",

@@ -77,7 +77,9 @@ def test_a_second_build_does_no_work_and_changes_nothing(
     assert len(prepared) == 2
     assert contents(output) == before
     lines = capsys.readouterr().out.splitlines()
-    assert [line.endswith(", up to date") for line in lines] == [True, True, False]
+    assert [line[:12].strip() for line in lines if line.endswith(", up to date")] == [
+        *("mobilenetv2", "birds")
+    ]
 
 
 def test_force_builds_again(
@@ -160,7 +162,7 @@ def _zoo_file(name: str) -> str:
 
 def test_every_prepared_graph_has_a_variable_batch_and_size(repository: Path) -> None:
     files = list(repository.glob("*_onnx/1/model.onnx"))
-    assert len(files) == 13
+    assert len(files) == 14
     for file in files:
         graph = onnx.load(file).graph
         (image,) = graph.input
@@ -241,12 +243,12 @@ def test_remove_removes_only_what_is_named(tmp_path: Path, graph: Path) -> None:
     [
         (["--models", "resnet99"], "unknown model resnet99; choose from: all, resnet18_v1"),
         (["--onnx", "birds.onnx", "--hub", "a/b"], "--onnx and --hub exclude each other"),
-        (["--onnx", "nowhere.onnx", "--name", "birds"], "nowhere.onnx: No such file or directory"),
+        (["--onnx", "nowhere.onnx", "--name", "birds"], "there is no file or folder nowhere.onnx"),
         (["--crop", "299", "--mean", "0"], "--crop, --mean require --onnx or --hub"),
         (["--precision", "int8"], "--precision int8 and --calibration must be given together"),
         (["--calibration", "tests"], "--precision int8 and --calibration must be given together"),
         ([*INT8, "nowhere"], "--calibration: no folder nowhere; give one of images"),
-        ([*INT8, "tests"], "tests has no image that can be read; at least 100 are"),
+        ([*INT8, "scripts"], "scripts has no image that can be read; at least 100 are"),
         (["--weights", "nowhere"], "no folder nowhere; give zoo, synthetic or a folder"),
         (["--remove", "birds"], "has no birds; it has no classifier"),
         (["--remove", "birds", "--prune"], "--prune with --remove requires --models, --"),
@@ -276,7 +278,7 @@ def test_a_build_says_what_was_assumed(
         "[assumed, the graph]",
         "pixels RGB 0..1, mean 0.485 0.456 0.406, std 0.229 0.224 0.225 [assumed]",
         "labels numbers",
-        "scores logits [its last node MatMul]",
+        "scores logits [no Softmax or Sigmoid at the end]",
         "batches of any size; no difference",
     ]
     assert "nothing says which pixels birds takes; assumed: RGB 0..1, mean" in printed.err
@@ -311,7 +313,7 @@ def test_a_classifier_is_named_after_its_file_or_folder(
 ) -> None:
     file = tmp_path / path
     file.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copy(graph, file)
+    graph.rename(file)
     output = tmp_path / "model_repository"
     assert build_repository.main(["--onnx", str(file), "--output", str(output)]) == 0
     assert list(manifest.read(output)) == [name]

@@ -33,7 +33,7 @@ from client._translation import translated
 from scripts.embedded import Access, EmbeddedServer, Endpoints
 from tests import bombs, namespaces
 from tests.conftest import ROOT
-from tests.integration.conftest import ADMIN, ADMIN_KEY, HASTE, end, process_of, url
+from tests.integration.conftest import ADMIN, ADMIN_KEY, HASTE, PROTOCOLS, end, process_of, url
 from tests.proxy import Relay
 
 JPEG = SAMPLE.read_bytes()
@@ -138,7 +138,7 @@ def test_no_reachable_server_is_one_error(protocol: str) -> None:
 
 
 def test_both_addresses_of_a_host_name_are_used_and_one_may_be_down(
-    small_repository: Path, protocol: str, tmp_path: Path
+    small_repository: Path, tmp_path: Path
 ) -> None:
     hosts = tmp_path / "hosts"
     hosts.write_text("127.0.0.1 localhost\n127.0.0.1 triton.test\n127.0.0.2 triton.test\n")
@@ -150,16 +150,24 @@ def test_both_addresses_of_a_host_name_are_used_and_one_may_be_down(
     )
     at = Endpoints.free()
     beside = Endpoints("127.0.0.2", at.http, at.grpc, at.metrics)
-    address = f"{protocol}://triton.test:{at.ports[protocol]}"
     setup = f"mount --bind {shlex.quote(str(hosts))} /etc/hosts"
-    client = namespaces.inside(setup, sys.executable, "-c", code, address)
+
+    def shares(protocol: str, *servers: EmbeddedServer) -> list[int]:
+        """Classify 100 images, and count those that each server classified."""
+        before = [counted(each, "success") for each in servers]
+        address = f"{protocol}://triton.test:{at.ports[protocol]}"
+        client = namespaces.inside(setup, sys.executable, "-c", code, address)
+        subprocess.run(client, cwd=ROOT, check=True)
+        counts = zip(servers, before, strict=True)
+        return [counted(each, "success") - count for each, count in counts]
+
     with EmbeddedServer(small_repository, endpoints=at, arguments=HASTE) as one:
         with EmbeddedServer(small_repository, endpoints=beside, arguments=HASTE) as other:
-            subprocess.run(client, cwd=ROOT, check=True)
-            shares = counted(one, "success"), counted(other, "success")
-            assert min(shares) >= 5  # HTTP spreads connections, gRPC requests
-        subprocess.run(client, cwd=ROOT, check=True)
-        assert counted(one, "success") == shares[0] + 100
+            for protocol in PROTOCOLS:
+                # HTTP spreads connections, gRPC requests.
+                assert min(shares(protocol, one, other)) >= 5
+        for protocol in PROTOCOLS:
+            assert shares(protocol, one) == [100]
 
 
 @pytest.fixture
@@ -179,40 +187,45 @@ def test_a_server_that_never_responds_fails_after_the_connection_timeout(
         assert 0.3 <= time.monotonic() - start < 3
 
 
-def test_a_request_is_retried_after_its_deadline(small_repository: Path, protocol: str) -> None:
+@pytest.fixture(scope="module")
+def third(small_repository: Path) -> Iterator[EmbeddedServer]:
+    """A server with the birds, which tests suspend or flood."""
     with EmbeddedServer(small_repository, endpoints=Endpoints.free(), arguments=HASTE) as server:
-        process = process_of(server)
-        with Classifier(url(server, protocol), model="birds", timeout=0.4) as classifier:
-            expected = classifier.image(SAMPLE).predictions
+        yield server
+
+
+def test_a_request_is_retried_after_its_deadline(third: EmbeddedServer, protocol: str) -> None:
+    address, process = url(third, protocol), process_of(third)
+    with Classifier(address, model="birds", timeout=0.4) as classifier:
+        expected = classifier.image(SAMPLE).predictions
+        process.suspend()
+        try:
+            # The server hangs during the first attempt.
+            threading.Timer(0.6, process.resume).start()
+            start = time.monotonic()
+            assert classifier.image(SAMPLE).predictions == expected
+            assert time.monotonic() - start > 0.4
             process.suspend()
-            try:
-                # The server hangs during the first attempt.
-                threading.Timer(0.6, process.resume).start()
-                start = time.monotonic()
-                assert classifier.image(SAMPLE).predictions == expected
-                assert time.monotonic() - start > 0.4
-                process.suspend()
-                with (
-                    Classifier(
-                        url(server, protocol), model="birds", timeout=0.2, retries=0
-                    ) as hasty,
-                    pytest.raises(ServerUnavailable),
-                ):
-                    hasty.image(SAMPLE)
-            finally:
-                process.resume()
+            with (
+                Classifier(address, model="birds", timeout=0.2, retries=0) as hasty,
+                pytest.raises(ServerUnavailable),
+            ):
+                hasty.image(SAMPLE)
+        finally:
+            process.resume()
 
 
 def test_the_server_does_not_decode_what_nobody_waits_for(
-    second: EmbeddedServer, protocol: str
+    third: EmbeddedServer, protocol: str
 ) -> None:
+    before = counted(third, "success", "birds_preprocess")
     picture = bombs.png(6_000, 4_000, bombs.GREY)  # takes long to decode
-    with Classifier(url(second, protocol), model="birds", retries=0, timeout=0.3) as classifier:
+    with Classifier(url(third, protocol), model="birds", retries=0, timeout=0.3) as classifier:
         results = list(classifier.stream([picture] * 60, concurrency=60))
     assert {type(result.error) for result in results} <= {type(None), *UNANSWERED}
-    with Classifier(url(second, protocol), model="birds") as classifier:
+    with Classifier(url(third, protocol), model="birds") as classifier:
         classifier.image(SAMPLE)  # waits behind what is left of the queue
-    assert counted(second, "success", "birds_preprocess") < 40
+    assert counted(third, "success", "birds_preprocess") - before < 40
 
 
 def test_a_rejected_request_is_not_retried(server: EmbeddedServer, protocol: str) -> None:
@@ -299,29 +312,35 @@ def test_a_server_that_cannot_answer_now_is_retried(message: str, reconnect: boo
     assert caught.value.reconnect == reconnect
 
 
-def test_requests_are_retried_while_a_model_is_reloaded(
-    small_repository: Path, protocol: str
-) -> None:
-    explicit = ["--model-control-mode=explicit", "--load-model=*", *HASTE]
+@pytest.fixture(scope="module")
+def explicit(small_repository: Path) -> Iterator[EmbeddedServer]:
+    """A server whose models the administrator loads and unloads."""
+    arguments = ["--model-control-mode=explicit", "--load-model=*", *HASTE]
     at, access = Endpoints.free(), Access(admin_key=ADMIN_KEY)
     with EmbeddedServer(
-        small_repository, endpoints=at, access=access, arguments=explicit
+        small_repository, endpoints=at, access=access, arguments=arguments
     ) as server:
+        yield server
 
-        def control(action: str) -> None:
-            address = f"{url(server, 'http')}/v2/repository/models/birds/{action}"
-            requests.post(address, headers=ADMIN, timeout=30).raise_for_status()
 
-        with Classifier(url(server, protocol), model="birds", retries=20) as classifier:
-            classifier.image(SAMPLE)
-            control("unload")
-            again = threading.Timer(0.5, control, ["load"])
-            again.start()
-            assert classifier.image(SAMPLE).top
-            again.join()
-            control("unload")
-        with (
-            Classifier(url(server, protocol), model="birds", retries=0) as classifier,
-            pytest.raises(ModelNotReady),
-        ):
-            classifier.image(SAMPLE)
+def test_requests_are_retried_while_a_model_is_reloaded(
+    explicit: EmbeddedServer, protocol: str
+) -> None:
+    def control(action: str) -> None:
+        address = f"{url(explicit, 'http')}/v2/repository/models/birds/{action}"
+        requests.post(address, headers=ADMIN, timeout=30).raise_for_status()
+
+    control("load")
+    with Classifier(url(explicit, protocol), model="birds", retries=20) as classifier:
+        classifier.image(SAMPLE)
+        control("unload")
+        again = threading.Timer(0.5, control, ["load"])
+        again.start()
+        assert classifier.image(SAMPLE).top
+        again.join()
+        control("unload")
+    with (
+        Classifier(url(explicit, protocol), model="birds", retries=0) as classifier,
+        pytest.raises(ModelNotReady),
+    ):
+        classifier.image(SAMPLE)

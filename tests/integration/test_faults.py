@@ -10,7 +10,7 @@ import pytest
 
 from tests import faults, namespaces
 from tests.faults import Load, Served, under_load
-from tests.integration.conftest import HASTE, alive
+from tests.integration.conftest import alive
 
 PHOTOGRAPHS = 200
 
@@ -112,7 +112,7 @@ def test_a_full_disk_of_the_log_does_not_stop_the_server(
     logs = tmp_path / "logs"
     logs.mkdir()
     inside = namespaces.inside(f"mount -t tmpfs -o size=64k none {logs}")
-    options = [f"--log={logs}/triton.log", "--", "--log-verbose=1", *HASTE]
+    options = [f"--log={logs}/triton.log", "--", "--log-verbose=1"]
     with faults.serving(small_repository, *options, prefix=inside) as served:
         with under_load(served, "http", at_least=PHOTOGRAPHS) as load:
             pass

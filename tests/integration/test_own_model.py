@@ -1,4 +1,4 @@
-"""A user's own classifier: SqueezeNet with its real weights."""
+"""A user's own classifiers with real weights: SqueezeNet and EfficientNet-Lite0."""
 
 import json
 from collections.abc import Iterator
@@ -11,10 +11,29 @@ import tritonclient.grpc
 from client import Classifier
 from scripts import build_repository
 from scripts.embedded import EmbeddedServer, Endpoints
+from scripts.repository.steps.preprocess.recipe import DECODINGS
+from tests.exports.rows import PHOTOGRAPHS, REAL_WEIGHTS
 from tests.integration.conftest import HASTE, url
 
 OUTPUT = "squeezenet0_flatten0_reshape0"
+EFFICIENTNET = "efficientnet_lite0"
 PHOTOS = ("chelsea.jpg", "coffee.jpg", "rocket.jpg")
+
+
+@pytest.fixture(scope="module")
+def efficientnet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedServer]:
+    """Build it twice from its folder, with nothing told, for both ways of decoding."""
+    if not (REAL_WEIGHTS / EFFICIENTNET).is_dir():
+        pytest.skip("no EfficientNet-Lite0: make it with tests.exports.make --real-weights")
+    output = tmp_path_factory.mktemp("efficientnet") / "model_repository"
+    for decoding in DECODINGS:
+        options = ["--onnx", str(REAL_WEIGHTS / EFFICIENTNET), "--name", decoding]
+        options += ["--decoding", decoding, "--cores", "1", "--output", str(output)]
+        assert build_repository.main(options) == 0
+    with EmbeddedServer(
+        output, models=DECODINGS, endpoints=Endpoints.free(), arguments=HASTE
+    ) as server:
+        yield server
 
 
 @pytest.fixture(scope="module")
@@ -29,10 +48,12 @@ def squeezenet(
         yield server
 
 
-def assert_correct(server: EmbeddedServer, protocol: str, photo: Path) -> None:
+def assert_correct(
+    server: EmbeddedServer, protocol: str, photo: Path, model: str = "squeezenet"
+) -> None:
     """Assert that the top-1 class of a photograph is one of its correct classes."""
     correct = json.loads(photo.with_name("labels.json").read_text())[photo.name]
-    with Classifier(url(server, protocol), model="squeezenet") as classifier:
+    with Classifier(url(server, protocol), model=model) as classifier:
         top = classifier.image(photo).top
     assert top.label.split()[0] in correct
 
@@ -56,3 +77,23 @@ def test_its_graph_reproduces_the_golden_logits(
     with tritonclient.grpc.InferenceServerClient(address) as triton:
         logits = triton.infer("squeezenet_onnx", [tensor]).as_numpy(OUTPUT)
     np.testing.assert_allclose(logits, golden[f"output_{number}"], atol=2e-4)
+
+
+@pytest.mark.parametrize("decoding", DECODINGS)
+@pytest.mark.parametrize("photo", PHOTOS)
+def test_efficientnet_classifies_the_photographs_correctly(
+    efficientnet: EmbeddedServer, protocol: str, shared_assets: Path, photo: str, decoding: str
+) -> None:
+    assert_correct(efficientnet, protocol, shared_assets / "photos" / photo, decoding)
+
+
+@pytest.mark.parametrize("photo", PHOTOGRAPHS, ids=lambda photo: photo.name)
+def test_efficientnet_answers_as_torch_does(
+    efficientnet: EmbeddedServer, protocol: str, photo: Path
+) -> None:
+    answers = json.loads((REAL_WEIGHTS / f"{EFFICIENTNET}.json").read_text())
+    with Classifier(url(efficientnet, protocol), model="exact") as classifier:
+        served = classifier.image(photo).predictions
+    assert [each.class_id for each in served] == answers[photo.name]["ids"]
+    probabilities = [each.probability for each in served]
+    np.testing.assert_allclose(probabilities, answers[photo.name]["probabilities"], atol=1e-4)

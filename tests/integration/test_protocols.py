@@ -1,6 +1,7 @@
 """TLS, headers, compression and request ids over both protocols."""
 
 import asyncio
+import itertools
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -36,29 +37,29 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> tls.Certificates:
 
 @contextmanager
 def secured(
-    repository: Path,
+    plain: EmbeddedServer,
     folder: Path,
     protocol: str,
     certificates: tls.Certificates,
     *,
     mutual: bool,
 ) -> Iterator[str]:
-    """Serve gRPC with Triton's own TLS, or HTTP behind a TLS proxy; yield the URL."""
+    """Serve gRPC with Triton's own TLS, or a plain server's HTTP by a TLS proxy; yield the URL."""
     server, ca = certificates.server, certificates.ca if mutual else None
+    if protocol == "http":
+        with haproxy(folder, plain.endpoints.http, server.both, ca=ca) as port:
+            yield f"https://localhost:{port}"
+        return
     access = Access(tls=embedded.Tls(server.certificate, server.key, ca))
     at = Endpoints.free()
-    with EmbeddedServer(repository, endpoints=at, access=access, arguments=HASTE):
-        if protocol == "grpc":
-            yield f"grpcs://localhost:{at.grpc}"
-            return
-        with haproxy(folder, at.http, server.both, ca=ca) as port:
-            yield f"https://localhost:{port}"
+    with EmbeddedServer(plain.repository, endpoints=at, access=access, arguments=HASTE):
+        yield f"grpcs://localhost:{at.grpc}"
 
 
 def test_tls_verifies_the_server(
-    small_repository: Path, tmp_path: Path, protocol: str, certificates: tls.Certificates
+    keyed: EmbeddedServer, tmp_path: Path, protocol: str, certificates: tls.Certificates
 ) -> None:
-    with secured(small_repository, tmp_path, protocol, certificates, mutual=False) as address:
+    with secured(keyed, tmp_path, protocol, certificates, mutual=False) as address:
         with Classifier(address, model="birds", tls=Tls(certificates.ca)) as classifier:
             results = list(classifier.stream([SAMPLE] * 20))
             assert [result.error for result in results] == [None] * 20
@@ -77,13 +78,13 @@ def test_tls_verifies_the_server(
 
 
 def test_mutual_tls_verifies_the_client(
-    small_repository: Path, tmp_path: Path, protocol: str, certificates: tls.Certificates
+    keyed: EmbeddedServer, tmp_path: Path, protocol: str, certificates: tls.Certificates
 ) -> None:
     client = certificates.client
     known = Tls(certificates.ca, client.certificate, client.key)
     stranger = tls.issue(tmp_path).client
     unknown = Tls(certificates.ca, stranger.certificate, stranger.key)
-    with secured(small_repository, tmp_path, protocol, certificates, mutual=True) as address:
+    with secured(keyed, tmp_path, protocol, certificates, mutual=True) as address:
         with Classifier(address, model="birds", tls=known) as classifier:
             assert classifier.image(SAMPLE).top
         for other in (Tls(certificates.ca), unknown):
@@ -119,44 +120,47 @@ def test_a_proxy_can_require_a_path_and_a_token(
         assert (caught.value.source, caught.value.model) == (str(SAMPLE), "birds")
 
 
-def test_restricted_inference_requires_the_key_in_the_headers_of_classifier_or_request(
-    small_repository: Path, protocol: str
-) -> None:
+@pytest.fixture(scope="module")
+def restricted(small_repository: Path) -> Iterator[EmbeddedServer]:
+    """A server that classifies only for holders of a key."""
     arguments = [
         "--http-restricted-api=inference:infer-key=secret",
         "--grpc-restricted-protocol=inference:infer-key=secret",
         *HASTE,
     ]
-    key = {"grpc": "triton-grpc-protocol-infer-key", "http": "infer-key"}[protocol]
     at = Endpoints.free()
     with EmbeddedServer(small_repository, endpoints=at, arguments=arguments) as server:
-        with Classifier(
-            url(server, protocol), model="birds", headers={key.title(): "secret"}
-        ) as classifier:
-            assert classifier.image(SAMPLE).top
-        with (
-            Classifier(url(server, protocol), model="birds", retries=3) as classifier,
-            pytest.raises(AccessDenied, match="restricted"),
-        ):
+        yield server
+
+
+def test_restricted_inference_requires_the_key_in_the_headers_of_classifier_or_request(
+    restricted: EmbeddedServer, protocol: str
+) -> None:
+    key = {"grpc": "triton-grpc-protocol-infer-key", "http": "infer-key"}[protocol]
+    address = url(restricted, protocol)
+    with Classifier(address, model="birds", headers={key.title(): "secret"}) as classifier:
+        assert classifier.image(SAMPLE).top
+    with (
+        Classifier(address, model="birds", retries=3) as classifier,
+        pytest.raises(AccessDenied, match="restricted"),
+    ):
+        classifier.image(SAMPLE)
+
+    headers = {key: "secret"}
+    with Classifier(address, model="birds", headers={key.title(): "wrong"}) as classifier:
+        assert classifier.image(SAMPLE, headers=headers).top
+        assert len(classifier.batch([SAMPLE] * 2, headers=headers)) == 2
+        with pytest.raises(AccessDenied, match="restricted"):
             classifier.image(SAMPLE)
 
-        headers = {key: "secret"}
-        with Classifier(
-            url(server, protocol), model="birds", headers={key.title(): "wrong"}
-        ) as classifier:
-            assert classifier.image(SAMPLE, headers=headers).top
-            assert len(classifier.batch([SAMPLE] * 2, headers=headers)) == 2
+    async def classify() -> None:
+        async with AsyncClassifier(address, model="birds") as classifier:
+            assert (await classifier.image(SAMPLE, headers=headers)).top
+            assert len(await classifier.batch([SAMPLE] * 2, headers=headers)) == 2
             with pytest.raises(AccessDenied, match="restricted"):
-                classifier.image(SAMPLE)
+                await classifier.image(SAMPLE)
 
-        async def classify() -> None:
-            async with AsyncClassifier(url(server, protocol), model="birds") as classifier:
-                assert (await classifier.image(SAMPLE, headers=headers)).top
-                assert len(await classifier.batch([SAMPLE] * 2, headers=headers)) == 2
-                with pytest.raises(AccessDenied, match="restricted"):
-                    await classifier.image(SAMPLE)
-
-        asyncio.run(classify())
+    asyncio.run(classify())
 
 
 def test_the_administrators_key_allows_shared_memory(
@@ -188,7 +192,7 @@ def test_an_invalid_header_of_a_request_is_rejected(
         classifier.image(SAMPLE, headers=headers)
 
 
-def test_the_trace_of_a_request_is_the_callers(small_repository: Path, protocol: str) -> None:
+def test_the_trace_of_a_request_is_the_callers(small_repository: Path) -> None:
     exported = bytearray()
 
     class Collector(BaseHTTPRequestHandler):
@@ -197,7 +201,10 @@ def test_the_trace_of_a_request_is_the_callers(small_repository: Path, protocol:
             self.send_response(200)
             self.end_headers()
 
-    traces = ["4bf92f3577b34da6a3ce929d0e0e4736", "0af7651916cd43dd8448eb211c80319c"]
+    traces = {
+        "grpc": ["4bf92f3577b34da6a3ce929d0e0e4736", "0af7651916cd43dd8448eb211c80319c"],
+        "http": ["5cf92f3577b34da6a3ce929d0e0e4736", "1bf7651916cd43dd8448eb211c80319c"],
+    }
     with serving(Collector) as collector:
         arguments = [
             "--trace-config=mode=opentelemetry",
@@ -208,14 +215,17 @@ def test_the_trace_of_a_request_is_the_callers(small_repository: Path, protocol:
             *HASTE,
         ]
         at = Endpoints.free()
-        with (
-            EmbeddedServer(small_repository, endpoints=at, arguments=arguments) as server,
-            Classifier(url(server, protocol), model="birds") as classifier,
-        ):
-            for trace in traces * 3:  # Triton 24.10 ignores the header of some early gRPC requests
-                classifier.image(SAMPLE, headers={"traceparent": f"00-{trace}-00f067aa0ba902b7-01"})
+        with EmbeddedServer(small_repository, endpoints=at, arguments=arguments) as server:
+            for protocol, each in traces.items():
+                with Classifier(url(server, protocol), model="birds") as classifier:
+                    # Triton 24.10 ignores the header of some early gRPC requests.
+                    for trace in each * 3:
+                        headers = {"traceparent": f"00-{trace}-00f067aa0ba902b7-01"}
+                        classifier.image(SAMPLE, headers=headers)
             deadline = time.monotonic() + 10
-            while not all(trace.encode() in exported for trace in traces):
+            while not all(
+                trace.encode() in exported for trace in itertools.chain(*traces.values())
+            ):
                 assert time.monotonic() < deadline
                 time.sleep(0.05)
 
@@ -242,24 +252,32 @@ def test_request_ids_are_unique_or_the_callers(birds: Classifier) -> None:
     assert birds.image(SAMPLE, request_id="order 66").request_id == "order 66"
 
 
-def test_the_request_id_is_in_the_servers_log_and_in_errors(
-    small_repository: Path, protocol: str, tmp_path: Path
-) -> None:
-    log = tmp_path / "tritonserver.log"
-    at = Endpoints.free()
-    arguments = ["--log-verbose=1", *HASTE]
+@pytest.fixture(scope="module")
+def verbose(
+    small_repository: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[EmbeddedServer]:
+    """A server that logs each request."""
+    log = tmp_path_factory.mktemp("log") / "tritonserver.log"
+    at, arguments = Endpoints.free(), ["--log-verbose=1", *HASTE]
     with EmbeddedServer(small_repository, endpoints=at, arguments=arguments, log=log) as server:
-        with Classifier(url(server, protocol), model="birds") as classifier:
-            classifier.image(SAMPLE, request_id="good-one")
-            with pytest.raises(InvalidImage) as rejected:
-                classifier.image(b"no image")
-        with (
-            Classifier(url(server, protocol), model="planes") as classifier,
-            pytest.raises(ModelNotFound) as missed,
-        ):
-            classifier.image(SAMPLE, request_id="unknown-model")
-    output = log.read_text()
-    assert "[request id: good-one]" in output
+        yield server
+
+
+def test_the_request_id_is_in_the_servers_log_and_in_errors(
+    verbose: EmbeddedServer, protocol: str
+) -> None:
+    with Classifier(url(verbose, protocol), model="birds") as classifier:
+        classifier.image(SAMPLE, request_id=f"good-one-{protocol}")
+        with pytest.raises(InvalidImage) as rejected:
+            classifier.image(b"no image")
+    with (
+        Classifier(url(verbose, protocol), model="planes") as classifier,
+        pytest.raises(ModelNotFound) as missed,
+    ):
+        classifier.image(SAMPLE, request_id="unknown-model")
+    assert verbose.log
+    output = verbose.log.read_text()
+    assert f"[request id: good-one-{protocol}]" in output
     assert rejected.value.request_id
     assert f"[request id: {rejected.value.request_id}]" in output
     assert missed.value.request_id == "unknown-model"

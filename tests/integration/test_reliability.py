@@ -15,11 +15,13 @@ T = TypeVar("T")
 
 @pytest.fixture
 def less(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Leave out the faults and costly images that other tests have, and one protocol."""
+    """Leave out the faults and costly images that other tests have, one protocol, and waits."""
     name = "1,000 connections reset"
     monkeypatch.setattr(faults, "FAULTS", {name: faults.FAULTS[name]})
     monkeypatch.setattr(faults, "LASTING", {})
     monkeypatch.setattr(faults, "PROTOCOLS", ("grpc",))
+    monkeypatch.setattr(faults, "QUIET_SECONDS", 0.2)
+    monkeypatch.setattr(faults, "LASTING_SECONDS", 1)
     monkeypatch.setattr(costs, "BOMBS", {name: BOMBS[name] for name in ("JPEG", "PNG, strip")})
 
 

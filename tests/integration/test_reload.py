@@ -18,11 +18,11 @@ from scripts.embedded import EmbeddedServer, Endpoints, steering
 from tests import faults
 from tests.conftest import ROOT
 from tests.faults import Served, under_load
-from tests.integration.conftest import add_birds, url
+from tests.integration.conftest import HASTE, add_birds, url
 
 KEEP_ALIVE_REQUESTS = 50
 # The replaced server keeps open HTTP connections for up to 30 seconds by default.
-HASTE = ["--", "--exit-timeout-secs=2"]
+PATIENCE = ["--", "--exit-timeout-secs=2"]
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +34,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def served(folder: Path) -> Iterator[Served]:
-    with faults.serving(folder / "model_repository", *HASTE) as served:
+    with faults.serving(folder / "model_repository", *PATIENCE) as served:
         yield served
 
 
@@ -126,7 +126,8 @@ def test_a_server_is_replaced_where_connections_cannot_be_directed(
     small_repository: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(steering, "SO_ATTACH_REUSEPORT_CBPF", 9999)  # as on another kernel
-    with EmbeddedServer(small_repository, endpoints=Endpoints.free()) as server:
+    at = Endpoints.free()
+    with EmbeddedServer(small_repository, endpoints=at, arguments=HASTE) as server:
         old = psutil.Process(server.running.process)
         server.replace()
         assert "cannot direct connections" in caplog.text
@@ -156,7 +157,7 @@ def test_a_file_that_does_not_match_the_manifest_is_refused(served: Served, fold
 
 
 def test_a_version_that_does_not_load_is_refused(folder: Path) -> None:
-    options = ["--no-verify", *HASTE]
+    options = ["--no-verify", *PATIENCE]
     with faults.serving(folder / "model_repository", *options) as served, damaged(folder):
         line = failed_reload(served)
         assert "failed to load 'birds_onnx'" in line

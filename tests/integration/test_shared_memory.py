@@ -17,7 +17,7 @@ from client import SAMPLE, AsyncClassifier, Classifier, ImageFile, InvalidImage
 from scripts.embedded import Access, EmbeddedServer, Endpoints
 from tests import images, namespaces
 from tests.conftest import ROOT
-from tests.integration.conftest import ADMIN, ADMIN_KEY, HASTE, url
+from tests.integration.conftest import ADMIN, ADMIN_KEY, HASTE, PROTOCOLS, url
 from tests.shared_memory import files
 
 JPEG = SAMPLE.read_bytes()
@@ -108,17 +108,16 @@ def test_cancelled_tasks_release_their_regions(server: EmbeddedServer, protocol:
     asyncio.run(classify())
 
 
-def test_regions_are_registered_again_after_a_restart(
-    small_repository: Path, protocol: str
-) -> None:
+def test_regions_are_registered_again_after_a_restart(small_repository: Path) -> None:
     at, access = Endpoints.free(), Access(admin_key=ADMIN_KEY)
     options: dict[str, Any] = {"endpoints": at, "access": access, "arguments": HASTE}
     with EmbeddedServer(small_repository, **options) as server:
-        classifier = Classifier(url(server, protocol), **SHARING)
-        expected = classifier.image(JPEG).predictions
+        classifiers = [Classifier(url(server, protocol), **SHARING) for protocol in PROTOCOLS]
+        expected = [classifier.image(JPEG).predictions for classifier in classifiers]
     with EmbeddedServer(small_repository, **options) as server:
-        assert classifier.image(JPEG).predictions == expected
-        classifier.close()
+        for classifier, predictions in zip(classifiers, expected, strict=True):
+            assert classifier.image(JPEG).predictions == predictions
+            classifier.close()
         assert regions(server) == set()
 
 

@@ -336,19 +336,6 @@ def test_the_steps_of_a_repository_of_an_older_version_are_kept(
     assert not (repository / ".staging").exists()
 
 
-def test_the_graph_of_ones_own_classifier_is_hashed_once(
-    graph: Path, repository: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    loaded = []
-    source = sources.from_file(graph, "birds")
-    counted = replace(source, load=lambda: loaded.append(1) or source.load())  # type: ignore[func-returns-value]
-    with builder.session(repository, {"birds"}) as session:
-        assert session.find_current(counted, tuning=Tuning()) is None
-        session.add(counted, tuning=Tuning())
-        assert session.find_current(counted, tuning=Tuning())
-    assert len(loaded) == 2  # to build it, and to hash it
-
-
 def test_removing_a_classifier_removes_the_parts_that_only_it_uses(
     graph: Path, repository: Path
 ) -> None:
@@ -643,14 +630,6 @@ def test_a_crop_that_the_graph_does_not_support_is_rejected(
 def test_an_invalid_recipe_is_rejected(graph: Path, numbers: dict[str, int]) -> None:
     with pytest.raises(BuildError, match=r"birds\.onnx: a crop of"):
         sources.from_file(graph, "birds", said(**numbers))  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize("content", [b"", b"not a protobuf", b"\x08\x07"])
-def test_a_file_that_is_not_onnx_is_rejected(tmp_path: Path, content: bytes) -> None:
-    file = tmp_path / "model.onnx"
-    file.write_bytes(content)
-    with pytest.raises(BuildError, match="is not an ONNX file"):
-        sources.from_file(file, "birds")
 
 
 def test_external_data_is_included(tmp_path: Path, repository: Path) -> None:

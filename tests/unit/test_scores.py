@@ -57,6 +57,9 @@ def kind(body: str, values: Array, told: str | None = None) -> str:
         ("y = HardSigmoid(x)", "sigmoid"),
         ("p = Sigmoid(x) y = Reshape(p, shape)", "sigmoid"),
         ("a = Sigmoid(x) b = Sigmoid(x) y = Concat<axis = 1>(a, b)", "sigmoid"),
+        ("a = Sigmoid(x) b = Sigmoid(x) y = Mean(a, b)", "sigmoid"),
+        ("p = Softmax(x) y = ReduceMean<axes = [1]>(p)", "probabilities"),
+        ("r = Relu(x) y = GlobalAveragePool(r)", "logits"),
         (
             "p = Sigmoid(x) q = QuantizeLinear(p, scale, zero_point) "
             "y = DequantizeLinear(q, scale, zero_point)",
@@ -66,6 +69,11 @@ def kind(body: str, values: Array, told: str | None = None) -> str:
 )
 def test_the_kind_is_recognised_from_the_last_nodes(body: str, expected: str) -> None:
     assert kind(body, VALUES[expected]) == expected
+
+
+def test_the_best_scores_without_their_classes_are_rejected() -> None:
+    with pytest.raises(BuildError, match="y is a result of TopK, not a score for each class"):
+        kind("y, best = TopK(x, shape)", VALUES["logits"])
 
 
 @pytest.mark.parametrize("expected", KINDS)
@@ -117,7 +125,7 @@ def test_one_score_an_image_can_be_said_to_be_a_probability() -> None:
     model = graph("y = Add(x, x)")
     scores = recognise(model, "y", np.array([[0.2], [0.4]]), told="probabilities")
     assert scores == Scores("sigmoid", "--scores", 2, is_single=True)
-    with pytest.raises(BuildError, match="scores are between -1 and 2"):
+    with pytest.raises(BuildError, match="between -1 and 2; use --scores sigmoid"):
         recognise(model, "y", np.array([[-1.0], [2.0]]), told="probabilities")
 
 
@@ -142,7 +150,9 @@ def test_sigmoid_that_are_said_to_be_sigmoid_stay_as_they_are() -> None:
 
 @pytest.mark.parametrize("told", ["probabilities", "log-probabilities"])
 def test_values_that_are_not_what_is_said_are_rejected(told: str) -> None:
-    with pytest.raises(BuildError, match=rf"--scores {told}, but the scores are between -2 and 3"):
+    with pytest.raises(
+        BuildError, match=rf"to be {told}, but they are between -2 and 3; use --scores logits"
+    ):
         kind("y = MatMul(x, x)", LOGITS, told)
 
 
@@ -152,13 +162,14 @@ def test_values_that_are_not_what_is_said_are_rejected(told: str) -> None:
         ("y = Softmax(x)", "probabilities", "logits"),
         ("y = Sigmoid(x)", "sigmoid", "logits"),
         ("y = Softmax(x)", "probabilities", "sigmoid"),
+        ("y = LogSoftmax(x)", "log-probabilities", "sigmoid"),
     ],
 )
 def test_what_is_said_against_the_last_node_is_done_and_warned_about(
     body: str, values: str, told: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     assert kind(body, VALUES[values], told) == told
-    assert f"--scores {told}, although its last node" in caplog.text
+    assert f"the scores are said to be {told}, although its last node" in caplog.text
 
 
 @pytest.mark.parametrize("told", ["logits", "log-probabilities"])

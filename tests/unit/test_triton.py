@@ -68,8 +68,8 @@ def test_a_process_that_does_nothing_hangs(start: Callable[[str], Triton]) -> No
     ids=["computes", "logs", "reads", "a child computes"],
 )
 def test_a_process_that_works_does_not_hang(start: Callable[[str], Triton], work: str) -> None:
-    error = failure(start(work), seconds=4 * STALLED_SECONDS)
-    assert "not ready after 2 s" in str(error)
+    error = failure(start(work), seconds=2 * STALLED_SECONDS)
+    assert "not ready after 1 s" in str(error)
     assert not isinstance(error, StartFault)
 
 

@@ -25,7 +25,6 @@ def free_batch(model: ModelProto, batch: int | None) -> None:
     del model.graph.value_info[:]
     if batch:
         _free_reshapes(model, batch)
-    if batch == 1:
         _free_concats(model)
 
 
@@ -122,14 +121,15 @@ def _axis(node: NodeProto) -> int:
 def _repeat(
     model: ModelProto, constant: str, rank: int, images: str, output: str
 ) -> Iterator[NodeProto]:
-    """Expand `constant` from [1, ...] to [N, ...], with the batch size N of `images`."""
+    """Expand the first of `constant` to [N, ...], with the batch size N of `images`."""
     first = _add_constant(model, f"{output}_first", np.array([0]))
     ones = _add_constant(model, f"{output}_ones", np.ones(rank - 1, np.int64))
-    shape, count, target = (f"{output}_{part}" for part in ("shape", "count", "target"))
+    one, shape, count, target = (f"{output}_{part}" for part in ("one", "shape", "count", "target"))
+    yield helper.make_node("Gather", [constant, first], [one])
     yield helper.make_node("Shape", [images], [shape])
     yield helper.make_node("Gather", [shape, first], [count])
     yield helper.make_node("Concat", [count, ones], [target], axis=0)
-    yield helper.make_node("Expand", [constant, target], [output])
+    yield helper.make_node("Expand", [one, target], [output])
 
 
 def _add_constant(model: ModelProto, name: str, value: Shape) -> str:

@@ -13,8 +13,12 @@ Producers = dict[str, NodeProto]
 MOVING = frozenset(
     ["Identity", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Slice", "Gather"]
 )
-# Operators that do not change what kind of scores the numbers are.
-NEUTRAL = MOVING | {"Cast", "Dropout", "Split", "QuantizeLinear", "DequantizeLinear"}
+# Operators that do not change what kind of scores the numbers are: a mean of probabilities is one.
+NEUTRAL = MOVING | {
+    *("Cast", "Dropout", "Split", "QuantizeLinear", "DequantizeLinear"),
+    *("AveragePool", "GlobalAveragePool", "ReduceMean"),
+}
+JOINING = frozenset(["Concat", "Mean"])
 
 
 @dataclass(frozen=True)
@@ -61,9 +65,9 @@ def _operator(name: str, producers: Producers, constants: Constants) -> str:
         return _operator(node.input[0], producers, constants)
     if node.op_type == "Sub" and _is_one(node.input[0], constants):
         return _operator(node.input[1], producers, constants)
-    if node.op_type == "Concat":
+    if node.op_type in JOINING:
         operators = {_operator(each, producers, constants) for each in node.input}
-        return operators.pop() if len(operators) == 1 else "Concat"
+        return operators.pop() if len(operators) == 1 else str(node.op_type)
     return str(node.op_type)
 
 

@@ -102,7 +102,7 @@ def _fill(image: str) -> list[NodeProto]:
 
 def _scan(body: GraphProto, images: str, outputs: dict[str, Shape]) -> Iterator[NodeProto]:
     batches = f"{PREFIX}in_batches"
-    yield helper.make_node("Reshape", [images, f"{PREFIX}shape"], [batches])
+    yield helper.make_node("Reshape", [images, f"{PREFIX}batch_shape"], [batches])
     stacked = [f"{PREFIX}stacked/{name}" for name in outputs]
     yield helper.make_node("Scan", [batches], stacked, body=body, num_scan_inputs=1)
 
@@ -119,7 +119,7 @@ def _join(outputs: dict[str, Shape], *, is_filled: bool) -> Iterator[NodeProto]:
 
 
 def _numbers(image: tuple[int, ...], outputs: dict[str, Shape]) -> Iterator[TensorProto]:
-    numbers = {"shape": [-1, *image], "batch": image[0]}
+    numbers = {"batch_shape": [-1, *image], "batch": image[0]}
     numbers |= {f"shape/{name}": [-1, *shape[1:]] for name, shape in outputs.items()}
     for name, value in numbers.items():
         yield from_array(np.array(value, np.int64), PREFIX + name)

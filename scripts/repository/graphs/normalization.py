@@ -26,6 +26,7 @@ LEVELS = 10
 # What is subtracted from values 0 to 1, and what they are divided by. ImageNet's 0.406 to 0.485 and
 # 0.224 to 0.229 are in the ranges, and so is 0.5.
 CENTRES, WIDTHS = (0.3, 0.6), (0.15, 0.6)
+MAX_CHANNELS = 3
 
 
 @dataclass(frozen=True)
@@ -111,7 +112,7 @@ def _after(affine: _Affine, node: NodeProto, name: str, constants: Constants) ->
     if len(others) != 1 or others[0] is None:
         return None
     value = others[0].astype(np.float64).reshape(-1)
-    if value.size > 4:  # a mean image  # noqa: PLR2004
+    if value.size > MAX_CHANNELS:  # a mean image
         value = value.mean(keepdims=True)
     scale, offset = affine.scale, affine.offset
     is_first = node.input[0] == name

@@ -147,7 +147,7 @@ def _tail(prepared: Prepared) -> _Chain:
     chain = _Chain(signature.output, OUTPUT)
     if scores.quantization:
         numbers = scores.quantization
-        zero_point = np.array(numbers.zero_point, f"{signature.output_type.lower()}")
+        zero_point = np.array(numbers.zero_point, signature.output_type.lower())
         quantized = {"scale": np.array(numbers.scale, np.float32), "zero_point": zero_point}
         chain.add_with("DequantizeLinear", quantized, "float")
     elif signature.output_type != "FP32":
@@ -164,8 +164,7 @@ def _tail(prepared: Prepared) -> _Chain:
 
 
 def _add_complement(chain: _Chain) -> None:
-    """Turn one probability p into those of two classes, [1 - p, p]."""
-    # As the product with [-1, 1] plus [1, 0].
+    """Turn one probability p into [1 - p, p], which is p * [-1, 1] + [1, 0]."""
     sign, one = (np.array(values, np.float32) for values in ([-1, 1], [1, 0]))
     chain.add_with("Mul", {"sign": sign}, "signed")
     chain.add_with("Add", {"one": one}, "both")

@@ -28,6 +28,8 @@ ACTIVATIONS = {
     "QLinearSigmoid": "sigmoid",
     "HardSigmoid": "sigmoid",
 }
+# Their results no longer tell which class a score belongs to.
+SELECTING = frozenset(["TopK", "ArgMax", "ArgMin", "ReduceMax", "NonMaxSuppression"])
 # Their results are between 0 and 1 only by chance.
 UNBOUNDED = frozenset(
     [
@@ -45,9 +47,15 @@ UNBOUNDED = frozenset(
         *("GlobalAveragePool", "AveragePool", "ReduceMean", "Relu"),
     ]
 )
+# Kinds that are probably not what they are said to be.
+DOUBTFUL = {
+    "logits": ("probabilities", "sigmoid"),
+    "sigmoid": ("probabilities", "log-probabilities"),
+}
 TOLERANCE = 1e-3
 OPTION = "--scores"
 SUM = "its values, which sum to 1"
+NO_ACTIVATION = "no Softmax or Sigmoid at the end"
 RANGE = "the range of its values"
 # 1,000 probabilities in FP16 add up to 1 as closely as this.
 SUM_TOLERANCE = 5e-3
@@ -94,6 +102,11 @@ def recognise(
     quantized = quantization(model, output) if values.dtype.kind in "iu" else None
     rows = _rows(output, values, quantized)
     operator = last_operator(model, output)
+    if operator in SELECTING:
+        raise BuildError(
+            f"output {output} is a result of {operator}, not a score for each class; export the "
+            f"graph without {operator}, or name another output with --output-name"
+        )
     _check_not_constant(rows, operator)
     kind, origin = _recognised(rows, operator)
     scores = Scores(kind, origin, rows.shape[1], quantization=quantized)
@@ -165,7 +178,7 @@ def _recognised(rows: Rows, operator: str) -> tuple[str, str]:
     if kind:
         return kind, origin
     if operator in UNBOUNDED:
-        return "logits", origin
+        return "logits", NO_ACTIVATION
     return "sigmoid" if _are_between_0_and_1(rows) else "logits", RANGE
 
 
@@ -181,7 +194,7 @@ def _single(scores: Scores, rows: Rows, told: str | None) -> Scores:
     """Make two classes of one score an image."""
     is_probability = scores.kind in {"sigmoid", "probabilities"}
     if told == "probabilities":
-        _check_told(told, rows)
+        _check_told(told, rows, advice="sigmoid")
         is_probability = True
     elif told in {"logits", "log-probabilities"} or not (told or is_probability):
         raise BuildError(
@@ -199,24 +212,27 @@ def _single(scores: Scores, rows: Rows, told: str | None) -> Scores:
 
 
 def _as_told(scores: Scores, rows: Rows, told: str) -> Scores:
-    """Believe `--scores` unless it contradicts the values."""
-    _check_told(told, rows)
-    if (told == "logits" and not scores.are_logits) or (
-        told == "sigmoid" and scores.kind == "probabilities"
-    ):
-        logger.warning("--scores %s, although %s suggests %s", told, scores.origin, scores.kind)
+    """Believe what is said of the scores unless it contradicts the values."""
+    _check_told(told, rows, advice=scores.kind)
+    if scores.kind in DOUBTFUL.get(told, ()):
+        logger.warning(
+            "the scores are said to be %s, although %s suggests %s",
+            told,
+            scores.origin,
+            scores.kind,
+        )
     return replace(
         scores, kind=told, origin=OPTION, needs_sigmoid=told == "sigmoid" and scores.are_logits
     )
 
 
-def _check_told(told: str, rows: Rows) -> None:
+def _check_told(told: str, rows: Rows, *, advice: str) -> None:
     fits = {
         "probabilities": _are_between_0_and_1(rows),
         "log-probabilities": bool((rows <= TOLERANCE).all()),
     }
     if not fits.get(told, True):
         raise BuildError(
-            f"--scores {told}, but the scores are between {rows.min():.3g} and {rows.max():.3g}; "
-            "use --scores logits, or sigmoid for labels that are independent of each other"
+            f"the scores are said to be {told}, but they are between {rows.min():.3g} and "
+            f"{rows.max():.3g}; use --scores {advice}"
         )

@@ -9,7 +9,9 @@ BAND_PIXELS = 1 << 18
 WHITE = 255
 
 
-def to_rgb(image: Image.Image, area: tuple[int, int, int, int], factor: int = 1) -> Image.Image:
+def to_rgb(
+    image: Image.Image, area: tuple[int, int, int, int], factors: tuple[int, int] = (1, 1)
+) -> Image.Image:
     """Convert an area of an image to RGB on white, and reduce it.
 
     Greyscale, palette, CMYK and 16-bit pixels are converted, transparent ones blended with white.
@@ -17,29 +19,30 @@ def to_rgb(image: Image.Image, area: tuple[int, int, int, int], factor: int = 1)
     Args:
         image: an image of any mode.
         area: left, top, right and bottom of the area in pixels.
-        factor: `factor` x `factor` pixels are averaged to one.
+        factors: how many pixels, across and down, are averaged to one.
 
     Returns:
-        An image of the area's size divided by `factor` and rounded up.
+        An image of the area's size divided by `factors` and rounded up.
     """
     left, top, right, bottom = area
-    rows = factor * max(1, BAND_PIXELS // ((right - left) * factor))
+    across, down = factors
+    rows = down * max(1, BAND_PIXELS // ((right - left) * down))
     bands = (
-        _convert(image.crop((left, start, right, min(start + rows, bottom))), factor)
+        _convert(image.crop((left, start, right, min(start + rows, bottom))), factors)
         for start in range(top, bottom, rows)
     )
     if rows >= bottom - top:
         return next(bands)
-    size = (math.ceil((right - left) / factor), math.ceil((bottom - top) / factor))
+    size = (math.ceil((right - left) / across), math.ceil((bottom - top) / down))
     converted = Image.new("RGB", size)
     for index, band in enumerate(bands):
-        converted.paste(band, (0, index * rows // factor))
+        converted.paste(band, (0, index * rows // down))
     return converted
 
 
-def _convert(band: Image.Image, factor: int) -> Image.Image:
+def _convert(band: Image.Image, factors: tuple[int, int]) -> Image.Image:
     rgb = _on_white(band)
-    return rgb if factor == 1 else rgb.reduce(factor)
+    return rgb if factors == (1, 1) else rgb.reduce(factors)
 
 
 def _on_white(image: Image.Image) -> Image.Image:

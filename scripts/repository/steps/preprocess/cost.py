@@ -10,11 +10,12 @@ from dataclasses import dataclass
 
 from PIL.ImageFile import ImageFile
 
-from . import fitting, geometry, resizing, transparency
+from . import fitting, geometry, interpolation, resizing, transparency
 from .containers import Stripped
 from .errors import ImageError
 from .limits import MIB, Limits
 from .recipe import Recipe, Size
+from .resizing import SUPPORT
 
 # How Pillow keeps a pixel of each mode; other modes take four bytes, RGB included.
 BYTES_PER_PIXEL = {"1": 1, "L": 1, "P": 1, "I;16": 2}
@@ -33,8 +34,9 @@ COEFFICIENT_NS = 1  # for each byte
 # A second decoding, of the lower bytes, and an alpha channel.
 DEEP_TRANSPARENCY_BYTES, DEEP_TRANSPARENCY_NS = 5, 45
 
-# Nanoseconds for each pixel in the file.
+# Nanoseconds for each pixel in the file, and of a JPEG, for each pixel that is decoded.
 PIXEL_NS = {"JPEG": 2, "PNG": 6, "GIF": 8, "BMP": 4}
+JPEG_DECODED_NS = 4
 WEBP_PIXEL_NS = 46
 PNG_CHANNELS = {"LA": 2, "RGB": 3, "RGBA": 4}
 PNG_RAW_BYTE_NS = 3  # for each byte of the inflated rows: RGB has 3 a pixel, 16-bit RGBA has 8
@@ -49,11 +51,12 @@ WIDE_FILTER_NS = 2.5  # for each decoded pixel and each pixel that a filter reac
 WEIGHT_NS = 2  # for each product of a pixel and a weight, where Pillow resizes a whole picture
 
 RGB_BYTES = 4  # as Pillow keeps a pixel
-WEIGHT_BYTES = 8  # in Pillow's tables, which also have two numbers for each resized pixel
+# In Pillow's tables, which also have two numbers for each resized pixel.
+WEIGHT_BYTES, WEIGHT_TABLE_NS = 8, 25
 
-# Most photographs take less: a JPEG of 24 megapixels 3 MiB and 0.1 s. The images of 16 processes
+# Most photographs take less: a JPEG of 24 megapixels 12 MiB and 0.1 s. The images of 16 processes
 # take less than 1 GiB, if all but one are small and that one takes `Limits.max_memory`.
-SMALL_BYTES = 16 * MIB
+SMALL_BYTES = 20 * MIB
 SMALL_SECONDS = 0.25
 
 MARGIN = MIB  # buffers that do not depend on the image's size
@@ -145,7 +148,8 @@ def of_opened(image: ImageFile, file: Stripped, size: Size) -> Cost:
     if image.format == "JPEG":
         coefficients = _coefficients(image, file, size)
         memory += coefficients
-        nanoseconds += coefficients * COEFFICIENT_NS + _entropy_coding_ns(file, pixels)
+        nanoseconds += decoded * JPEG_DECODED_NS + coefficients * COEFFICIENT_NS
+        nanoseconds += _entropy_coding_ns(file, pixels)
     elif image.format == "PNG":
         nanoseconds += pixels * _png_bytes_per_pixel(image) * PNG_RAW_BYTE_NS
         if transparency.is_deep(image):
@@ -166,26 +170,43 @@ def of_fitting(full: Size, size: tuple[float, float], recipe: Recipe) -> Cost:
         recipe: what is made of the image.
     """
     fit = geometry.fit(full, recipe)
-    support = resizing.SUPPORT[recipe.interpolation]
     if fitting.is_approximate(recipe):
-        _, top, _, bottom = fit.source(size)
-        narrow = math.ceil(bottom - top) * fit.kept_size[1] * RGB_BYTES
-        return Cost(narrow, size[0] * size[1] * max(0, support - 1) * WIDE_FILTER_NS / 1e9)
-    return _of_whole(full, fit, support)
+        return _of_part(size, fit, recipe)
+    if recipe.antialias:
+        return _of_whole(full, fit, recipe)
+    band = max(resizing.BAND_PIXELS, 2 * SUPPORT[recipe.interpolation] * full[1])
+    return Cost(math.ceil(band) * interpolation.BYTES_PER_PIXEL, 0)
 
 
-def _of_whole(full: Size, fit: geometry.Fit, support: float) -> Cost:
-    """Estimate the cost of `resizing.whole`, which is more than that of `without_antialias`."""
+def _of_part(size: tuple[float, float], fit: geometry.Fit, recipe: Recipe) -> Cost:
+    """Estimate the cost of what `fast` decoding does: conversion, and resizing in two passes."""
+    left, top, right, bottom = fit.source(size)
+    width, height = math.ceil(right - left), math.ceil(bottom - top)
+    across, down = fitting.reductions(size, fit, recipe)
+    kept_height, kept_width = fit.kept_size
+    between = max(width * kept_height, height * kept_width)  # rows first, or columns first
+    pixels = width * height // (across * down) + between
+    reach = SUPPORT[recipe.interpolation] - 1
+    return Cost(pixels * RGB_BYTES, size[0] * size[1] * max(0, reach) * WIDE_FILTER_NS / 1e9)
+
+
+def _of_whole(full: Size, fit: geometry.Fit, recipe: Recipe) -> Cost:
+    """Estimate the cost of `resizing.whole`."""
+    support = SUPPORT[recipe.interpolation]
     across, down = (
         resized * (math.ceil(2 * support * max(1, side / resized)) + 1)
         for side, resized in zip(full[::-1], fit.resized[::-1], strict=True)
     )
+    height, width = full
+    resized_height, resized_width = fit.resized
     kept_width = fit.kept_size[1]
-    band = max(resizing.BAND_PIXELS, *full, fit.resized[1])
-    pixels = kept_width * (full[0] + fit.resized[0]) + 2 * band
+    rows = resizing.band_rows(full, fit)
+    pixels = kept_width * (height + resized_height) + 2 * rows * (width + resized_width)
     tables = (across + down + 2 * sum(fit.resized)) * WEIGHT_BYTES
-    weights = across * full[0] + down * kept_width
-    return Cost(pixels * RGB_BYTES + tables, weights * WEIGHT_NS / 1e9)
+    products = across * height + down * kept_width
+    weights = across * math.ceil(height / rows) + down
+    seconds = (products * WEIGHT_NS + weights * WEIGHT_TABLE_NS) / 1e9
+    return Cost(pixels * RGB_BYTES + tables, seconds)
 
 
 def _coefficients(image: ImageFile, file: Stripped, size: Size) -> int:

@@ -10,6 +10,9 @@ from PIL import Image
 from .geometry import Fit
 from .resizing import BAND_PIXELS, SUPPORT, Source
 
+# What a pixel of a band takes: as Pillow keeps it, as bytes, and three times as floating-point.
+BYTES_PER_PIXEL = 4 + 3 + 3 * 12
+
 Floats = npt.NDArray[np.floating[Any]]
 
 
@@ -41,7 +44,7 @@ def without_antialias(source: Source, fit: Fit, interpolation: str) -> Image.Ima
     across = _taps(width, fit.resized[1], range(left, right), interpolation)
     used, indices = np.unique(across.indices, return_inverse=True)
     across = Taps(indices.reshape(across.indices.shape), across.weights)
-    step = max(1, int(BAND_PIXELS * fit.resized[0] / (width * height)))
+    step = max(1, int(BAND_PIXELS / max(width * height / fit.resized[0], len(used))))
     bands = []
     for start in range(top, bottom, step):
         kept = range(start, min(start + step, bottom))

@@ -21,8 +21,10 @@ else:
         "box": FilterType.box,
     }
 
-# Pixels of a picture that a band of rows has, for which memory is taken at a time.
+# A picture is resized in bands of about so many pixels, but of at least so many rows, since Pillow
+# computes the weights anew for each band.
 BAND_PIXELS = 1 << 18
+LEAST_ROWS = 64
 
 # How many pixels on either side a filter covers, in pixels of the smaller of source and result.
 SUPPORT = {"nearest": 0.5, "box": 0.5, "bilinear": 1, "hamming": 1, "bicubic": 2, "lanczos": 3}
@@ -76,6 +78,11 @@ def _pillow_filter(interpolation: str) -> Image.Resampling:
     return Image.Resampling[interpolation.upper()]
 
 
+def band_rows(size: Size, fit: Fit) -> int:
+    """Return how many rows of an upright picture of this size `whole` resizes at a time."""
+    return min(size[0], max(LEAST_ROWS, BAND_PIXELS // max(size[1], fit.resized[1])))
+
+
 def whole(source: Source, fit: Fit, interpolation: str) -> Image.Image:
     """Resize a whole picture with Pillow and keep a part of it.
 
@@ -86,12 +93,12 @@ def whole(source: Source, fit: Fit, interpolation: str) -> Image.Image:
     Returns:
         An image of the size `fit.kept_size`.
     """
-    height, width = source.size
+    height, _ = source.size
     resized_height, resized_width = fit.resized
     left, top, right, bottom = fit.kept
     method = _pillow_filter(interpolation)
     narrow = Image.new(source.mode, (right - left, height))
-    step = max(1, BAND_PIXELS // max(width, resized_width))
+    step = band_rows(source.size, fit)
     for start in range(0, height, step):
         band = source.rows(start, min(start + step, height))
         resized = band.resize((resized_width, band.height), method)
