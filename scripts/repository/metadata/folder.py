@@ -76,7 +76,8 @@ def describe(
 ) -> list[Description]:
     """Read what the files in an ONNX file's folder say about it, the most specific first.
 
-    If the folder is called onnx, as on the Hugging Face hub, the one around it counts, too.
+    The folder around it counts, too, if it has a preprocessor_config.json and this one has not, or
+    if this one is called onnx, as on the Hugging Face hub.
 
     Args:
         folder: the folder.
@@ -88,9 +89,8 @@ def describe(
     Raises:
         BuildError: a file is damaged, or what is wanted cannot be used.
     """
-    folders = [folder, folder.resolve().parent] if folder.resolve().name == SUBFOLDER else [folder]
     found: list[Description | None] = []
-    for each in folders:
+    for each in _describing(folder):
         if preprocessing:
             found.append(huggingface.describe_preprocessing(each))
         config = each / huggingface.MODEL
@@ -104,6 +104,13 @@ def describe(
         if labels:
             found.append(_labels(each, file))
     return [description for description in found if description]
+
+
+def _describing(folder: Path) -> list[Path]:
+    around = folder.resolve().parent
+    has_own = (folder / huggingface.PREPROCESSOR).is_file()
+    is_inner = not has_own and (around / huggingface.PREPROCESSOR).is_file()
+    return [folder, around] if is_inner or folder.resolve().name == SUBFOLDER else [folder]
 
 
 def _labels(folder: Path, file: Path) -> Description | None:
