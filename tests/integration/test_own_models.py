@@ -32,7 +32,7 @@ REFUSED = [row for row in rows() if row.refused]
 TOP = 5
 
 TABLE = ROOT / "docs" / "own-models-table.md"
-MEASURED = re.compile(r"\d\.\de-\d\d")
+MEASURED = re.compile(r"\d\.\de[+-]\d\d")
 
 INTRODUCTION = """\
 <!-- Written by tests/integration/test_own_models.py. -->
