@@ -2,10 +2,23 @@
 
 import argparse
 import math
+from pathlib import Path
 
 MAX_PORT = 65_535
 MAX_GREY = 255
 Size = tuple[int, int]
+
+
+def filled(text: str) -> str:
+    """Read a text that is not empty."""
+    if not text.strip():
+        raise argparse.ArgumentTypeError("must not be empty")
+    return text
+
+
+def path(text: str) -> Path:
+    """Read a path; an empty one would be the current folder."""
+    return Path(filled(text))
 
 
 def count(text: str) -> int:

@@ -1,6 +1,7 @@
 """`python -m scripts.build_repository`: builds the model repository that Triton serves."""
 
 import argparse
+import os
 import re
 import sys
 from collections.abc import Iterable, Iterator
@@ -187,13 +188,12 @@ def build(options: argparse.Namespace) -> int:
 
 def _check(options: argparse.Namespace) -> list[ZooModel]:
     """Check the options before any work is done, and select the zoo's classifiers."""
+    recipe_options.check(options)
     is_own = bool(options.onnx or options.hub)
-    if options.onnx and options.hub:
-        raise BuildError("--onnx and --hub exclude each other")
-    if not is_own and (given := recipe_options.given(options)):
-        raise BuildError(f"{', '.join(given)} require --onnx or --hub")
     if is_own:
         options.name = options.name or _default_name(options)
+        if not options.name:
+            raise BuildError(f"the name {options.onnx} has no letter for a model name; give --name")
         builder.check_name(options.name)
     if options.weights not in {"zoo", "synthetic"} and not Path(options.weights).is_dir():
         raise BuildError(f"--weights: no folder {options.weights}; give zoo, synthetic or a folder")
@@ -265,11 +265,12 @@ def _download_folder(options: argparse.Namespace, progress: Progress) -> Path:
 
 def _default_name(options: argparse.Namespace) -> str:
     """Name a classifier as its file, its folder if the file is called model.onnx, or on the hub."""
-    path = Path(options.hub) if options.hub else options.onnx.absolute()
+    # Links are kept: what they point to can have a name that nobody chose.
+    path = Path(options.hub or os.path.abspath(options.onnx))  # noqa: PTH100
     name = path.name.removesuffix(".onnx")
     if name in {"model", "onnx"}:
         name = path.parent.parent.name if path.parent.name == "onnx" else path.parent.name
-    return re.sub(r"[^A-Za-z0-9._-]+", "_", name).lstrip("._-")
+    return re.sub(r"[^A-Za-z0-9._-]+", "_", name).strip("._-")
 
 
 def _download(model: ZooModel, progress: Progress) -> ClassifierSource:
@@ -349,9 +350,9 @@ def _describe(source: ClassifierSource, entry: Entry, console: Console) -> None:
     """Print what was said and what was assumed about a user's own classifier."""
     for line in summary.details(entry):
         console.print(f"{'':13} {line}")
-    if summary.is_assumed(entry):
+    if missing := summary.assumed(entry):
         _warn(
-            f"nothing says which pixels {source.name} takes; assumed: "
+            f"nothing says {' and '.join(missing)} for the pixels of {source.name}; assumed: "
             f"{summary.pixels(source.recipe)}; give --recipe (see --list-recipes) or options such "
             "as --mean, and try --check"
         )

@@ -1,14 +1,13 @@
 """The options of `build_repository` that describe a user's own classifier."""
 
 import argparse
-from pathlib import Path
 from typing import Any
 
 from scripts import arguments
 from scripts.repository import labels, sources
 from scripts.repository.description import Description
+from scripts.repository.errors import BuildError
 from scripts.repository.graphs.scores import KINDS
-from scripts.repository.metadata.normalization import mean_and_std
 from scripts.repository.steps.preprocess.recipe import (
     COLOURS,
     IMAGENET_MEAN,
@@ -34,27 +33,40 @@ FIELDS = {
     "--fill": "fill",
     "--colour": "colour",
     "--pixel-range": "pixel_range",
+    "--mean": "mean",
+    "--std": "std",
 }
+# What --normalization determines, too.
+NORMALIZING = ("--pixel-range", "--mean", "--std")
 
 
 def add_classifier(group: argparse._ArgumentGroup) -> None:
     """Add what the classifier is and what its scores are."""
     group.add_argument(
         "--onnx",
-        type=Path,
+        type=arguments.path,
         metavar="PATH",
         help="an ONNX file, or a folder with one and with config.json, preprocessor_config.json",
     )
     group.add_argument(
         "--hub",
+        type=arguments.filled,
         metavar="OWNER/NAME",
         help="download such a folder from the Hugging Face hub",
     )
-    group.add_argument("--revision", help="branch, tag or commit on the hub (default: main)")
-    group.add_argument("--name", help="model name for clients (default: that of file or folder)")
+    group.add_argument(
+        "--revision",
+        type=arguments.filled,
+        help="branch, tag or commit on the hub (default: main)",
+    )
+    group.add_argument(
+        "--name",
+        type=arguments.filled,
+        help="model name for clients (default: that of file or folder)",
+    )
     group.add_argument(
         "--labels",
-        type=Path,
+        type=arguments.path,
         metavar="FILE",
         help="one label per line, JSON or CSV (default: those in the folder or the ONNX file; else "
         "ImageNet's for 1,000 classes)",
@@ -64,13 +76,18 @@ def add_classifier(group: argparse._ArgumentGroup) -> None:
         choices=KINDS,
         help="what the graph's output is (default: recognised); sigmoid: independent labels",
     )
-    group.add_argument("--output-name", metavar="NAME", help="the output to use, of several")
+    group.add_argument(
+        "--output-name",
+        type=arguments.filled,
+        metavar="NAME",
+        help="the output to use, of several",
+    )
     group.add_argument(
         "--layout", choices=LAYOUTS, help="order of the input's dimensions, if it is ambiguous"
     )
     group.add_argument(
         "--check",
-        type=Path,
+        type=arguments.path,
         nargs="+",
         default=[],
         metavar="IMAGE",
@@ -82,6 +99,7 @@ def add_preprocessing(group: argparse._ArgumentGroup) -> None:
     """Add how an image becomes a tensor."""
     group.add_argument(
         "--recipe",
+        type=arguments.filled,
         metavar="NAME|FILE",
         help="a named recipe (--list-recipes), a preprocessor_config.json, a config.json of timm, "
         "or what torchvision prints for weights.transforms()",
@@ -133,8 +151,31 @@ def add_preprocessing(group: argparse._ArgumentGroup) -> None:
 def given(options: argparse.Namespace) -> list[str]:
     """List the options of a user's own classifier that are given, without --onnx and --hub."""
     others = ("--labels", "--scores", "--output-name", "--layout", "--check", "--recipe")
-    names = (*FIELDS, "--mean", "--std", "--normalization", *others, "--revision", "--name")
+    names = (*FIELDS, "--normalization", *others, "--revision", "--name")
     return [option for option in names if _value(options, option) not in (None, [])]
+
+
+def check(options: argparse.Namespace) -> None:
+    """Check that the options do not contradict each other, and that the files they name exist.
+
+    Raises:
+        BuildError: an option would be ignored, or a file is missing.
+    """
+    is_own = options.onnx or options.hub
+    if options.onnx and options.hub:
+        raise BuildError("--onnx and --hub exclude each other")
+    if not is_own and (named := given(options)):
+        raise BuildError(f"to use {', '.join(named)}, give your own classifier: --onnx or --hub")
+    if options.revision and not options.hub:
+        raise BuildError("--revision selects a version on the hub; give --hub with it, not --onnx")
+    others = [option for option in NORMALIZING if _value(options, option) is not None]
+    if options.normalization and others:
+        raise BuildError(
+            f"--normalization says what {', '.join(others)} say, too; leave out one of them"
+        )
+    for image in options.check:
+        if not image.is_file():
+            raise BuildError(f"--check: there is no file {image}; give images")
 
 
 def descriptions(options: argparse.Namespace) -> list[Description]:
@@ -148,21 +189,15 @@ def descriptions(options: argparse.Namespace) -> list[Description]:
         for option, field in FIELDS.items()
         if _value(options, option) is not None
     ]
-    said += _normalization(options)
+    if options.normalization:
+        origin = f"--normalization {options.normalization}"
+        said.append(Description(origin, NORMALIZATIONS[options.normalization]))
     said.append(Description("--decoding", {"decoding": options.decoding}))
     if options.labels:
         said.append(Description(options.labels.name, labels=labels.read(options.labels)))
     if options.scores:
         said.append(Description("--scores", scores=options.scores))
     return said
-
-
-def _normalization(options: argparse.Namespace) -> list[Description]:
-    if options.normalization:
-        origin = f"--normalization {options.normalization}"
-        return [Description(origin, NORMALIZATIONS[options.normalization])]
-    fields = mean_and_std(options.mean, options.std, pixel_range=options.pixel_range)
-    return [Description(f"--{name}", {name: value}) for name, value in fields.items()]
 
 
 def _value(options: argparse.Namespace, option: str) -> Any:  # noqa: ANN401 - as argparse read it

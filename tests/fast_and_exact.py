@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from client import SAMPLE
 from scripts.repository.steps.preprocess.imaging import load

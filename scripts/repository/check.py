@@ -1,5 +1,6 @@
 """Compares what a built classifier predicts with the user's own file, run as it is."""
 
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,16 +11,21 @@ import numpy.typing as npt
 
 from scripts.repository import libraries
 from scripts.repository.errors import BuildError
+from scripts.repository.graphs.original import run_original
 from scripts.repository.graphs.runner import Runner
 from scripts.repository.graphs.scores import probabilities, recognise
-from scripts.repository.graphs.signature import read_signature
+from scripts.repository.graphs.signature import Signature, read_signature
 from scripts.repository.graphs.speed import single_threaded
 from scripts.repository.graphs.tensors import tensor
+from scripts.repository.graphs.zip_map import without_zip_maps
+from scripts.repository.libraries import Library
 from scripts.repository.manifest import Entry
 from scripts.repository.sources import ClassifierSource
 from scripts.repository.steps.postprocess.ranking import DEFAULT_TOP_K, best, softmax
 from scripts.repository.steps.preprocess.imaging import ImageError, decode, load
-from scripts.repository.steps.preprocess.recipe import Recipe
+from scripts.repository.steps.preprocess.recipe import Recipe, written
+
+logger = logging.getLogger(__name__)
 
 Array = npt.NDArray[np.float64]
 SERVED, FILE = "served", "the file, exact decoding"
@@ -55,16 +61,21 @@ class Check:
     """A built classifier, and the file that it was built from.
 
     Raises:
-        BuildError: a graph cannot be loaded.
+        BuildError: the file cannot be run at the size of the recipe.
     """
 
     def __init__(self, source: ClassifierSource, entry: Entry, repository: Path) -> None:
-        self._source, self._kind = source, entry.scores
+        self._recipe = source.recipe
         self._labels = (repository / entry.labels).read_text("utf-8").splitlines()
         self._served = single_threaded(repository / entry.parts["pixels"] / "1" / "model.onnx")
-        self._model = source.load().model
-        self._signature = read_signature(self._model, output=source.output, layout=source.layout)
-        self._file = Runner(self._model, self._signature)
+        model = without_zip_maps(source.load().model)
+        signature = read_signature(model, output=source.output, layout=source.layout)
+        _check_size(signature, source.recipe)
+        original = run_original(model, signature, source.recipe.crop)
+        self._signature = original.signature
+        self._file = Runner(original.model, original.signature)
+        told = source.scores or entry.scores
+        self._scores = recognise(original.model, signature.output, original.scores, told=told)
         self._libraries = libraries.installed(source)
 
     def compare(self, image: Path) -> Comparison:
@@ -86,25 +97,30 @@ class Check:
         )
 
     def _ways(self, data: bytes) -> Iterator[tuple[str, Array]]:
-        recipe = self._source.recipe
-        yield SERVED, self._serve(_pixels(data, recipe))
-        exact = _pixels(data, replace(recipe, decoding="exact"))
-        yield FILE, self._run(tensor(exact, recipe, self._signature))
+        yield SERVED, self._serve(_pixels(data, self._recipe))
+        exact = _pixels(data, replace(self._recipe, decoding="exact"))
+        yield FILE, self._run(tensor(exact, self._recipe, self._signature))
         for library in self._libraries:
-            yield library.name, self._run(library.tensor(decode(data), self._signature))
+            if (row := self._run_library(library, data)) is not None:
+                yield library.name, row
+
+    def _run_library(self, library: Library, data: bytes) -> Array | None:
+        """Run the file on what a library makes of an image, if the graph takes that."""
+        try:
+            return self._run(library.tensor(decode(data), self._signature))
+        except BuildError as error:
+            logger.warning("%s cannot be compared with: %s", library.name, error)
+            return None
 
     def _serve(self, pixels: npt.NDArray[np.uint8]) -> Array:
         """Run the graph of the ensemble, and what follows it in the postprocessing step."""
         scores = self._served.run(None, {self._served.get_inputs()[0].name: pixels})[0][0]
-        is_softmax = self._kind in {"logits", "log-probabilities"}
-        row: Array = (softmax(scores) if is_softmax else scores).astype(np.float64)
-        return row
+        row = softmax(scores) if self._scores.are_logits else scores
+        return np.asarray(row, np.float64)
 
     def _run(self, images: npt.NDArray[Any]) -> Array:
         """Run the original graph."""
-        raw = self._file.run(images)
-        scores = recognise(self._model, self._signature.output, raw, told=self._kind)
-        row: Array = probabilities(raw, scores)[0]
+        row: Array = probabilities(self._file.run(images), self._scores)[0]
         return row
 
     def _answer(self, way: str, row: Array) -> Answer:
@@ -114,6 +130,16 @@ class Check:
             tuple(top.tolist()),
             tuple(row[top].tolist()),
             tuple(self._labels[each] for each in top),
+        )
+
+
+def _check_size(signature: Signature, recipe: Recipe) -> None:
+    height, width = recipe.crop
+    size = (signature.height or height, signature.width or width)
+    if size != recipe.crop:
+        raise BuildError(
+            f"--check: the file itself takes {written(size)} pixels, not {written(recipe.crop)}, "
+            "so there is nothing to compare with"
         )
 
 

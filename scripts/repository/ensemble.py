@@ -68,8 +68,9 @@ class ClassifierSpec:
     def preprocess_name(self) -> str:
         """The preprocessing model; classifiers with the same ImageNet recipe can share one."""
         recipe = self.recipe
-        shared = replace(IMAGENET, resize=recipe.resize, crop=recipe.crop, decoding=recipe.decoding)
-        if recipe == shared and recipe.crop == IMAGENET.crop and is_square(recipe.resize):
+        same_sizes = replace(recipe, resize=IMAGENET.resize, crop=IMAGENET.crop)
+        is_imagenet = replace(same_sizes, decoding=IMAGENET.decoding) == IMAGENET
+        if is_imagenet and recipe.crop == IMAGENET.crop and is_square(recipe.resize):
             suffix = "_exact" if recipe.decoding == "exact" else ""
             name = f"imagenet_preprocess_{recipe.resize[0]}{suffix}"
             return _numbered(name, self.preprocess_number)

@@ -1,7 +1,9 @@
 """The preprocessing of other libraries, if they are installed, to compare with it."""
 
 import importlib
+import importlib.util
 import json
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,11 +13,16 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from scripts.repository.errors import BuildError
+from scripts.repository.graphs.runner import first_line
 from scripts.repository.graphs.signature import Signature
+from scripts.repository.metadata.folder import describing
 from scripts.repository.sources import ClassifierSource
 from scripts.repository.steps.preprocess.recipe import is_square
 
-DATA_TYPES = {"FP32": np.float32, "FP16": np.float16, "FP64": np.float64}
+logger = logging.getLogger(__name__)
+
+DATA_TYPES = {"FP32": np.float32, "FP16": np.float16, "FP64": np.float64, "UINT8": np.uint8}
 TIMM = "pretrained_cfg"  # the key by which a config.json is one of timm
 Preprocess = Callable[[Image.Image], npt.NDArray[np.float32]]
 
@@ -28,15 +35,29 @@ class Library:
     preprocess: Preprocess
 
     def tensor(self, image: Image.Image, signature: Signature) -> npt.NDArray[Any]:
-        """Preprocess an image to the tensor that a graph takes, for one image."""
+        """Preprocess an image to the tensor that a graph takes, for one image.
+
+        Raises:
+            BuildError: the library gives a tensor that the graph does not take.
+        """
         array = self.preprocess(image)[np.newaxis]
+        if signature.input_type == "UINT8":
+            _check_whole(array)
         array = array if signature.layout == "NCHW" else array.transpose(0, 2, 3, 1)
         return array.astype(DATA_TYPES[signature.input_type])
 
 
+def _check_whole(array: npt.NDArray[Any]) -> None:
+    if not np.array_equal(array, array.astype(np.uint8)):
+        raise BuildError("its pixels are not whole numbers from 0 to 255, which the graph takes")
+
+
 def installed(source: ClassifierSource) -> list[Library]:
-    """List the installed libraries whose preprocessing a classifier's files or recipe name."""
-    folders = [source.file.parent, source.file.parent.parent] if source.file else []
+    """List the installed libraries whose preprocessing a classifier's files or recipe name.
+
+    One that cannot read those files is left out, with a warning.
+    """
+    folders = describing(source.file.parent) if source.file else []
     makers: dict[str, Callable[[], Preprocess | None]] = {
         "transformers": lambda: _transformers(folders),
         "timm": lambda: _timm(folders),
@@ -44,9 +65,12 @@ def installed(source: ClassifierSource) -> list[Library]:
     }
     found = []
     for name, make in makers.items():
+        if importlib.util.find_spec(name) is None:
+            continue
         try:
             preprocess = make()
-        except ImportError:
+        except Exception as error:  # noqa: BLE001 - libraries raise whatever they like
+            logger.warning("%s cannot be compared with: %s", name, first_line(error))
             continue
         if preprocess:
             found.append(Library(name, preprocess))

@@ -14,6 +14,7 @@ from scripts.repository.fetch import Progress, fetch, verified
 from scripts.repository.graphs import synthetic
 from scripts.repository.graphs.signature import Signature, read_signature
 from scripts.repository.metadata import folder, onnx_properties, recipes
+from scripts.repository.metadata.normalization import mean_and_std
 from scripts.repository.onnx_file import Graph
 from scripts.repository.steps.preprocess.recipe import Recipe, Size
 
@@ -102,7 +103,7 @@ def from_file(
         signature = read_signature(graph.model, output=output, layout=layout)
         found = _found(file, graph, options, recipe=recipe, size=_size(options, signature))
         said, origins = merge([*options, *found, _said_by_graph(signature)])
-        resolved = Recipe(**_with_defaults(said.recipe))
+        resolved = Recipe(**_with_defaults(_scaled(said.recipe, origins)))
     except (BuildError, ValueError) as error:
         raise BuildError(f"{file}: {error}") from error
     return ClassifierSource(
@@ -165,12 +166,21 @@ def _said_by_graph(signature: Signature) -> Description:
     return Description("the graph", fields)
 
 
+def _scaled(said: Mapping[str, Any], origins: Mapping[str, str]) -> Mapping[str, Any]:
+    """Bring mean and std of the options to the scale of the pixels, which any source can say."""
+    if not {"--mean", "--std"} & {origins.get("mean"), origins.get("std")}:
+        return said
+    pixel_range = said.get("pixel_range")
+    return {**said, **mean_and_std(said.get("mean"), said.get("std"), pixel_range=pixel_range)}
+
+
 def _with_defaults(said: Mapping[str, Any]) -> dict[str, Any]:
     """Complete the fields of a recipe whose defaults depend on others."""
     height, width = crop = said.get("crop", DEFAULT_SIZE)
     is_covered = said.get("mode", "shorter") == "shorter"
     scale = RESIZE_OVER_CROP if is_covered else 1
     defaults = {"crop": crop, "resize": (round(height * scale), round(width * scale))}
-    if said.get("colour") == "grey":
+    # ImageNet's mean and standard deviation are those of colours in 0..1.
+    if said.get("colour") == "grey" or said.get("pixel_range", (0, 1)) != (0, 1):
         defaults |= {"mean": (0.0,), "std": (1.0,)}
     return {**defaults, **said}

@@ -4,12 +4,11 @@ import json
 from collections.abc import Iterable
 
 from scripts.repository.manifest import Entry
-from scripts.repository.steps.preprocess.recipe import Recipe, written
+from scripts.repository.steps.preprocess.recipe import Recipe, is_square, written
 
 ASSUMED = "assumed"
 GEOMETRY = ("resize", "crop", "mode", "rounding", "interpolation", "antialias", "fill")
 PIXELS = ("colour", "pixel_range", "mean", "std")
-MODES = {"shorter": "shorter side to", "squash": "squashed to", "letterbox": "padded to"}
 BATCHES = {
     "variable": "of any size",
     "loop": "image by image: the file fixes its batch size",
@@ -36,9 +35,9 @@ def details(entry: Entry) -> list[str]:
     ]
 
 
-def is_assumed(entry: Entry) -> bool:
-    """Tell whether nothing said which pixel values a user's own classifier takes."""
-    return "mean" not in entry.origins
+def assumed(entry: Entry) -> list[str]:
+    """List which of mean and std nothing said about a user's own classifier."""
+    return [field for field in ("mean", "std") if field not in entry.origins]
 
 
 def _recipe(entry: Entry) -> Recipe:
@@ -48,9 +47,18 @@ def _recipe(entry: Entry) -> Recipe:
 def _geometry(recipe: Recipe) -> str:
     antialias = "" if recipe.antialias else " without antialiasing"
     return (
-        f"{MODES[recipe.mode]} {written(recipe.resize)}, crop {written(recipe.crop)}, "
+        f"{_resized(recipe)}, crop {written(recipe.crop)}, "
         f"{recipe.interpolation}{antialias}, {recipe.rounding} rounding, {recipe.decoding} decoding"
     )
+
+
+def _resized(recipe: Recipe) -> str:
+    size = written(recipe.resize)
+    if recipe.mode == "letterbox":
+        return f"padded to {size} with {_numbers(recipe.fill)}"
+    if recipe.mode == "squash":
+        return f"squashed to {size}"
+    return f"shorter side to {size}" if is_square(recipe.resize) else f"covering {size}"
 
 
 def pixels(recipe: Recipe) -> str:

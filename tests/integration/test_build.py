@@ -244,7 +244,7 @@ def test_remove_removes_only_what_is_named(tmp_path: Path, graph: Path) -> None:
         (["--models", "resnet99"], "unknown model resnet99; choose from: all, resnet18_v1"),
         (["--onnx", "birds.onnx", "--hub", "a/b"], "--onnx and --hub exclude each other"),
         (["--onnx", "nowhere.onnx", "--name", "birds"], "there is no file or folder nowhere.onnx"),
-        (["--crop", "299", "--mean", "0"], "--crop, --mean require --onnx or --hub"),
+        (["--crop", "299", "--mean", "0"], "--crop, --mean, give your own classifier"),
         (["--precision", "int8"], "--precision int8 and --calibration must be given together"),
         (["--calibration", "tests"], "--precision int8 and --calibration must be given together"),
         ([*INT8, "nowhere"], "--calibration: no folder nowhere; give one of images"),
@@ -281,7 +281,7 @@ def test_a_build_says_what_was_assumed(
         "scores logits [no Softmax or Sigmoid at the end]",
         "batches of any size; no difference",
     ]
-    assert "nothing says which pixels birds takes; assumed: RGB 0..1, mean" in printed.err
+    assert "nothing says mean and std for the pixels of birds; assumed: RGB 0..1" in printed.err
 
 
 def test_options_override_and_are_named_as_the_source(

@@ -626,10 +626,28 @@ def test_a_crop_that_the_graph_does_not_support_is_rejected(
         builder.add(repository, sources.from_file(file, "fixed", said(crop=64)))
 
 
-@pytest.mark.parametrize("numbers", [{"crop": 0}, {"resize": 0}, {"resize": 31}])
-def test_an_invalid_recipe_is_rejected(graph: Path, numbers: dict[str, int]) -> None:
-    with pytest.raises(BuildError, match=r"birds\.onnx: a crop of"):
-        sources.from_file(graph, "birds", said(**numbers))  # type: ignore[arg-type]
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"crop": 0}, "a crop of 0 pixels is impossible"),
+        ({"crop": 100_000}, "give sides from 1 to 4096"),
+        ({"resize": 0}, "a resize of 0 pixels is impossible"),
+        ({"resize": 31}, "a crop of 32 pixels does not fit an image resized to 31"),
+        ({"fill": (1, 2, 3)}, "fill is for the mode letterbox, not shorter"),
+        ({"mean": (0.1, 0.2)}, "mean has 2 values; a recipe for rgb takes 1, or 3"),
+        ({"colour": "grey", "mean": (0.1, 0.2, 0.3)}, "a recipe for grey takes 1"),
+        ({"std": (0.0,)}, "std must be positive, not 0"),
+        ({"pixel_range": (1.0, 0.0)}, "white must be above that of black, not 1 0"),
+        ({"pixel_range": (0.0, float("inf"))}, "pixel_range must be finite, not 0 inf"),
+    ],
+)
+def test_an_invalid_recipe_is_rejected(
+    graph: Path, fields: dict[str, object], message: str
+) -> None:
+    with pytest.raises(BuildError) as caught:
+        sources.from_file(graph, "birds", said(**fields))  # type: ignore[arg-type]
+    assert str(caught.value).startswith(f"{graph}: ")
+    assert message in str(caught.value)
 
 
 def test_external_data_is_included(tmp_path: Path, repository: Path) -> None:

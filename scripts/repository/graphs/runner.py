@@ -98,4 +98,4 @@ def source(model: ModelProto) -> Iterator[bytes | Path]:
 
 def first_line(error: Exception) -> str:
     """Shorten an error message of onnxruntime, which can be a page long."""
-    return str(error).strip().splitlines()[0]
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

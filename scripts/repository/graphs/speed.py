@@ -8,7 +8,7 @@ from pathlib import Path
 import onnxruntime
 
 from scripts.repository.graphs.prepare import Prepared
-from scripts.repository.graphs.runner import Array, session
+from scripts.repository.graphs.runner import LOG_NOTHING, Array, session
 from scripts.repository.graphs.samples import images
 from scripts.repository.steps.preprocess.recipe import Size
 
@@ -41,6 +41,7 @@ def single_threaded(model: Path | bytes) -> onnxruntime.InferenceSession:
 
 def _one_thread() -> onnxruntime.SessionOptions:
     options = onnxruntime.SessionOptions()
+    options.log_severity_level = LOG_NOTHING
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     return options
 

@@ -76,9 +76,6 @@ def describe(
 ) -> list[Description]:
     """Read what the files in an ONNX file's folder say about it, the most specific first.
 
-    The folder around it counts, too, if it has a preprocessor_config.json and this one has not, or
-    if this one is called onnx, as on the Hugging Face hub.
-
     Args:
         folder: the folder.
         file: the ONNX file.
@@ -90,7 +87,7 @@ def describe(
         BuildError: a file is damaged, or what is wanted cannot be used.
     """
     found: list[Description | None] = []
-    for each in _describing(folder):
+    for each in describing(folder):
         if preprocessing:
             found.append(huggingface.describe_preprocessing(each))
         config = each / huggingface.MODEL
@@ -106,7 +103,12 @@ def describe(
     return [description for description in found if description]
 
 
-def _describing(folder: Path) -> list[Path]:
+def describing(folder: Path) -> list[Path]:
+    """List the folders whose files describe an ONNX file in a folder.
+
+    The one around it counts, too, if it has a preprocessor_config.json and this one has not, or if
+    this one is called onnx, as on the Hugging Face hub.
+    """
     around = folder.resolve().parent
     has_own = (folder / huggingface.PREPROCESSOR).is_file()
     is_inner = not has_own and (around / huggingface.PREPROCESSOR).is_file()

@@ -1,6 +1,7 @@
 """Recipes: how an image becomes the tensor that a classifier was trained with."""
 
 import json
+import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -25,6 +26,7 @@ COLOURS = ("rgb", "bgr", "grey")
 # `exact` computes what the reference computes, pixel by pixel. `fast` decodes large images at a
 # reduced size, resizes only what the crop keeps, and uses SIMD instructions.
 DECODINGS = ("exact", "fast")
+MAX_SIDE = 4096  # of `resize` and `crop` in pixels; no classifier takes more
 
 
 @dataclass(frozen=True)
@@ -120,9 +122,14 @@ def _check_fill(recipe: Recipe) -> None:
 
 
 def _check_sizes(recipe: Recipe) -> None:
-    if min(recipe.crop) < 1:
-        raise ValueError(f"a crop of {written(recipe.crop)} pixels is too small; the minimum is 1")
+    for name, size in (("crop", recipe.crop), ("resize", recipe.resize)):
+        if not 1 <= min(size) <= max(size) <= MAX_SIDE:
+            raise ValueError(
+                f"a {name} of {written(size)} pixels is impossible; give sides from 1 to {MAX_SIDE}"
+            )
     is_padded = recipe.mode == "letterbox"
+    if any(recipe.fill) and not is_padded:
+        raise ValueError(f"fill is for the mode letterbox, not {recipe.mode}; leave it out")
     if not is_padded and any(
         side < crop for side, crop in zip(recipe.resize, recipe.crop, strict=True)
     ):
@@ -136,14 +143,24 @@ def _check_normalization(recipe: Recipe) -> None:
     for name in ("mean", "std"):
         count = len(getattr(recipe, name))
         if count not in {1, recipe.channels}:
+            wanted = "1" if recipe.channels == 1 else f"1, or {recipe.channels}"
             raise ValueError(
-                f"{name} has {count} values; it must have 1, or {recipe.channels}, one for each "
-                "channel"
+                f"{name} has {count} values; a recipe for {recipe.colour} takes {wanted}"
             )
+    for name in ("pixel_range", "mean", "std"):
+        values = getattr(recipe, name)
+        if not all(map(math.isfinite, values)):
+            raise ValueError(f"{name} must be finite, not {_numbers(values)}")
     if min(recipe.std) <= 0:
-        raise ValueError(f"std must be positive, not {recipe.std}")
+        raise ValueError(f"std must be positive, not {_numbers(recipe.std)}")
     if recipe.pixel_range[0] >= recipe.pixel_range[1]:
-        raise ValueError(f"the value of white must be above that of black: {recipe.pixel_range}")
+        raise ValueError(
+            f"the value of white must be above that of black, not {_numbers(recipe.pixel_range)}"
+        )
+
+
+def _numbers(values: tuple[float, ...]) -> str:
+    return " ".join(f"{value:g}" for value in values)
 
 
 def is_square(size: Size) -> bool:
