@@ -102,7 +102,7 @@ def reason(error: Exception, *, advice: str = ADVICE, offline: str = OFFLINE) ->
         return f"{response.url} answered {response.status_code} {response.reason_phrase}. {advice}"
     if isinstance(error, OSError) and error.errno:
         return f"{error.strerror}; free disk space or set HF_HOME to another folder"
-    message = (str(error) or type(error).__name__).splitlines()[0]
+    message = (str(error) or type(error).__name__).splitlines()[0].rstrip(".")
     return f"the connection to {constants.ENDPOINT} failed: {message}. {advice}"
 
 

@@ -4,7 +4,7 @@ import ast
 import csv
 import json
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +14,10 @@ from scripts.repository.errors import BuildError
 NESTED = ("id2label", "label2id", "names", "class_names", "classes", "labels", "categories")
 ID_COLUMNS = ("id", "index", "idx", "class_id", "class_index", "label_id", "class_idx", "")
 LABEL_COLUMNS = ("label", "name", "class_name", "label_name", "display_name", "class", "labels")
+MAX_DIGITS = 10
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
 # `0 cat`, `1: dog`: what Teachable Machine writes, and others.
-NUMBERED = re.compile(r"(\d+)(?:\s*[:,]\s*|\s+)(\S.*)")
+NUMBERED = re.compile(r"(\d{1,9})(?:\s*[:,]\s*|\s+)(\S.*)")
 
 
 def read(file: Path) -> tuple[str, ...]:
@@ -40,7 +41,7 @@ def read(file: Path) -> tuple[str, ...]:
     if file.suffix == ".json" or text.lstrip()[:1] in ("{", "["):
         return from_value(_structure(text, file), str(file))
     if file.suffix in {".csv", ".tsv"}:
-        return _from_rows(list(_rows(text)), str(file))
+        return _from_rows(_rows(text, str(file)), str(file))
     return from_lines(text, str(file))
 
 
@@ -118,11 +119,13 @@ def _from_objects(items: Sequence[dict[str, Any]], origin: str) -> tuple[str, ..
     )
 
 
-def _rows(text: str) -> Iterator[list[str]]:
+def _rows(text: str, origin: str) -> list[list[str]]:
     delimiter = max(",;\t", key=text.partition("\n")[0].count)
-    for row in csv.reader(text.splitlines(keepends=True), delimiter=delimiter):
-        if any(cell.strip() for cell in row):
-            yield [cell.strip() for cell in row]
+    try:
+        rows = list(csv.reader(text.splitlines(keepends=True), delimiter=delimiter))
+    except csv.Error as error:
+        raise BuildError(f"{origin} is not CSV ({error}); write one label a line") from error
+    return [[cell.strip() for cell in row] for row in rows if any(cell.strip() for cell in row)]
 
 
 def _from_rows(rows: list[list[str]], origin: str) -> tuple[str, ...]:
@@ -180,7 +183,7 @@ def _checked(labels: Sequence[str], origin: str) -> tuple[str, ...]:
 
 def _is_id(value: Any) -> bool:  # noqa: ANN401
     if isinstance(value, str):
-        return value.isascii() and value.isdigit()
+        return value.isascii() and value.isdigit() and len(value) < MAX_DIGITS
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 

@@ -1,6 +1,7 @@
 """Reads and writes ONNX files, with their external data if they have any."""
 
 import hashlib
+import io
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -87,15 +88,15 @@ def write(model: ModelProto, name: str = "model.onnx") -> dict[str, bytes]:
         return {name: model.SerializeToString(deterministic=True)}
     slim, weights = without_weights(model)
     file = f"{name}.data"
-    content = bytearray()
+    content = io.BytesIO()
     for tensor in _external_tensors(slim):
-        part = weights[external(tensor)["location"]]
-        content += bytes(-len(content) % PAGE)
-        make_external(tensor, location=file, offset=len(content), length=len(part))
-        content += part
+        part = weights.pop(external(tensor)["location"])  # to keep each in memory once
+        content.write(bytes(-content.tell() % PAGE))
+        make_external(tensor, location=file, offset=content.tell(), length=len(part))
+        content.write(part)
     if slim.ByteSize() > MAX_BYTES:
         raise BuildError("the graph exceeds 2 GiB without its weights")
-    return {name: slim.SerializeToString(deterministic=True), file: bytes(content)}
+    return {name: slim.SerializeToString(deterministic=True), file: content.getvalue()}
 
 
 def is_large(model: ModelProto) -> bool:

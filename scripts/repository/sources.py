@@ -101,7 +101,7 @@ def from_file(
     graph = onnx_file.read(file)
     try:
         signature = read_signature(graph.model, output=output, layout=layout)
-        found = _descriptions(file, graph, recipe, size=_size(options, signature))
+        found = _found(file, graph, options, recipe=recipe, size=_size(options, signature))
         said, origins = merge([*options, *found, _said_by_graph(signature)])
         resolved = Recipe(**_with_defaults(_scaled(said.recipe, origins)))
     except (BuildError, ValueError) as error:
@@ -120,13 +120,19 @@ def from_file(
     )
 
 
-def _descriptions(
-    file: Path, graph: Graph, recipe: str | None, *, size: Size | None
+def _found(
+    file: Path,
+    graph: Graph,
+    options: Iterable[Description],
+    *,
+    recipe: str | None,
+    size: Size | None,
 ) -> Iterator[Description]:
     """Find what describes a file; only the first recipe is believed, as a whole."""
     wanted: dict[str, Any] = {"size": size, "preprocessing": recipe is None}
+    has_labels = any(option.labels for option in options)
     found = [
-        *folder.describe(file.parent, file, **wanted),
+        *folder.describe(file.parent, file, labels=not has_labels, **wanted),
         *onnx_properties.describe(graph.model, **wanted),
     ]
     if recipe:

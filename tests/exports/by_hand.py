@@ -50,13 +50,19 @@ class _Crops(CalibrationDataReader):
         return None if image is None else {"input": image[None]}
 
 
-def _qdq(folder: Path) -> Reference:
-    file, original = folder / "model.onnx", folder / "fp32.onnx"
-    reference = legacy()(folder)
-    file.rename(original)
-    quantize_static(original, file, _Crops(), quant_format=QuantFormat.QDQ)
-    original.unlink()
-    return reference
+def _quantized(quant_format: QuantFormat) -> Callable[[Path], Reference]:
+    def make(folder: Path) -> Reference:
+        file, original = folder / "model.onnx", folder / "fp32.onnx"
+        reference = legacy()(folder)
+        file.rename(original)
+        types = ["Conv"] if quant_format is QuantFormat.QOperator else None  # else scores are equal
+        quantize_static(
+            original, file, _Crops(), quant_format=quant_format, op_types_to_quantize=types
+        )
+        original.unlink()
+        return reference
+
+    return make
 
 
 # torch writes these operators only for whole transformers, so the graph is written by hand.
@@ -235,7 +241,8 @@ MAKERS: dict[str, Callable[[Path], Reference]] = {
     "zip_map": _zip_map,
     "minus_one": _minus_one,
     "no_shape": _no_shape,
-    "qdq": _qdq,
+    "qdq": _quantized(QuantFormat.QDQ),
+    "qoperator": _quantized(QuantFormat.QOperator),
     "attention": _by_hand(ATTENTION),
     "swish": _by_hand(SWISH),
     "classes_21843": _classes_21843,

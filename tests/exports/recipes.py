@@ -40,6 +40,17 @@ def _torchvision(
     return lambda _: Reference(preprocess)
 
 
+def _no_antialias(_: Path) -> Reference:
+    preprocess = _composed(
+        transforms.PILToTensor(),
+        transforms.Resize(RESIZE, antialias=False),
+        transforms.CenterCrop(SIZE),
+        transforms.ConvertImageDtype(torch.float32),
+        transforms.Normalize(*IMAGENET),
+    )
+    return Reference(preprocess)
+
+
 def _torchvision_file(folder: Path) -> Reference:
     preset = ImageClassification(
         crop_size=SIZE, resize_size=RESIZE, interpolation=InterpolationMode.BICUBIC
@@ -128,6 +139,7 @@ MAKERS: dict[str, Callable[[Path], Reference]] = {
     "lanczos": _torchvision("lanczos"),
     "box": _torchvision("box"),
     "hamming": _torchvision("hamming"),
+    "no_antialias": _no_antialias,
     "opencv": _opencv,
     "letterbox": _letterbox,
     "minus_one_to_one": _torchvision("bilinear", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),

@@ -21,12 +21,13 @@ class Row:
     Attributes:
         name: the classifier's name; its files and its answers have this name, too.
         people: what people have, as the documentation says it.
-        options: those of the command that it needs, beside `--onnx` and `--name`; FILES stands for
-            the folder of all exports.
+        options: those of the command that it needs, beside `--onnx` and `--name`; FILES and
+            PHOTOGRAPHS stand for folders.
         onnx: the value of `--onnx`, in FILES.
         said: what the command must print.
         refused: what the command must print if it must not build this export.
         compared: whether the framework's answers are expected.
+        tolerance: how far a probability may be from the framework's.
     """
 
     name: str
@@ -36,6 +37,7 @@ class Row:
     said: str = ""
     refused: str = ""
     compared: bool = True
+    tolerance: float = 1e-3
 
     @property
     def path(self) -> Path:
@@ -45,7 +47,10 @@ class Row:
     @property
     def arguments(self) -> list[str]:
         """The options of the command, with decoding that is exact."""
-        options = [each.replace("FILES", str(FILES)) for each in self.options.split()]
+        folders = {"FILES": FILES, "PHOTOGRAPHS": PHOTOGRAPHS[-1].parent}
+        options = self.options.split()
+        for name, folder in folders.items():
+            options = [each.replace(name, str(folder)) for each in options]
         return ["--onnx", str(self.path), "--name", self.name, *options, "--decoding", "exact"]
 
 
@@ -97,6 +102,14 @@ EXPORTS = (
     Row("probabilities", "softmax at the end"),
     Row("log_probabilities", "log-softmax at the end"),
     Row("qdq", "already quantised (QDQ)"),
+    Row("qoperator", "already quantised (QOperator)"),
+    Row(
+        "qdq_int8",
+        "already quantised, to be quantised again",
+        "--precision int8 --calibration PHOTOGRAPHS",
+        onnx="qdq/model.onnx",
+        refused="quantised already",
+    ),
     Row("attention", "opset 23 with Attention and RMSNormalization"),
     Row("swish", "opset 24 with Swish"),
     Row("classes_21843", "21,843 classes"),
@@ -196,10 +209,17 @@ RECIPES = (
         PLAIN,
     ),
     Row(
+        "no_antialias",
+        "torchvision on tensors with `antialias=False`",
+        "--no-antialias --resize 104 --rounding torchvision",
+        PLAIN,
+    ),
+    Row(
         "opencv",
-        "OpenCV: BGR, no antialiasing, Caffe's mean in 0..255",
+        "OpenCV: BGR, no antialiasing (it truncates grey levels), Caffe's mean in 0..255",
         "--colour bgr --no-antialias --resize-mode squash --resize 96 --pixel-range 0 255"
         " --mean 123.68 116.779 103.939 --std 1 1 1",
+        tolerance=5e-3,
     ),
     Row(
         "letterbox",

@@ -2,42 +2,24 @@
 
 import hashlib
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
-from typing import Any
 from urllib.parse import unquote
 
 import onnx
 import pytest
+from huggingface_hub import constants
 
-from tests.conftest import ROOT
+from scripts.repository.errors import BuildError
+from scripts.repository.metadata.folder import describe
+from scripts.repository.metadata.hub import download
 from tests.web import serving
 
 REPOSITORY = "birds/finch"
+AWAY = "http://127.0.0.1:9"
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
-# Downloads in a process of its own, since the library reads its environment when imported.
-DOWNLOAD = """
-import json
-import sys
-from scripts.repository.errors import BuildError
-from scripts.repository.metadata import folder, hub
-
-for arguments in json.loads(sys.argv[1]):
-    seen = []
-    try:
-        file = hub.download(*arguments[:1], revision=(arguments + [None])[1],
-                            progress=lambda *done: seen.append(done))
-    except BuildError as error:
-        print(json.dumps({"error": str(error)}))
-    else:
-        origins = [each.origin for each in folder.describe(file.parent, file)]
-        print(json.dumps({"file": str(file), "seen": seen, "origins": origins}))
-"""
 
 
 def graph_with_external_data() -> bytes:
@@ -127,45 +109,35 @@ def hub() -> Iterator[Hub]:
         yield hub
 
 
-@pytest.fixture
-def environment(hub: Hub, tmp_path: Path) -> dict[str, str]:
-    """An environment whose hub is the local server and whose cache is empty."""
-    clean = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
-    return clean | {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path), "NO_PROXY": "127.0.0.1"}
+@pytest.fixture(autouse=True)
+def library(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the library use the local server, an empty cache and no token."""
+    settings = {
+        "ENDPOINT": hub.url,
+        "HUGGINGFACE_CO_URL_TEMPLATE": f"{hub.url}/{{repo_id}}/resolve/{{revision}}/{{filename}}",
+        "HF_HUB_CACHE": str(tmp_path / "hub"),
+        "HF_TOKEN_PATH": str(tmp_path / "token"),
+        "HF_HUB_OFFLINE": False,
+    }
+    for name, value in settings.items():
+        monkeypatch.setattr(constants, name, value)
+    for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
 
 
-def run(
-    environment: dict[str, str], *downloads: tuple[str, ...], warning: str = "", **changes: str
-) -> list[dict[str, Any]]:
-    """Download one after the other in one process."""
-    result = subprocess.run(
-        [sys.executable, "-c", DOWNLOAD, json.dumps(downloads)],
-        cwd=ROOT,
-        env=environment | changes,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-    )
-    assert (result.returncode, result.stderr) == (0, warning)
-    return [json.loads(line) for line in result.stdout.splitlines()]
+def failure(repository: str, revision: str | None = None) -> str:
+    """Fail to download, with one line."""
+    with pytest.raises(BuildError) as caught:
+        download(repository, revision=revision)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
 
 
-def errors(environment: dict[str, str], *downloads: tuple[str, ...], **changes: str) -> list[str]:
-    """Fail to download, with one line each."""
-    lines = [answer["error"] for answer in run(environment, *downloads, **changes)]
-    assert not any("\n" in line for line in lines)
-    return lines
-
-
-def test_only_the_files_of_the_chosen_graph_are_downloaded(
-    hub: Hub, environment: dict[str, str]
-) -> None:
-    first, again = run(environment, (REPOSITORY,), (REPOSITORY,))
-    file = Path(first["file"])
+def test_only_the_files_of_the_chosen_graph_are_downloaded(hub: Hub) -> None:
+    seen: list[tuple[int, int]] = []
+    file = download(REPOSITORY, progress=lambda *done: seen.append(done))
     assert file.parts[-2:] == ("onnx", "model.onnx")
-    assert first["file"] == again["file"]
-    assert first["origins"] == ["preprocessor_config.json", "config.json"]
     assert (file.parent / "weights.bin").read_bytes() == FILES["onnx/weights.bin"]
     assert sorted(hub.downloads) == [
         "config.json",
@@ -174,53 +146,60 @@ def test_only_the_files_of_the_chosen_graph_are_downloaded(
         "preprocessor_config.json",
     ]
     sizes = [len(FILES[f"onnx/{name}"]) for name in ("model.onnx", "weights.bin")]
-    assert first["seen"] == [[size, size] for size in sizes]
+    assert seen == [(size, size) for size in sizes]
+    assert download(REPOSITORY) == file
+    assert len(hub.downloads) == 4
 
 
-def test_one_of_several_files_is_downloaded_by_its_path(
-    hub: Hub, environment: dict[str, str]
-) -> None:
-    (answer,) = run(environment, (f"{REPOSITORY}/onnx/model_fp16.onnx",))
-    assert Path(answer["file"]).name == "model_fp16.onnx"
+def test_downloaded_folder_describes_the_classifier() -> None:
+    file = download(REPOSITORY)
+    recipe, model = describe(file.parent, file)
+    assert (recipe.origin, model.labels) == ("preprocessor_config.json", ("finch", "sparrow"))
+
+
+def test_one_of_several_files_is_downloaded_by_its_path(hub: Hub) -> None:
+    assert download(f"{REPOSITORY}/onnx/model_fp16.onnx").name == "model_fp16.onnx"
     assert "onnx/model.onnx" not in hub.downloads
 
 
-def test_cache_is_used_offline_and_if_the_hub_is_not_reachable(
-    hub: Hub, environment: dict[str, str]
-) -> None:
-    (answer,) = run(environment, (REPOSITORY, "v1"))
+def test_cache_is_used_offline(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = download(REPOSITORY, revision="v1")
     requests = len(hub.requests)
-    file = f"{REPOSITORY}/onnx/model_fp16.onnx"
-    cached, *missing = run(
-        environment, (REPOSITORY, "v1"), (REPOSITORY,), (file, "v1"), HF_HUB_OFFLINE="1"
-    )
-    assert cached["file"] == answer["file"]
-    for other in missing:
-        assert "HF_HUB_OFFLINE is set and the cache lacks it; unset it" in other["error"]
-    away = "http://127.0.0.1:9"
-    warning = f"{away} is not reachable; {REPOSITORY} is that of the cache\n"
-    (cached,) = run(environment, (REPOSITORY, "v1"), warning=warning, HF_ENDPOINT=away)
-    assert cached["file"] == answer["file"]
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    assert download(REPOSITORY, revision="v1") == file
+    for line in (failure(REPOSITORY), failure(f"{REPOSITORY}/onnx/model_fp16.onnx", revision="v1")):
+        assert "HF_HUB_OFFLINE is set and the cache lacks it; unset it" in line
     assert len(hub.requests) == requests
 
 
-def test_token_is_sent(hub: Hub, environment: dict[str, str]) -> None:
+def test_cache_is_used_with_a_warning_if_the_hub_is_not_reachable(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = download(REPOSITORY)
+    monkeypatch.setattr(constants, "ENDPOINT", AWAY)
+    assert download(REPOSITORY) == file
+    assert f"{AWAY} is not reachable; {REPOSITORY} is that of the cache" in caplog.text
+
+
+def test_token_of_the_environment_is_sent(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     hub.token = "hf_secret"  # noqa: S105
-    (line,) = errors(environment, (REPOSITORY,))
-    assert "has no such model, or it is private: then set HF_TOKEN" in line
-    assert run(environment, (REPOSITORY,), HF_TOKEN="hf_secret")[0]["file"]  # noqa: S106
+    assert "has no such model, or it is private: then set HF_TOKEN" in failure(REPOSITORY)
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    assert download(REPOSITORY).is_file()
 
 
-def test_wrong_names_are_one_clear_line(environment: dict[str, str]) -> None:
-    expected = {
-        ("birds/swift",): "has no such model, or it is private",
-        (REPOSITORY, "v9"): "it has no revision v9; give a branch, tag or commit",
-        (f"{REPOSITORY}/model.onnx",): "has no file model.onnx; its ONNX files: onnx/model.onnx,",
-        ("not a name",): "this is not a name on the hub; give OWNER/NAME",
-        ("",): "this is not a name on the hub; give OWNER/NAME",
-    }
-    for line, message in zip(errors(environment, *expected), expected.values(), strict=True):
-        assert message in line
+@pytest.mark.parametrize(
+    ("repository", "revision", "message"),
+    [
+        ("birds/swift", "main", "has no such model, or it is private"),
+        (REPOSITORY, "v9", "it has no revision v9; give a branch, tag or commit"),
+        (f"{REPOSITORY}/x.onnx", "main", "has no file x.onnx; its ONNX files: onnx/model.onnx,"),
+        ("not a name", "main", "this is not a name on the hub; give OWNER/NAME"),
+        ("", "main", "this is not a name on the hub; give OWNER/NAME"),
+    ],
+)
+def test_wrong_names_are_one_clear_line(repository: str, revision: str, message: str) -> None:
+    assert message in failure(repository, revision=revision)
 
 
 @pytest.mark.parametrize(
@@ -231,35 +210,34 @@ def test_wrong_names_are_one_clear_line(environment: dict[str, str]) -> None:
     ],
 )
 def test_refusal_of_the_hub_is_one_clear_line(
-    hub: Hub, environment: dict[str, str], status: int, error: str, message: str
+    hub: Hub, status: int, error: str, message: str
 ) -> None:
     hub.status, hub.error = status, error
-    assert message in errors(environment, (REPOSITORY,))[0]
+    assert message in failure(REPOSITORY)
 
 
-def test_repository_without_an_onnx_file_says_how_to_export_one(
-    hub: Hub, environment: dict[str, str]
-) -> None:
+def test_repository_without_an_onnx_file_says_how_to_export_one(hub: Hub) -> None:
     hub.files = {name: data for name, data in FILES.items() if "onnx" not in name}
-    (line,) = errors(environment, (REPOSITORY,))
-    assert f"optimum-cli export onnx --model {REPOSITORY} FOLDER" in line
+    assert f"optimum-cli export onnx --model {REPOSITORY} FOLDER" in failure(REPOSITORY)
     assert hub.downloads == []
 
 
+def test_damaged_graph_is_left_to_its_reader(hub: Hub) -> None:
+    hub.files["onnx/model.onnx"] = b"version https://git-lfs"
+    assert download(REPOSITORY).read_bytes() == b"version https://git-lfs"
+
+
 @pytest.mark.parametrize(
-    ("changes", "messages"),
+    ("setting", "value", "messages"),
     [
-        (
-            {"HF_ENDPOINT": "http://127.0.0.1:9"},
-            ["the connection to http://127.0.0.1:9 failed", "HF_ENDPOINT", "--onnx"],
-        ),
-        ({"HF_HOME": "/proc/1"}, ["set HF_HOME to another folder"]),
+        ("ENDPOINT", AWAY, [f"the connection to {AWAY} failed", "HF_ENDPOINT", "--onnx"]),
+        ("HF_HUB_CACHE", "/proc/1/hub", ["set HF_HOME to another folder"]),
     ],
-    ids=["network", "cache"],
 )
 def test_without_a_network_or_a_cache_the_error_says_what_to_do(
-    environment: dict[str, str], changes: dict[str, str], messages: list[str]
+    monkeypatch: pytest.MonkeyPatch, setting: str, value: str, messages: list[str]
 ) -> None:
-    (line,) = errors(environment, (REPOSITORY,), **changes)
+    monkeypatch.setattr(constants, setting, value)
+    line = failure(REPOSITORY)
     for message in messages:
         assert message in line

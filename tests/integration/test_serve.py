@@ -29,13 +29,23 @@ from scripts.embedded.supervisor import MAX_RESTARTS
 from tests.conftest import ROOT
 from tests.integration.conftest import HASTE, PROTOCOLS, alive, url
 
+# The command with shorter waits.
+IMPATIENT = """
+from scripts import serve
+from scripts.embedded import supervisor, triton
+supervisor.BACK_OFF_SECONDS = 0.1
+triton.STALLED_SECONDS = 4
+raise SystemExit(serve.main())
+"""
+
 
 @contextmanager
 def serve(
-    repository: Path, *arguments: str, prefix: Sequence[str] = ()
+    repository: Path, *arguments: str, prefix: Sequence[str] = (), impatient: bool = False
 ) -> Iterator["subprocess.Popen[str]"]:
     """Run the command, and end it after the test; arguments after `--` are tritonserver's."""
-    command = [sys.executable, "-m", "scripts.serve", f"--model-repository={repository}"]
+    module = ["-c", IMPATIENT] if impatient else ["-m", "scripts.serve"]
+    command = [sys.executable, *module, f"--model-repository={repository}"]
     haste = HASTE if "--" in arguments else ["--", *HASTE]
     process = subprocess.Popen(
         [*prefix, *command, *arguments, *haste],
@@ -107,7 +117,7 @@ def test_closing_the_terminal_does_not_end_the_server_under_nohup(small_reposito
         wait_until_ready(process)
         process.send_signal(signal.SIGHUP)
         with pytest.raises(subprocess.TimeoutExpired):
-            process.wait(timeout=2)
+            process.wait(timeout=1)
         assert children(process)
 
 
@@ -206,7 +216,7 @@ def test_invalid_files_are_one_clear_line_in_a_log_with_earlier_failures(
 
 
 def test_a_server_that_hangs_in_loading_is_started_again(small_repository: Path) -> None:
-    with serve(small_repository, *ports(Endpoints.free())) as process:
+    with serve(small_repository, *ports(Endpoints.free()), impatient=True) as process:
         loading_stub(process).suspend()
         assert re.search("tritonserver (hangs|ended) .*; starting it again", read_line(process))
         wait_until_ready(process)
@@ -372,7 +382,7 @@ def shared_memory(process: "subprocess.Popen[str]") -> set[Path]:
 
 
 def test_restarts_are_limited_and_leave_nothing(small_repository: Path) -> None:
-    with serve(small_repository, *ports(Endpoints.free())) as process:
+    with serve(small_repository, *ports(Endpoints.free()), impatient=True) as process:
         wait_until_ready(process)
         count = len(regions := shared_memory(process))
         assert count

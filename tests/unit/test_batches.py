@@ -6,6 +6,7 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper
 
+from scripts.repository import onnx_file
 from scripts.repository.errors import BuildError
 from scripts.repository.graphs.prepare import Prepared, prepare
 from scripts.repository.graphs.tensors import NUMPY_TYPES
@@ -73,8 +74,9 @@ def test_heads_that_are_folded_into_the_batch_stay_with_their_image() -> None:
     assert_same_in_batches(prepare(original), original)
 
 
-def test_a_shape_from_a_constant_node_becomes_variable() -> None:
-    body = RESHAPED.replace("features =", "shape = Constant<value = int64[2] {1, -1}>() features =")
+@pytest.mark.parametrize("value", ["value = int64[2] {1, -1}", "value_ints = [1, -1]"])
+def test_a_shape_from_a_constant_node_becomes_variable(value: str) -> None:
+    body = RESHAPED.replace("features =", f"shape = Constant<{value}>() features =")
     prepared = prepare(classifier(body))
     assert prepared.batches == "variable"
     assert run(prepared.model, pictures(3)).shape == (3, graphs.CLASSES)
@@ -190,6 +192,29 @@ def test_the_weights_of_a_loop_are_inside() -> None:
     inside = {tensor.name for tensor in scan.attribute[0].g.initializer}
     assert "filters" in inside
     assert all(tensor.name.startswith("loop/") for tensor in prepared.model.graph.initializer)
+
+
+def test_the_weights_of_a_loop_of_more_than_2_gib_are_outside(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(onnx_file, "MAX_BYTES", 1000)  # instead of 2 GiB
+    monkeypatch.setattr("scripts.repository.graphs.weights.INLINE", 100)
+    original = classifier(FIRST_ONLY, initializers=NUMBERS | {"doc": np.zeros(300, np.float32)})
+    prepared = prepare(original)
+    assert prepared.batches == "loop"
+    assert "weight" in {tensor.name for tensor in prepared.model.graph.initializer}
+    assert_same_in_batches(prepared, original)
+
+
+def test_constants_that_only_subgraphs_use_are_kept() -> None:
+    branch = "then () => (float[1,3] doubled) { doubled = Mul(features, two) }"
+    other = "else () => (float[1,3] same) { same = Identity(features) }"
+    nodes = "sum = ReduceSum<keepdims = 0>(features) positive = Cast<to = 9>(sum)"
+    nodes += f"chosen = If(positive) <then_branch = {branch}, else_branch = {other}>"
+    body = RESHAPED.replace("scores =", f"{nodes} scores =").replace("(features, w", "(chosen, w")
+    values = shape(1, 3) | {"two": np.array([2], np.float32)}
+    original = classifier(body, initializers=values)
+    assert_same_in_batches(prepare(original), original)
 
 
 def of_batch(batch: int) -> onnx.ModelProto:

@@ -20,7 +20,7 @@ from scripts.embedded.installation import GLIBC_TUNABLES
 from scripts.repository.steps.preprocess import sharing
 from scripts.repository.steps.preprocess.imaging import Busy, ImageError, load
 from scripts.repository.steps.preprocess.limits import MIB, Limits
-from scripts.repository.steps.preprocess.recipe import Recipe
+from scripts.repository.steps.preprocess.recipe import Recipe, square
 from tests import bombs, images
 from tests.conftest import ROOT
 
@@ -29,19 +29,24 @@ MAX_SECONDS = 5
 PROCESSES = 3  # that decode on two cores
 MOST_PROCESSES = 16
 
+DEFAULT = Recipe()
+EXACT = square(256, 224, decoding="exact", interpolation="lanczos")
+SQUASH = square(256, 224, mode="squash", interpolation="lanczos")
+
 # Reads names of files, and prints the outcome and the processor time of each.
 DECODER = """
 import sys, time
 from pathlib import Path
 from scripts.repository.steps.preprocess.imaging import Busy, ImageError, load
 from scripts.repository.steps.preprocess.recipe import Recipe
-load(Path(sys.argv[1]).read_bytes(), Recipe())
+recipe = Recipe.from_json(sys.argv[2])
+load(Path(sys.argv[1]).read_bytes(), recipe)
 print("ready", flush=True)
 for name in sys.stdin:
     data = Path(name.strip()).read_bytes()
     start = time.process_time()
     try:
-        outcome = load(data, Recipe()).mode
+        outcome = load(data, recipe).mode
     except (ImageError, Busy) as error:
         outcome = type(error).__name__
     del data
@@ -52,9 +57,9 @@ for name in sys.stdin:
 class Decoder:
     """A process that decodes images, with the server's settings of glibc."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, recipe: Recipe) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-c", DECODER, str(folder / "small")],
+            [sys.executable, "-c", DECODER, str(folder / "small"), recipe.to_json()],
             cwd=ROOT,
             env={**os.environ, "GLIBC_TUNABLES": GLIBC_TUNABLES, "TMPDIR": str(folder)},
             stdin=subprocess.PIPE,
@@ -103,9 +108,9 @@ class Burden:
 class Server:
     """Decoding processes with the same parent, as Triton has them."""
 
-    def __init__(self, folder: Path, processes: int) -> None:
+    def __init__(self, folder: Path, processes: int, recipe: Recipe = DEFAULT) -> None:
         (folder / "small").write_bytes(images.encode(images.photo(), "JPEG"))
-        self.decoders = [Decoder(folder) for _ in range(processes)]
+        self.decoders = [Decoder(folder, recipe) for _ in range(processes)]
         assert [decoder.read() for decoder in self.decoders] == ["ready"] * processes
         self.idle = self.memory()
 
@@ -150,6 +155,34 @@ def test_all_processes_decode_the_largest_images_within_the_budget(
     assert sharing.MAX_WAIT_SECONDS + burden.seconds < MAX_SECONDS
     assert burden.peak < MAX_MEMORY
     assert burden.rest < 150 * MIB
+
+
+# About as large as the limits allow with the recipe.
+OTHER_BOMBS: dict[str, tuple[Recipe, Callable[[], bytes]]] = {
+    "exact, JPEG, turned": (EXACT, lambda: bombs.jpeg(8_000, 8_000, orientation=6)),
+    "exact, wide": (EXACT, lambda: bombs.png(60_000, 20, bombs.RGB)),
+    "exact, tall": (EXACT, lambda: bombs.png(12, 8_000, bombs.RGB)),
+    "squash, CMYK, turned": (
+        SQUASH,
+        lambda: bombs.jpeg(65_500, 1_023, components=4, orientation=6),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", OTHER_BOMBS)
+def test_the_budget_holds_for_other_recipes(tmp_path: Path, name: str) -> None:
+    recipe, generate = OTHER_BOMBS[name]
+    file = tmp_path / "bomb"
+    file.write_bytes(generate())
+    server = Server(tmp_path, PROCESSES, recipe)
+    try:
+        burden = server.decode([file] * PROCESSES)
+    finally:
+        server.stop()
+    assert "RGB" in burden.outcomes
+    assert set(burden.outcomes) <= {"RGB", "Busy"}
+    assert sharing.MAX_WAIT_SECONDS + burden.seconds < MAX_SECONDS
+    assert burden.peak < MAX_MEMORY
 
 
 def test_sixteen_processes_stay_within_the_budget(tmp_path: Path) -> None:
@@ -202,6 +235,24 @@ def test_image_beyond_the_limits_is_refused_at_once(name: str) -> None:
     with pytest.raises(ImageError, match=message):
         load(data, Recipe())
     assert time.process_time() - start < 0.2
+
+
+TOO_LARGE_IF_EXACT: dict[str, tuple[Callable[[], bytes], str]] = {
+    "wide": (lambda: bombs.png(65_535, 1, bombs.RGB), "MiB to decode"),
+    "tall": (lambda: bombs.png(10, 60_000, bombs.RGB), "MiB to decode"),
+    "many pixels": (lambda: bombs.png(9_000, 9_000, bombs.RGB), "s to decode"),
+}
+
+
+@pytest.mark.parametrize("name", TOO_LARGE_IF_EXACT)
+def test_image_that_takes_too_much_to_be_resized_as_a_whole_is_refused(name: str) -> None:
+    generate, message = TOO_LARGE_IF_EXACT[name]
+    data = generate()
+    start = time.process_time()
+    with pytest.raises(ImageError, match=message):
+        load(data, EXACT)
+    assert time.process_time() - start < 0.2
+    assert load(data, DEFAULT).size == (224, 224)
 
 
 def test_file_of_too_many_bytes_is_refused() -> None:

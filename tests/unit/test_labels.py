@@ -59,6 +59,7 @@ def test_labels_are_read_in_the_order_of_their_ids(tmp_path: Path, name: str, te
         (r'["two\nlines", "tab\tand \u0000 zero"]', ("two lines", "tab and   zero")),
         ("1 apple\n2 pears\n", ("1 apple", "2 pears")),
         ("3\n5\n", ("3", "5")),
+        (f"{'0' * 5000} cat", (f"{'0' * 5000} cat",)),
         ("a\x85b\nc\u2028d\n", ("a b", "c d")),
     ],
 )
@@ -92,6 +93,8 @@ def test_labels_keep_their_text_on_one_line(
         ("labels.csv", "n1,tench, Tinca\nn2,goldfish\n", "put labels with commas in quotes"),
         ("labels.csv", "a,b\nc,d\n", "has no labels in a known form"),
         ("labels.csv", "", "has no labels in a known form"),
+        ("labels.csv", '"' + "x" * 200_000, "is not CSV"),
+        ("labels.json", '{"' + "9" * 5000 + '": "cat"}', "has no labels in a known form"),
         ("data.yaml", "names:\n  0: cat\n", "is YAML"),
     ],
 )

@@ -53,7 +53,7 @@ def origins(path: Path, file: str = "model.onnx", **options: Any) -> list[str]:
     return [each.origin for each in folder.describe(path, path / file, **options)]
 
 
-@pytest.mark.parametrize("subfolder", ["", "onnx"])
+@pytest.mark.parametrize("subfolder", ["", "onnx", "int8"])
 def test_folder_of_optimum_says_preprocessing_and_labels(tmp_path: Path, subfolder: str) -> None:
     write(tmp_path / "preprocessor_config.json", VIT)
     write(tmp_path / "config.json", {"model_type": "vit", "id2label": {"0": "cat", "1": "dog"}})
@@ -154,6 +154,19 @@ def test_custom_vision_resizes_the_shorter_side_if_it_crops(tmp_path: Path) -> N
     found, _ = folder.describe(tmp_path, tmp_path / "model.onnx")
     fields = ("mode", "resize", "crop")
     assert [found.recipe[name] for name in fields] == ["shorter", (256, 256), (224, 224)]
+
+
+def test_normalisation_of_custom_vision_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
+    custom_vision(tmp_path, NormalizeMean="[0.5, ")
+    with pytest.raises(BuildError, match="cannot use its normalisation"):
+        origins(tmp_path)
+
+
+def test_manifest_of_custom_vision_without_pixels_says_nothing(tmp_path: Path) -> None:
+    write(tmp_path / "cvexport.manifest", {})
+    assert origins(tmp_path) == []
+    write(tmp_path / "metadata_properties.json", {})
+    assert origins(tmp_path) == []
 
 
 @pytest.mark.parametrize(

@@ -45,6 +45,15 @@ def test_labels_are_read_in_the_form_of_each_exporter(key: str, value: str) -> N
     assert not found.recipe
 
 
+def test_labels_of_a_zip_map_are_read() -> None:
+    node = onnx.helper.make_node(
+        "ZipMap", ["p"], ["z"], domain="ai.onnx.ml", classlabels_strings=list(CAT_DOG)
+    )
+    model = onnx.ModelProto(graph=onnx.helper.make_graph([node], "g", [], []))
+    (found,) = onnx_properties.describe(model)
+    assert (found.labels, found.origin) == (CAT_DOG, "the file's ZipMap node")
+
+
 @pytest.mark.parametrize(
     "properties",
     [

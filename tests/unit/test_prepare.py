@@ -1,16 +1,16 @@
-"""Preparing graphs: what changes, what stays, and what is rejected."""
+"""Preparing graphs: image sizes, versions, what is kept and what is rejected."""
 
 import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from onnx import numpy_helper
+from onnx import helper, numpy_helper
 
 from scripts.repository.errors import BuildError
 from scripts.repository.graphs.opset import IR_VERSIONS, OPSETS
 from scripts.repository.graphs.prepare import prepare
 from tests import graphs
-from tests.graphs import FLEXIBLE, RESHAPED, Array, classifier, shape
+from tests.graphs import CLASSES, FLEXIBLE, RESHAPED, SOFTMAXED, Array, classifier, shape
 
 
 def run(model: onnx.ModelProto, images: Array) -> Array:
@@ -22,107 +22,6 @@ def run(model: onnx.ModelProto, images: Array) -> Array:
 def pictures(count: int, height: int = 32, width: int = 32) -> Array:
     rng = np.random.default_rng(1)
     return rng.standard_normal((count, 3, height, width)).astype(np.float32)
-
-
-@pytest.mark.parametrize("dims", [(1, -1), (1, 3), (-1, 3), (0, -1), (0, 3)])
-def test_a_fixed_batch_becomes_variable_in_reshape_constants(dims: tuple[int, ...]) -> None:
-    original = classifier(RESHAPED, initializers=shape(*dims))
-    prepared = prepare(original).model
-    images = pictures(5)
-    one_by_one = [run(original, image[None]) for image in images]
-    np.testing.assert_allclose(run(prepared, images), np.concatenate(one_by_one), atol=1e-6)
-    assert prepared.graph.input[0].type.tensor_type.shape.dim[0].dim_param == "N"
-
-
-def test_a_fixed_batch_of_four_becomes_variable() -> None:
-    original = classifier(
-        RESHAPED, image="float[4,3,32,32]", scores="float[4,10]", initializers=shape(4, -1)
-    )
-    assert run(prepare(original).model, pictures(3)).shape == (3, graphs.CLASSES)
-
-
-@pytest.mark.parametrize("dims", [(1, -1), (1, 3)])
-def test_a_batch_that_is_only_declared_symbolic_becomes_variable(dims: tuple[int, ...]) -> None:
-    original = classifier(
-        RESHAPED, image="float[N,3,32,32]", scores="float[N,10]", initializers=shape(*dims)
-    )
-    images = pictures(5)
-    one_by_one = [run(original, image[None]) for image in images]
-    together = run(prepare(original).model, images)
-    np.testing.assert_allclose(together, np.concatenate(one_by_one), atol=1e-6)
-
-
-def test_heads_that_are_folded_into_the_batch_stay_with_their_image() -> None:
-    body = """
-        pooled = GlobalAveragePool(image)
-        folded = Reshape(pooled, fold)
-        doubled = Add(folded, folded)
-        features = Reshape(doubled, shape)
-        scores = MatMul(features, weight)
-    """
-    original = classifier(body, initializers=shape(1, 3) | {"fold": np.array([3, 1], np.int64)})
-    images = pictures(4)
-    one_by_one = [run(original, image[None]) for image in images]
-    together = run(prepare(original).model, images)
-    np.testing.assert_allclose(together, np.concatenate(one_by_one), atol=1e-6)
-
-
-def test_a_shape_from_a_constant_node_becomes_variable() -> None:
-    body = RESHAPED.replace("features =", "shape = Constant<value_ints = [1, -1]>() features =")
-    body = body.replace("value_ints = [1, -1]", "value = int64[2] {1, -1}")
-    assert run(prepare(classifier(body)).model, pictures(3)).shape == (3, graphs.CLASSES)
-
-
-def test_a_reshape_with_allowzero_becomes_variable() -> None:
-    body = RESHAPED.replace("Reshape(", "Reshape<allowzero = 1>(")
-    prepared = prepare(classifier(body, opset=14, initializers=shape(1, -1)))
-    assert run(prepared.model, pictures(3)).shape == (3, graphs.CLASSES)
-
-
-JOINED = """
-    pooled = GlobalAveragePool(image)
-    features = Flatten(pooled)
-    both = Concat<axis = 1>(token, features)
-    scores = MatMul(both, dense)
-"""
-TOKEN = {"token": np.ones((1, 2), np.float32), "dense": np.ones((5, 10), np.float32)}
-
-
-@pytest.mark.parametrize(
-    "body",
-    [
-        JOINED,
-        JOINED.replace("both =", "same = Identity(token) both =").replace("(token, f", "(same, f"),
-        JOINED.replace("both =", "wide = Expand(token, shape) both =").replace(
-            "(token, f", "(wide, f"
-        ),
-    ],
-)
-def test_a_constant_that_is_concatenated_to_each_image_is_repeated(body: str) -> None:
-    # Such as the class token of a vision transformer.
-    original = classifier(body, initializers=TOKEN | shape(1, 2))
-    images = pictures(4)
-    one_by_one = [run(original, image[None]) for image in images]
-    together = run(prepare(original).model, images)
-    np.testing.assert_allclose(together, np.concatenate(one_by_one), atol=1e-6)
-
-
-def test_a_batch_that_cannot_become_variable_is_rejected_without_other_output(
-    capfd: pytest.CaptureFixture[str],
-) -> None:
-    body = FLEXIBLE.replace("scores =", "each =") + "scores = Slice(each, zero, one, zero)"
-    numbers = {"zero": np.array([0]), "one": np.array([1])}
-    with pytest.raises(BuildError, match="and an example of at least two images"):
-        prepare(classifier(body, initializers=numbers))
-    assert capfd.readouterr().err == ""
-
-
-def test_a_constant_that_other_nodes_use_is_kept_for_them() -> None:
-    body = RESHAPED.replace("scores = MatMul(features", "zeros = ConstantOfShape(shape) ")
-    body = body.replace(", weight)", "sum = Add(features, zeros) scores = MatMul(sum, weight)")
-    prepared = prepare(classifier(body, initializers=shape(1, 3)))
-    kept = {tensor.name: tensor for tensor in prepared.model.graph.initializer}
-    assert numpy_helper.to_array(kept["shape"]).tolist() == [1, 3]
 
 
 def test_height_and_width_become_variable_if_the_graph_supports_it() -> None:
@@ -184,17 +83,131 @@ def test_a_graph_that_ends_in_a_softmax_outputs_probabilities(last: str, scores:
     assert prepare(classifier(body)).scores.kind == scores
 
 
-def test_scores_that_differ_from_the_original_are_rejected() -> None:
-    # The mean over the batch makes the scores depend on the batch size.
-    body = FLEXIBLE.replace("scores =", "each =")
-    body += "mean = ReduceMean<axes = [0]>(each) scores = Sub(each, mean)"
-    with pytest.raises(
-        BuildError, match=r"differ from the original by .*; export it with a dynamic"
-    ):
-        prepare(classifier(body))
-
-
 def test_a_graph_that_onnxruntime_cannot_load_is_rejected_in_one_line() -> None:
     with pytest.raises(BuildError, match="onnxruntime cannot load the graph") as caught:
         prepare(classifier("scores = NoSuchOperator(image)"))
     assert "\n" not in str(caught.value)
+
+
+PATCHED = """
+    patches = Reshape(image, patches_shape)
+    features = ReduceMean<axes = [2], keepdims = 0>(patches)
+    scores = MatMul(features, weight)
+"""
+
+
+def patched(side: int) -> onnx.ModelProto:
+    """A graph that takes any size by its shape, and only one by its nodes."""
+    values = {"patches_shape": np.array([-1, 3, side * side])}
+    return classifier(
+        PATCHED,
+        image="float[N,C,height,width]",
+        scores=f"float[N,{CLASSES}]",
+        initializers=values,
+    )
+
+
+@pytest.mark.parametrize("side", [256, 224, 299, 96])
+def test_a_graph_that_takes_another_size_asks_for_it(side: int) -> None:
+    with pytest.raises(BuildError, match=rf"at 200 pixels, but at {side}: say --crop {side}$"):
+        prepare(patched(side), size=(200, 200))
+
+
+def test_a_graph_is_prepared_with_the_size_that_it_takes() -> None:
+    signature = prepare(patched(256), size=(256, 256)).signature
+    assert (signature.height, signature.width) == (256, 256)
+
+
+def test_a_graph_that_takes_no_size_is_rejected_in_one_line() -> None:
+    with pytest.raises(BuildError, match="onnxruntime cannot run the graph") as caught:
+        prepare(patched(99))
+    assert "\n" not in str(caught.value)
+
+
+def test_scores_that_are_never_finite_are_rejected() -> None:
+    body = FLEXIBLE.replace("scores =", "each =")
+    body += "zeros = Sub(each, each) scores = Div(each, zeros)"
+    with pytest.raises(BuildError, match="no finite scores"):
+        prepare(classifier(body))
+
+
+NEW_OPERATORS = {
+    "Attention": "taller = Unsqueeze(features, axes) attended = Attention(taller, taller, taller)"
+    " mixed = Flatten(attended)",
+    "RMSNormalization": "mixed = RMSNormalization(features, ones)",
+    "Swish": "mixed = Swish(features)",
+}
+
+
+@pytest.mark.parametrize(
+    ("operator", "opset", "kept", "release"),
+    [
+        ("Attention", 23, 23, "1.23"),
+        ("RMSNormalization", 23, 23, "1.23"),
+        ("Attention", 24, 24, "1.24"),
+        ("Swish", 24, 24, "1.24"),
+        ("Swish", 25, 24, "1.24"),  # onnxruntime has Swish of opset 24 only
+    ],
+)
+def test_an_opset_that_cannot_be_converted_is_kept_and_said(
+    operator: str, opset: int, kept: int, release: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    body = FLEXIBLE.replace("MatMul(features", "MatMul(mixed")
+    body = body.replace("scores =", f"{NEW_OPERATORS[operator]} scores =")
+    values = {"axes": np.array([1, 2]), "ones": np.ones(3, np.float32)}
+    original = classifier(body, opset=opset, ir_version=12, initializers=values)
+    prepared = prepare(original)
+    assert (prepared.opset, prepared.model.ir_version) == (kept, IR_VERSIONS[1])
+    assert caplog.messages == [
+        f"the graph keeps opset {kept}, because it cannot be converted to 21; the server needs "
+        f"onnxruntime {release} or later"
+    ]
+    one_by_one = [run(prepared.model, image[None]) for image in pictures(3)]
+    np.testing.assert_allclose(
+        run(prepared.model, pictures(3)), np.concatenate(one_by_one), atol=1e-6
+    )
+
+
+def test_an_opset_that_onnxruntime_does_not_load_is_converted() -> None:
+    newest = onnx.defs.onnx_opset_version()
+    assert prepare(classifier(FLEXIBLE, opset=newest, ir_version=onnx.IR_VERSION)).opset == 21
+
+
+@pytest.mark.parametrize("opset", [15, 22])
+def test_functions_operators_of_onnxruntime_and_metadata_are_kept(opset: int) -> None:
+    body = FLEXIBLE.replace(
+        "scores =", "twice = local.Twice(features) active = com.microsoft.Gelu(twice) scores ="
+    ).replace("MatMul(features", "MatMul(active")
+    original = classifier(body, opset=opset)
+    for domain in ("local", "com.microsoft"):
+        original.opset_import.append(helper.make_opsetid(domain, 1))
+    original.functions.append(
+        onnx.parser.parse_function(
+            f'<opset_import: ["": {opset}], domain: "local"> Twice (x) => (y) {{ y = Add(x, x) }}'
+        )
+    )
+    original.metadata_props.add(key="names", value="{0: 'chat', 1: 'größer'}")
+    prepared = prepare(original)
+    assert prepared.model.metadata_props == original.metadata_props
+    assert "Gelu" in {node.op_type for node in prepared.model.graph.node}
+    np.testing.assert_allclose(
+        run(prepared.model, pictures(1)), run(original, pictures(1)), atol=1e-6
+    )
+
+
+@pytest.mark.parametrize("opset", [13, 22])
+def test_sparse_weights_are_kept(opset: int) -> None:
+    original = classifier(
+        SOFTMAXED.replace("(features, weight)", "(features, sparse)"), opset=opset
+    )
+    values = numpy_helper.from_array(np.array([3, 4], np.float32), "sparse")
+    indices = numpy_helper.from_array(np.array([5, 17]), "sparse_indices")
+    sparse = helper.make_sparse_tensor(values, indices, [3, CLASSES])
+    original.graph.sparse_initializer.append(sparse)
+    np.testing.assert_allclose(
+        run(prepare(original).model, pictures(1)), run(original, pictures(1)), atol=1e-6
+    )
+
+
+def test_scores_change_by_at_most_rounding() -> None:
+    assert prepare(graphs.convolved()).difference <= 1e-5

@@ -461,6 +461,7 @@ def test_error_for_other_text_says_how_to_send_an_image_in_json(data: bytes) -> 
         ({"resize": (200, 200)}, "does not fit"),
         ({"crop": (0, 224)}, "sides from 1 to 4096"),
         ({"std": (0.2, 0.0, 0.2)}, "std must be positive"),
+        ({"fill": (0, 0, 256)}, "fill must be three grey levels from 0 to 255"),
     ],
 )
 def test_invalid_recipe_is_rejected(numbers: dict[str, object], message: str) -> None:

@@ -230,3 +230,62 @@ def test_a_graph_with_more_work_is_measured_as_slower(fp32: Prepared) -> None:
     tiles = numpy_helper.from_array(np.array([1, 1, 16, 16]), "tiles")
     repeated.graph.initializer.append(tiles)
     assert speedup(replace(fp32, model=repeated), fp32, (32, 32)) > 1
+
+
+def test_a_graph_that_is_quantised_already_is_rejected(int8: Prepared, images: Images) -> None:
+    again = prepare(int8.model)
+    with pytest.raises(BuildError, match=r"quantised already; build it with --precision fp32$"):
+        quantize(again, images, RECIPE)
+
+
+def test_a_graph_of_fp16_is_rejected(images: Images) -> None:
+    body = CONVOLVED.replace("(image, filters", "(small, small_filters")
+    body = "small = Cast<to = 10>(image)" + body
+    body = body.replace("normal =", "large = Cast<to = 1>(filtered) normal =")
+    original = convolved(body.replace("Normalization(filtered", "Normalization(large"))
+    filters = np.ones((FILTERS, 3, 3, 3), np.float16)
+    original.graph.initializer.append(numpy_helper.from_array(filters, "small_filters"))
+    with pytest.raises(BuildError, match=r"computes in FP16.*--precision fp32$"):
+        quantize(prepare(original), images, RECIPE)
+
+
+@pytest.mark.parametrize(
+    ("image", "head", "layout"),
+    [
+        ("uint8[N,3,32,32]", "real = Cast<to = 1>(image)", "NCHW"),
+        ("float[N,32,32,3]", "real = Transpose<perm = [0, 3, 1, 2]>(image)", "NHWC"),
+    ],
+)
+def test_graphs_of_other_types_and_layouts_are_quantised(
+    images: Images, image: str, head: str, layout: str
+) -> None:
+    original = convolved(head + CONVOLVED.replace("(image", "(real"), image=image)
+    quantized = quantize(prepare(original), images, RECIPE)
+    assert quantized.prepared.signature.layout == layout
+    assert weight_types(quantized.prepared.model) == {TensorProto.INT8}
+    assert quantized.quantization.agreeing >= 18
+
+
+@pytest.mark.parametrize("batch", [1, 4])
+def test_a_graph_in_a_loop_is_quantised_inside_it(images: Images, batch: int) -> None:
+    body = CONVOLVED.replace("features = Flatten(pooled)", "line = Reshape(pooled, all)")
+    body = body.replace(
+        "scores =", "added = Add(line, ones_of_all) features = Reshape(added, rows) scores ="
+    )
+    original = convolved(body, image=f"float[{batch},3,32,32]", scores=f"float[{batch},{CLASSES}]")
+    for name, array in (
+        ("all", np.array([batch * FILTERS])),
+        ("ones_of_all", np.ones(batch * FILTERS, np.float32)),
+        ("rows", np.array([batch, FILTERS])),
+    ):
+        original.graph.initializer.append(numpy_helper.from_array(array, name))
+    fp32 = prepare(original)
+    assert fp32.batches == "loop"
+    quantized = quantize(fp32, images, RECIPE)
+    int8 = quantized.prepared
+    (scan,) = (node for node in int8.model.graph.node if node.op_type == "Scan")
+    assert "QuantizeLinear" in {node.op_type for node in scan.attribute[0].g.node}
+    pixels = tensors(images.compare)
+    expected = run(fp32.model, pixels)
+    assert np.abs(run(int8.model, pixels) - expected).max() < 0.05 * np.abs(expected).max()
+    assert quantized.quantization.agreeing >= 18

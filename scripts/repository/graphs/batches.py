@@ -44,12 +44,13 @@ class Batched:
 def with_batches(graph: ModelProto, original: Reference) -> Batched:
     """Make the batch size of a graph variable, and height and width too if it supports that.
 
+    `graph` is the original in the versions that servers support; its inputs are changed in place.
     What does not follow from the constants of the graph is put into a loop over the images.
 
     Raises:
         BuildError: the scores would differ from those of the original.
     """
-    graph = _with_image_input(graph, original.signature)
+    _keep_image_input(graph, original.signature)
     try:
         return _variable(graph, original)
     except BuildError as error:
@@ -82,20 +83,17 @@ def _is_batch(shape: Shape, batch: int) -> bool:
     return bool(shape) and shape[0] == batch and all(isinstance(dim, int) for dim in shape)
 
 
-def _with_image_input(graph: ModelProto, signature: Signature) -> ModelProto:
-    """Copy a graph with the image as its only input, with its channels.
+def _keep_image_input(graph: ModelProto, signature: Signature) -> None:
+    """Remove the other inputs, in place, and write the number of channels into the image's shape.
 
     Weights that are inputs can be overridden, so onnxruntime would not fold BatchNorm into them.
     """
-    copy = ModelProto()
-    copy.CopyFrom(graph)
     image = ValueInfoProto()
     image.CopyFrom(inputs(graph)[0])
     channels = image.type.tensor_type.shape.dim[1 if signature.layout == "NCHW" else 3]
     channels.dim_value = signature.channels
-    del copy.graph.input[:]
-    copy.graph.input.append(image)
-    return copy
+    del graph.graph.input[:]
+    graph.graph.input.append(image)
 
 
 def _variable(graph: ModelProto, original: Reference) -> Batched:

@@ -7,6 +7,7 @@ import numpy.typing as npt
 import onnx
 from onnx import ModelProto, NodeProto, helper, numpy_helper
 
+from scripts.repository.graphs import walk
 from scripts.repository.graphs.weights import without_weights
 
 Shape = npt.NDArray[np.int64]
@@ -50,6 +51,8 @@ def _constant_shapes(model: ModelProto) -> dict[str, Shape]:
     for node in model.graph.node:
         if node.op_type == "Constant" and node.attribute[0].name == "value":
             shapes[node.output[0]] = numpy_helper.to_array(node.attribute[0].t)
+        elif node.op_type == "Constant" and node.attribute[0].name == "value_ints":
+            shapes[node.output[0]] = np.array(node.attribute[0].ints, np.int64)
     return shapes
 
 
@@ -73,7 +76,8 @@ def _drop_allowzero(node: NodeProto) -> None:
 
 
 def _drop_unused_initializers(model: ModelProto) -> None:
-    used = {name for node in model.graph.node for name in node.input}
+    used = {name for node in walk.nodes(model) for name in node.input}
+    used.update(output.name for output in model.graph.output)
     kept = [tensor for tensor in model.graph.initializer if tensor.name in used]
     del model.graph.initializer[:]
     model.graph.initializer.extend(kept)

@@ -1,7 +1,8 @@
 """Runs a graph of a fixed batch size on any number of images, in a loop inside the graph.
 
 A Scan node contains the whole graph. Its weights are inside, too: onnxruntime does not prepare
-weights from outside for its fast kernels, which makes convolutions up to three times as slow.
+weights from outside for its fast kernels, which makes convolutions up to three times as slow. Only
+those of a graph of more than 2 GiB are outside.
 """
 
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ import onnx
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, helper
 from onnx.numpy_helper import from_array
 
+from scripts.repository import onnx_file
 from scripts.repository.graphs import walk
 from scripts.repository.graphs.opset import OPSETS, opset, with_opset
 from scripts.repository.graphs.runner import Shape
@@ -58,8 +60,11 @@ def over_images(model: ModelProto, image: ValueInfoProto, outputs: dict[str, Sha
     graph.input.append(_value(image.name, image.type.tensor_type.elem_type, shape))
     graph.output.extend(_value(name, types[name], outputs[name]) for name in outputs)
     graph.node.extend(_fill(image.name) if is_filled else ())
-    images = f"{PREFIX}filled" if is_filled else image.name
-    graph.node.extend(_scan(_body(looped.graph, image, outputs), images, outputs))
+    body = _body(looped.graph, image, outputs)
+    if onnx_file.is_large(model):  # protobuf limits a node to 2 GiB, too
+        graph.initializer.extend(body.initializer)
+        del body.initializer[:]
+    graph.node.extend(_scan(body, f"{PREFIX}filled" if is_filled else image.name, outputs))
     graph.node.extend(_join(outputs, is_filled=is_filled))
     graph.initializer.extend(_numbers(shape, outputs))
     looped.graph.CopyFrom(graph)

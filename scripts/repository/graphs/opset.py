@@ -1,6 +1,7 @@
 """Converts graphs to the versions of ONNX that servers support."""
 
 import logging
+from collections.abc import Iterator
 
 import onnx.inliner
 import onnxruntime
@@ -56,10 +57,17 @@ def with_opset(model: ModelProto, lowest: int, highest: int) -> ModelProto:
     return converted
 
 
-def with_servable_ir(model: ModelProto) -> None:
-    """Change the IR version to the nearest one that servers support, in place."""
-    oldest, newest = IR_VERSIONS
-    model.ir_version = min(max(model.ir_version, oldest), newest)
+def conversions(model: ModelProto) -> Iterator[ModelProto]:
+    """Convert a graph of a newer opset to older ones, first to one that all servers support."""
+    newest = OPSETS[1]
+    for target in (newest, *range(opset(model) - 1, newest, -1)):
+        if target < opset(model):
+            try:
+                converted = with_opset(model, OPSETS[0], target)
+            except BuildError:
+                continue
+            _change_ir_version(converted)
+            yield converted
 
 
 def servable(reference: Reference) -> ModelProto:
@@ -73,17 +81,22 @@ def servable(reference: Reference) -> ModelProto:
     model = reference.model
     try:
         copy = with_opset(model, *OPSETS)
-        with_servable_ir(copy)
+        _change_ir_version(copy)
         if opset(copy) != opset(model):
             reference.check(Runner(copy, reference.signature).run_each(reference.images))
     except BuildError:
         if opset(model) < OPSETS[1]:
             raise
         copy = with_opset(model, 1, opset(model))
-        with_servable_ir(copy)
+        _change_ir_version(copy)
         logger.warning(
             "the graph keeps opset %d, because it cannot be converted to %d; the server needs "
             "onnxruntime %s or later",
             *(opset(model), OPSETS[1], RELEASES.get(opset(model), onnxruntime.__version__)),
         )
     return copy
+
+
+def _change_ir_version(model: ModelProto) -> None:
+    oldest, newest = IR_VERSIONS
+    model.ir_version = min(max(model.ir_version, oldest), newest)

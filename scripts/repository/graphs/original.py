@@ -1,5 +1,6 @@
 """Runs the graph of a file as it is, to compare others with it."""
 
+import logging
 from dataclasses import replace
 
 import numpy as np
@@ -8,11 +9,13 @@ from onnx import ModelProto
 from scripts.repository.errors import BuildError
 from scripts.repository.graphs import inference_mode
 from scripts.repository.graphs.compare import Reference
-from scripts.repository.graphs.opset import OPSETS, opset, with_opset, with_servable_ir
+from scripts.repository.graphs.opset import conversions, opset
 from scripts.repository.graphs.runner import Array, Runner
 from scripts.repository.graphs.samples import DEFAULT_SIZE, images
 from scripts.repository.graphs.signature import Signature
 from scripts.repository.steps.preprocess.recipe import Size, written
+
+logger = logging.getLogger(__name__)
 
 IMAGES = 3
 # Sizes of well-known classifiers come first, in pixels.
@@ -53,13 +56,13 @@ def _loaded(model: ModelProto, signature: Signature) -> tuple[ModelProto, Runner
     """Load a graph, converted to an older opset if onnxruntime does not know its own."""
     try:
         return model, Runner(model, signature)
-    except BuildError:
-        if opset(model) <= OPSETS[1]:
-            raise
-        newer = model
-    older = with_opset(newer, *OPSETS)
-    with_servable_ir(older)
-    return older, Runner(older, signature)
+    except BuildError as error:
+        for older in conversions(model):
+            try:
+                return older, Runner(older, signature)
+            except BuildError as reason:
+                logger.info("opset %d: %s", opset(older), reason)
+        raise error from None
 
 
 def _other_size(

@@ -12,12 +12,8 @@ from scripts.repository.graphs.samples import DEFAULT_SIZE
 from scripts.repository.graphs.scores import Scores, recognise
 from scripts.repository.graphs.signature import Signature, read_signature, without_zip_maps
 from scripts.repository.steps.preprocess.recipe import Size
-from scripts.repository.tuning import MAX_BATCH_SIZE
 
-__all__ = ["BATCHES", "DEFAULT_SIZE", "Prepared", "prepare"]
-
-# How a graph computes several images: together, or in turn in a loop inside the graph.
-BATCHES = ("variable", "loop")
+__all__ = ["DEFAULT_SIZE", "Prepared", "prepare"]
 
 
 @dataclass(frozen=True)
@@ -28,7 +24,7 @@ class Prepared:
         model: the graph, with the file's own tensors and a variable batch size.
         signature: its tensors.
         scores: how its output becomes probabilities.
-        batches: one of `BATCHES`.
+        batches: how several images are computed: `variable`, together, or `loop`, in turn.
         difference: the largest difference from the file's scores that was found, relative to
             their spread.
         body: what is inside the loop, of a fixed batch size; None without a loop.
@@ -45,11 +41,6 @@ class Prepared:
     def classes(self) -> int:
         """The number of classes that are served."""
         return self.scores.classes
-
-    @property
-    def max_batch_size(self) -> int:
-        """The largest batch that is served."""
-        return MAX_BATCH_SIZE
 
     @property
     def opset(self) -> int:

@@ -87,13 +87,16 @@ def session(model: ModelProto, options: onnxruntime.SessionOptions) -> onnxrunti
 def source(model: ModelProto) -> Iterator[bytes | Path]:
     """Provide a graph as onnxruntime takes it: serialised, or as files if it exceeds 2 GiB."""
     files = onnx_file.write(model)
+    main, *_ = files
     if len(files) == 1:
-        yield next(iter(files.values()))
+        yield files[main]
         return
     with tempfile.TemporaryDirectory() as folder:
-        for name, content in files.items():
+        while files:
+            name, content = files.popitem()
             Path(folder, name).write_bytes(content)
-        yield Path(folder, next(iter(files)))
+        del content
+        yield Path(folder, main)
 
 
 def first_line(error: Exception) -> str:

@@ -1,5 +1,8 @@
 """Takes the weights out of a graph, for tools that cannot take more than 2 GiB."""
 
+from typing import Any
+
+from google.protobuf.message import Message
 from onnx import ModelProto, TensorProto
 
 from scripts.repository.graphs import walk
@@ -17,14 +20,33 @@ def without_weights(model: ModelProto) -> tuple[ModelProto, Weights]:
         The graph, and the content of each tensor by the `location` that it declares.
     """
     slim = ModelProto()
-    slim.CopyFrom(model)
     weights: Weights = {}
-    for number, tensor in enumerate(walk.tensors(slim)):
-        if len(tensor.raw_data) > INLINE:
-            location = str(number)
-            weights[location] = tensor.raw_data
-            make_external(tensor, location=location)
+    _copy(model, slim, weights)
     return slim, weights
+
+
+def _copy(source: Message, target: Message, weights: Weights) -> None:
+    """Copy the fields of a message; large tensors only into `weights`, to spare memory."""
+    for field, value in source.ListFields():
+        if isinstance(target, TensorProto) and field.name == "raw_data" and len(value) > INLINE:
+            location = str(len(weights))
+            weights[location] = value
+            make_external(target, location=location)
+        elif field.message_type is None:
+            _set(target, field.name, value)
+        elif isinstance(value, Message):
+            getattr(target, field.name).SetInParent()
+            _copy(value, getattr(target, field.name), weights)
+        else:
+            for each in value:
+                _copy(each, getattr(target, field.name).add(), weights)
+
+
+def _set(target: Message, name: str, value: Any) -> None:  # noqa: ANN401 - of any field
+    if isinstance(value, (str, bytes, int, float)):
+        setattr(target, name, value)
+    else:
+        getattr(target, name).extend(value)
 
 
 def restore_weights(model: ModelProto, weights: Weights) -> None:

@@ -106,10 +106,13 @@ def describe(
 def describing(folder: Path) -> list[Path]:
     """List the folders whose files describe an ONNX file in a folder.
 
-    If it is called onnx, as on the Hugging Face hub, the one around it counts, too.
+    The one around it counts, too, if it has a preprocessor_config.json and this one has not, or if
+    this one is called onnx, as on the Hugging Face hub.
     """
-    resolved = folder.resolve()
-    return [folder, resolved.parent] if resolved.name == SUBFOLDER else [folder]
+    around = folder.resolve().parent
+    has_own = (folder / huggingface.PREPROCESSOR).is_file()
+    is_inner = not has_own and (around / huggingface.PREPROCESSOR).is_file()
+    return [folder, around] if is_inner or folder.resolve().name == SUBFOLDER else [folder]
 
 
 def _labels(folder: Path, file: Path) -> Description | None:

@@ -6,7 +6,7 @@ from pathlib import Path, PurePosixPath
 
 import onnx
 from google.protobuf.message import DecodeError
-from huggingface_hub import constants, hf_hub_download, model_info, snapshot_download
+from huggingface_hub import HfApi, constants, hf_hub_download, snapshot_download
 from huggingface_hub.errors import (  # type: ignore[attr-defined] # of HTTPError
     GatedRepoError,
     HfHubHTTPError,
@@ -59,7 +59,8 @@ def download(
     """
     name, wanted = _split(repository)
     try:
-        names = [file.rfilename for file in model_info(name, revision=revision).siblings or []]
+        siblings = HfApi().model_info(name, revision=revision).siblings or []
+        names = [file.rfilename for file in siblings]
         chosen = _chosen(names, wanted, name)
         return _download(name, chosen, names, revision, progress)
     except OfflineModeIsEnabled as error:

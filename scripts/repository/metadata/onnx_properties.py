@@ -9,6 +9,8 @@
 - `model_info labels`, `model_info mean_values` and so on: OpenVINO Training Extensions
   (`_embed_onnx_metadata`), for pixels in 0..255 and labels with `_` for a space.
 - `mean`, `std`: of whoever exported it by hand.
+
+Nodes of ai.onnx.ml, such as the ZipMap of sklearn-onnx, hold labels, too: `classlabels_strings`.
 """
 
 import ast
@@ -31,6 +33,7 @@ logger = logging.getLogger(__name__)
 
 LABELS = ("names", "id2label", "class_names", "labels", "classes", "character")
 OPENVINO = "model_info "
+NODE_LABELS = "classlabels_strings"
 
 
 def describe(
@@ -47,7 +50,7 @@ def describe(
         BuildError: the preprocessing cannot be said in a recipe.
     """
     said = {entry.key: entry.value.strip() for entry in model.metadata_props if entry.value.strip()}
-    found = [_labels(said), _openvino_labels(said)]
+    found = [_labels(said), _openvino_labels(said), _node_labels(model)]
     if preprocessing:
         readers = (_ultralytics, custom_vision.describe_pixels, _openvino, _mean_and_std)
         found += [reader(said, size) for reader in readers]
@@ -66,6 +69,16 @@ def _labels(said: Mapping[str, str]) -> Description | None:
                 return Description(_origin(key), labels=labels.from_value(value, _origin(key)))
             except BuildError as error:
                 logger.warning("%s", error)
+    return None
+
+
+def _node_labels(model: ModelProto) -> Description | None:
+    for node in model.graph.node:
+        for attribute in node.attribute:
+            if attribute.name == NODE_LABELS and attribute.strings:
+                origin = f"the file's {node.op_type} node"
+                names = [text.decode("utf-8", "replace") for text in attribute.strings]
+                return Description(origin, labels=labels.from_value(names, origin))
     return None
 
 

@@ -79,8 +79,12 @@ class Named:
         )
 
 
-def _by(ratio: float, rounded: Callable[[float], int] = round) -> Rule:
-    return lambda crop: rounded(crop * ratio)
+def _by(ratio: float) -> Rule:
+    return lambda crop: round(crop * ratio)
+
+
+def _timm(crop: int) -> int:
+    return math.floor(crop / timm_config.CROP_PCT)
 
 
 def _torchvision(resize: int, crop: int, interpolation: str, origin: str) -> Named:
@@ -106,13 +110,13 @@ NAMED: dict[str, Named] = {
     },
     "timm": Named(
         "timm.data.create_transform with its defaults",
-        resize=lambda crop: math.floor(crop / timm_config.CROP_PCT),
+        resize=_timm,
         fields={"rounding": "torchvision", "interpolation": "bicubic"},
     ),
     "inception": Named(
         "timm's inception_v3.tf_in1k",
         299,
-        lambda crop: math.floor(crop / timm_config.CROP_PCT),
+        _timm,
         {"rounding": "torchvision", "interpolation": "bicubic", **HALF},
     ),
     "vit": Named(

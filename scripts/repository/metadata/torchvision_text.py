@@ -27,6 +27,7 @@ POSITIONAL = {
 }
 PILLOW_FILTERS = ("nearest", "lanczos", "bilinear", "bicubic", "box", "hamming")
 CONVERSION = re.compile(r"<function \w*convert\w*rgb\w* at 0x[0-9a-f]+>", re.IGNORECASE)
+CHILD = re.compile(r"^\s*\(\d+\):", re.MULTILINE)  # of torch.nn.Sequential
 NAME = re.compile(r"[A-Za-z_][\w.]*\(")
 
 # Known values by what is left of them when a tensor is printed, with four digits.
@@ -60,24 +61,21 @@ def recipe(text: str, origin: str) -> dict[str, Any]:
         return whole(_finished(pipeline))
     except KeyError as error:
         raise refused(origin, f"a step has no {error}") from error
-    except (ArithmeticError, IndexError, TypeError, ValueError) as error:
+    except (ArithmeticError, IndexError, RecursionError, TypeError, ValueError) as error:
         raise refused(origin, f"cannot use it: {error}") from error
 
 
 def _steps(text: str) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield the name and arguments of each printed object, in order."""
-    rest = CONVERSION.sub("", text).strip()
-    rest = re.sub(r"^\(\d+\):\s*", "", rest, flags=re.MULTILINE)
-    while rest := rest.strip(" \t\r\n,"):
+    rest = CHILD.sub("", CONVERSION.sub("", text))
+    while rest := rest.strip(" \t\r\n,[]"):
         if not (match := NAME.match(rest)):
             raise ValueError(f"the line {rest.splitlines()[0].strip()!r} is unknown")
         name = match[0][:-1].rpartition(".")[2]
         end = _closing(rest, match.end())
         inside, rest = rest[match.end() : end], rest[end + 1 :]
         if name in CONTAINERS:
-            yield from _steps(
-                re.sub(r"^\s*\(\d+\):", "", inside, flags=re.MULTILINE).strip(" \n[]")
-            )
+            yield from _steps(inside)
         else:
             yield name, _arguments(inside, POSITIONAL.get(name, ()))
 
@@ -170,13 +168,15 @@ def _add_resize(pipeline: _Pipeline, arguments: Arguments) -> _Pipeline:
 
 
 def _add_crop(pipeline: _Pipeline, arguments: Arguments) -> _Pipeline:
-    if "resize" not in pipeline.fields:
-        raise ValueError("CenterCrop has no Resize before it")
+    if "resize" not in pipeline.fields or "crop" in pipeline.fields:
+        raise ValueError("CenterCrop has no Resize just before it")
     size = _sides(arguments["size"])
     return pipeline.with_fields(crop=(size[0], size[-1]))
 
 
 def _add_normalize(pipeline: _Pipeline, arguments: Arguments) -> _Pipeline:
+    if "mean" in pipeline.fields:
+        raise ValueError("there are two Normalize")
     return pipeline.with_fields(mean=_numbers(arguments["mean"]), std=_numbers(arguments["std"]))
 
 
@@ -187,7 +187,8 @@ def _add_grayscale(pipeline: _Pipeline, arguments: Arguments) -> _Pipeline:
 
 
 def _add_data_type(pipeline: _Pipeline, arguments: Arguments) -> _Pipeline:
-    return replace(pipeline, is_tensor=True, is_float=bool(arguments.get("scale")))
+    is_float = pipeline.is_float or bool(arguments.get("scale"))
+    return replace(pipeline, is_tensor=True, is_float=is_float)
 
 
 HANDLERS: Mapping[str, Callable[[_Pipeline, Arguments], _Pipeline]] = {

@@ -29,6 +29,7 @@ WEBP_FILE_COPIES = 3
 # Pillow's decoder for run lengths is written in Python: a bytearray and its copy.
 RLE_EXTRA_BYTES_PER_PIXEL = 2
 COEFFICIENT_BYTES = 2  # libjpeg's JCOEF
+JPEG_COLUMN_BYTES = 320  # libjpeg's rows, for each column that is decoded
 COEFFICIENT_NS = 1  # for each byte
 
 # A second decoding, of the lower bytes, and an alpha channel.
@@ -36,7 +37,7 @@ DEEP_TRANSPARENCY_BYTES, DEEP_TRANSPARENCY_NS = 5, 45
 
 # Nanoseconds for each pixel in the file, and of a JPEG, for each pixel that is decoded.
 PIXEL_NS = {"JPEG": 2, "PNG": 6, "GIF": 8, "BMP": 4}
-JPEG_DECODED_NS = 4
+JPEG_DECODED_NS = 6
 WEBP_PIXEL_NS = 46
 PNG_CHANNELS = {"LA": 2, "RGB": 3, "RGBA": 4}
 PNG_RAW_BYTE_NS = 3  # for each byte of the inflated rows: RGB has 3 a pixel, 16-bit RGBA has 8
@@ -147,7 +148,7 @@ def of_opened(image: ImageFile, file: Stripped, size: Size) -> Cost:
     nanoseconds = float(pixels * PIXEL_NS[str(image.format)] + decoded * CONVERSION_NS)
     if image.format == "JPEG":
         coefficients = _coefficients(image, file, size)
-        memory += coefficients
+        memory += coefficients + image.width * JPEG_COLUMN_BYTES
         nanoseconds += decoded * JPEG_DECODED_NS + coefficients * COEFFICIENT_NS
         nanoseconds += _entropy_coding_ns(file, pixels)
     elif image.format == "PNG":

@@ -5,6 +5,7 @@ Functions of sizes only. A size is (height, width); a box is (left, top, right, 
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TypeVar
 
 from PIL.Image import Transpose
@@ -58,6 +59,7 @@ class Fit:
         return left * across, top * down, min(right * across, size[1]), min(bottom * down, size[0])
 
 
+@lru_cache(maxsize=1)  # the cost is estimated before the picture is made
 def fit(size: Size, recipe: Recipe) -> Fit:
     """Compute how an upright picture of this size is resized and cropped.
 

@@ -71,6 +71,7 @@ class Recipe:
 
     def __post_init__(self) -> None:
         _check_choices(self)
+        _check_fill(self)
         _check_sizes(self)
         _check_normalization(self)
 
@@ -113,6 +114,11 @@ def _check_choices(recipe: Recipe) -> None:
             f"{recipe.interpolation} exists only with antialiasing; "
             f"without it, choose from {', '.join(PLAIN_INTERPOLATIONS)}"
         )
+
+
+def _check_fill(recipe: Recipe) -> None:
+    if len(recipe.fill) != 3 or not all(0 <= level <= 255 for level in recipe.fill):  # noqa: PLR2004
+        raise ValueError(f"fill must be three grey levels from 0 to 255, not {recipe.fill}")
 
 
 def _check_sizes(recipe: Recipe) -> None:

@@ -69,7 +69,7 @@ def _with_simd(image: Image.Image, size: Size, box: Box, interpolation: str) -> 
         resize_alg=ResizeAlg.convolution(SIMD_FILTERS[interpolation]),
         crop_box=CropBox(left, top, right - left, bottom - top),
     )
-    resized = Image.new("RGB", size[::-1])
+    resized = Image.new("RGB", size[::-1], None)  # not filled
     Resizer().resize_pil(image, resized, options)
     return resized
 
