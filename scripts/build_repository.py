@@ -25,6 +25,7 @@ from scripts.repository.graphs.quantize import Quantized, quantize
 from scripts.repository.graphs.speed import speedup
 from scripts.repository.manifest import Entry, Quantization
 from scripts.repository.metadata import hub, recipes
+from scripts.repository.metadata.folder import SUBFOLDER
 from scripts.repository.sources import ClassifierSource
 from scripts.repository.steps.preprocess.recipe import DECODINGS
 from scripts.repository.tuning import Tuning
@@ -264,12 +265,19 @@ def _download_folder(options: argparse.Namespace, progress: Progress) -> Path:
 
 
 def _default_name(options: argparse.Namespace) -> str:
-    """Name a classifier as its file, its folder if the file is called model.onnx, or on the hub."""
+    """Name a classifier as its file, or as its folder or repository if that is called model.onnx.
+
+    On the hub, onnx/model_fp16.onnx is the name of one in every repository: that is NAME_fp16.
+    """
     # Links are kept: what they point to can have a name that nobody chose.
     path = Path(options.hub or os.path.abspath(options.onnx))  # noqa: PTH100
     name = path.name.removesuffix(".onnx")
-    if name in {"model", "onnx"}:
-        name = path.parent.parent.name if path.parent.name == "onnx" else path.parent.name
+    is_export = path.parent.name == SUBFOLDER
+    folder = path.parent.parent if is_export else path.parent
+    if name in {"model", SUBFOLDER}:
+        name = folder.name
+    elif is_export and name.startswith("model_"):
+        name = folder.name + name.removeprefix("model")
     return re.sub(r"[^A-Za-z0-9._-]+", "_", name).strip("._-")
 
 
