@@ -169,7 +169,7 @@ def list_recipes() -> int:
 
 def build(options: argparse.Namespace) -> int:
     """Remove and build the classifiers that the options name."""
-    console = Console(highlight=False, markup=False, soft_wrap=True)
+    console = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
     chosen = _check(options)
     target = Tuning(options.device, options.optimize, options.cores, options.queue)
     names = {model.name for model in chosen} | {options.name} - {None}
@@ -237,14 +237,16 @@ def _build_one(
 def _sources(
     options: argparse.Namespace, chosen: list[ZooModel], progress: Progress
 ) -> Iterator[ClassifierSource]:
+    is_own = bool(options.onnx or options.hub)
+    said = recipe_options.descriptions(options) if is_own else []  # errors come before downloads
     for model in chosen:
         source = _zoo(options.weights, model, progress)
         yield replace(source, recipe=replace(source.recipe, decoding=options.decoding))
-    if options.onnx or options.hub:
+    if is_own:
         yield sources.from_file(
             options.onnx or _download_folder(options, progress),
             options.name,
-            *recipe_options.descriptions(options),
+            *said,
             recipe=options.recipe,
             output=options.output_name,
             layout=options.layout,

@@ -18,7 +18,7 @@ from scripts.repository.graphs import normalization
 from scripts.repository.graphs.pixels import with_pixels
 from scripts.repository.graphs.prepare import Prepared, prepare
 from scripts.repository.graphs.quantize import Quantized
-from scripts.repository.manifest import Entry, Files
+from scripts.repository.manifest import ROLES, Entry, Files
 from scripts.repository.sources import ClassifierSource
 from scripts.repository.steps.preprocess.recipe import written
 from scripts.repository.transaction import Transaction
@@ -50,7 +50,9 @@ def check_name(name: str) -> None:
         raise BuildError(
             f"a model name of {len(name)} characters is too long; choose one of at most {MAX_NAME}"
         )
-    if name in CATALOG or name.startswith(SHARED) or name.casefold() in FILES:
+    classifier, _, role = name.rpartition("_")
+    is_part = classifier in CATALOG and role in ROLES
+    if is_part or name in CATALOG or name.startswith(SHARED) or name.casefold() in FILES:
         raise BuildError(f"the name {name} is reserved; choose another with --name")
 
 
