@@ -205,7 +205,10 @@ def _check(options: argparse.Namespace) -> list[ZooModel]:
     if options.prune and options.remove and not (options.models or is_own):
         raise BuildError("--prune with --remove requires --models, --onnx or --hub")
     default = [] if is_own or options.remove else ["all"]
-    return catalog.select(options.models or default)
+    chosen = catalog.select(options.models or default)
+    if options.weights != "zoo" and not chosen:
+        raise BuildError("--weights is for the zoo's classifiers; name them with --models")
+    return chosen
 
 
 def _build_one(

@@ -30,6 +30,8 @@ def read(file: Path) -> tuple[str, ...]:
     Raises:
         BuildError: the file is none of these, or its ids are not 0, 1, 2 and so on.
     """
+    if file.is_char_device():
+        raise BuildError(f"{file} is a device, which may have no end; give a file")
     try:
         text = file.read_bytes().decode("utf-8-sig")
     except OSError as error:

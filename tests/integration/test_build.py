@@ -245,6 +245,7 @@ def test_remove_removes_only_what_is_named(tmp_path: Path, graph: Path) -> None:
         (["--onnx", "birds.onnx", "--hub", "a/b"], "--onnx and --hub exclude each other"),
         (["--onnx", "nowhere.onnx", "--name", "birds"], "there is no file or folder nowhere.onnx"),
         (["--crop", "299", "--mean", "0"], "--crop, --mean, give your own classifier"),
+        (["--onnx", "b.onnx", "--weights", "synthetic"], "--weights is for the zoo's classifiers"),
         (["--precision", "int8"], "--precision int8 and --calibration must be given together"),
         (["--calibration", "tests"], "--precision int8 and --calibration must be given together"),
         ([*INT8, "nowhere"], "--calibration: no folder nowhere; give one of images"),

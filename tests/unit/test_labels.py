@@ -128,3 +128,8 @@ def test_many_labels_are_read(tmp_path: Path) -> None:
     many = tuple(f"class number {index}" for index in range(21_843))
     (tmp_path / "labels.json").write_text(json.dumps(dict(enumerate(many))))
     assert labels.read(tmp_path / "labels.json") == many
+
+
+def test_a_device_without_an_end_is_refused() -> None:
+    with pytest.raises(BuildError, match="/dev/zero is a device"):
+        labels.read(Path("/dev/zero"))
