@@ -34,7 +34,7 @@ def without_antialias(source: Source, fit: Fit, interpolation: str) -> Image.Ima
 
     Centres of pixels are at halves, pixels beyond the border do not count, and the cubic has a of
     -0.5: TensorFlow's `tf.image.resize` with `antialias=False`, also in Keras; for bilinear also
-    PyTorch's `interpolate` with `align_corners=False`, and OpenCV's INTER_LINEAR.
+    PyTorch's `interpolate` with `align_corners=False`.
 
     Returns:
         An image of the size `fit.kept_size`.
