@@ -87,7 +87,7 @@ def test_text_says_what_a_recipe_does() -> None:
         "std 0.229 0.224 0.225"
     )
     assert recipes.NAMED["paddle"].text.startswith(
-        "shorter side to 256, crop 224, bilinear without"
+        "shorter side to 256, crop 224, opencv, rgb"
     )
     assert recipes.NAMED["keras-tf"].text == ("squash to 224, nearest, rgb -1 to 1, mean 0, std 1")
 
