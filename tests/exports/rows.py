@@ -80,7 +80,7 @@ EXPORTS = (
     Row(
         "zip_map",
         "labels and a ZipMap, as scikit-learn's converter writes",
-        "--normalization none --pixel-range 0 1 --resize-mode squash --resize 8",
+        "--mean 0 0 0 --std 1 1 1 --resize-mode squash --resize 8",
     ),
     Row("minus_one", "dimensions of -1"),
     Row("no_shape", "an output without a shape"),
