@@ -25,6 +25,7 @@ from scripts.repository.graphs.quantize import Quantized, quantize
 from scripts.repository.graphs.speed import speedup
 from scripts.repository.manifest import Entry, Quantization
 from scripts.repository.metadata import hub, recipes
+from scripts.repository.metadata.folder import SUBFOLDER
 from scripts.repository.sources import ClassifierSource
 from scripts.repository.steps.preprocess.recipe import DECODINGS
 from scripts.repository.tuning import Tuning
@@ -168,7 +169,7 @@ def list_recipes() -> int:
 
 def build(options: argparse.Namespace) -> int:
     """Remove and build the classifiers that the options name."""
-    console = Console(highlight=False, markup=False, soft_wrap=True)
+    console = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
     chosen = _check(options)
     target = Tuning(options.device, options.optimize, options.cores, options.queue)
     names = {model.name for model in chosen} | {options.name} - {None}
@@ -236,14 +237,16 @@ def _build_one(
 def _sources(
     options: argparse.Namespace, chosen: list[ZooModel], progress: Progress
 ) -> Iterator[ClassifierSource]:
+    is_own = bool(options.onnx or options.hub)
+    said = recipe_options.descriptions(options) if is_own else []  # errors come before downloads
     for model in chosen:
         source = _zoo(options.weights, model, progress)
         yield replace(source, recipe=replace(source.recipe, decoding=options.decoding))
-    if options.onnx or options.hub:
+    if is_own:
         yield sources.from_file(
             options.onnx or _download_folder(options, progress),
             options.name,
-            *recipe_options.descriptions(options),
+            *said,
             recipe=options.recipe,
             output=options.output_name,
             layout=options.layout,
@@ -264,12 +267,19 @@ def _download_folder(options: argparse.Namespace, progress: Progress) -> Path:
 
 
 def _default_name(options: argparse.Namespace) -> str:
-    """Name a classifier as its file, its folder if the file is called model.onnx, or on the hub."""
+    """Name a classifier as its file, or as its folder or repository if that is called model.onnx.
+
+    On the hub, onnx/model_fp16.onnx is the name of one in every repository: that is NAME_fp16.
+    """
     # Links are kept: what they point to can have a name that nobody chose.
     path = Path(options.hub or os.path.abspath(options.onnx))  # noqa: PTH100
     name = path.name.removesuffix(".onnx")
-    if name in {"model", "onnx"}:
-        name = path.parent.parent.name if path.parent.name == "onnx" else path.parent.name
+    is_export = path.parent.name == SUBFOLDER
+    folder = path.parent.parent if is_export else path.parent
+    if name in {"model", SUBFOLDER}:
+        name = folder.name
+    elif is_export and name.startswith("model_"):
+        name = folder.name + name.removeprefix("model")
     return re.sub(r"[^A-Za-z0-9._-]+", "_", name).strip("._-")
 
 

@@ -37,6 +37,8 @@ def run(command: Callable[[], int]) -> int:
         return command()
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
+    except MemoryError as error:
+        print(f"error: not enough memory; {error}".rstrip("; "), file=sys.stderr)
     except OSError as error:
         reason = f"{error.filename}: {error.strerror}" if error.filename else str(error)
         print(f"error: {reason}", file=sys.stderr)

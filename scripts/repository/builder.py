@@ -18,7 +18,7 @@ from scripts.repository.graphs import normalization
 from scripts.repository.graphs.pixels import with_pixels
 from scripts.repository.graphs.prepare import Prepared, prepare
 from scripts.repository.graphs.quantize import Quantized
-from scripts.repository.manifest import Entry, Files
+from scripts.repository.manifest import ROLES, Entry, Files
 from scripts.repository.sources import ClassifierSource
 from scripts.repository.steps.preprocess.recipe import written
 from scripts.repository.transaction import Transaction
@@ -31,7 +31,9 @@ Quantize = Callable[[ClassifierSource, Prepared], Quantized]
 COLOURS = {1: "grey", 3: "rgb"}
 # What Triton accepts as a model's name both in a URL and as a folder.
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+MAX_NAME = 200  # characters; a file's name has at most 255, and those of the parts are longer
 SHARED = "imagenet_"  # the prefix of the steps that classifiers share
+FILES = ("manifest.json", "readme.md")  # of a model repository itself
 # What versions before the manifest's second left in the repository when they were killed.
 OLD_STAGING = ".staging"
 
@@ -44,7 +46,13 @@ def check_name(name: str) -> None:
     """
     if not NAME.fullmatch(name):
         raise BuildError(f"invalid model name {name!r}; use letters, digits, '.', '_' and '-'")
-    if name in CATALOG or name.startswith(SHARED):
+    if len(name) > MAX_NAME:
+        raise BuildError(
+            f"a model name of {len(name)} characters is too long; choose one of at most {MAX_NAME}"
+        )
+    classifier, _, role = name.rpartition("_")
+    is_part = classifier in CATALOG and role in ROLES
+    if is_part or name in CATALOG or name.startswith(SHARED) or name.casefold() in FILES:
         raise BuildError(f"the name {name} is reserved; choose another with --name")
 
 

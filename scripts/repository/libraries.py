@@ -99,8 +99,8 @@ def _timm(folders: list[Path]) -> Preprocess | None:
 
 def _torchvision(source: ClassifierSource) -> Preprocess | None:
     recipe = source.recipe
-    written_so = (recipe.rounding, recipe.mode, recipe.colour, recipe.pixel_range)
-    if written_so != ("torchvision", "shorter", "rgb", (0, 1)) or not is_square(recipe.resize):
+    does = (recipe.rounding, recipe.mode, recipe.antialias, recipe.colour, recipe.pixel_range)
+    if does != ("torchvision", "shorter", True, "rgb", (0, 1)) or not is_square(recipe.resize):
         return None
     transforms = importlib.import_module("torchvision.transforms")
     transform = transforms.Compose(

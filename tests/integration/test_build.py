@@ -306,6 +306,8 @@ def test_options_override_and_are_named_as_the_source(
         ("vögel und bären.onnx", "v_gel_und_b_ren"),
         ("resnet.v2/model.onnx", "resnet.v2"),
         ("resnet/onnx/model.onnx", "resnet"),
+        ("resnet/onnx/model_fp16.onnx", "resnet_fp16"),
+        ("model_birds.onnx", "model_birds"),
     ],
 )
 def test_a_classifier_is_named_after_its_file_or_folder(

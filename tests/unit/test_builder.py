@@ -597,7 +597,15 @@ def test_an_invalid_name_is_rejected(name: str) -> None:
         builder.check_name(name)
 
 
-@pytest.mark.parametrize("name", ["resnet50_v1", "imagenet_postprocess"])
+def test_a_name_that_is_too_long_for_a_folder_is_rejected() -> None:
+    builder.check_name("a" * 200)
+    with pytest.raises(BuildError, match="name of 201 characters is too long"):
+        builder.check_name("a" * 201)
+
+
+@pytest.mark.parametrize(
+    "name", ["resnet50_v1", "resnet50_v1_onnx", "imagenet_postprocess", "README.md"]
+)
 def test_a_reserved_name_is_rejected(name: str) -> None:
     with pytest.raises(BuildError, match="is reserved; choose another with --name"):
         builder.check_name(name)

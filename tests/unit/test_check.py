@@ -3,7 +3,6 @@
 import json
 import logging
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +79,7 @@ def test_what_is_served_is_what_the_file_gives(
     assert_same(compare(model, *descriptions))
 
 
-def test_a_wrong_kind_of_scores_is_the_only_difference_to_the_truth(compare: Compare) -> None:
+def test_scores_are_compared_as_the_kind_that_was_told(compare: Compare) -> None:
     independent = compare(classifier(SIGMOID)).answers[0].probabilities
     told = compare(classifier(SIGMOID), said(scores="logits")).answers[0].probabilities
     assert sum(independent) > 1 > sum(told)
@@ -182,5 +181,5 @@ def test_files_in_a_folder_around_that_of_the_file_name_no_library(
     onnx.save(classifier(FLEXIBLE), file)
     (tmp_path / "config.json").write_text("[")
     source = sources.from_file(file, "birds")
-    assert libraries.installed(replace(source, recipe=source.recipe)) == []
+    assert libraries.installed(source) == []
     assert not caplog.messages

@@ -219,3 +219,11 @@ def test_sparse_weights_are_kept(opset: int) -> None:
 
 def test_scores_change_by_at_most_rounding() -> None:
     assert prepare(graphs.convolved()).difference <= 1e-5
+
+
+def test_a_graph_that_ignores_the_image_is_prepared_with_a_warning(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    body = "nothing = Sub(image, image)" + FLEXIBLE.replace("(image)", "(nothing)")
+    prepare(classifier(body))
+    assert "gives the same scores for different images" in caplog.text

@@ -8,6 +8,7 @@ from onnx import TensorProto, helper
 
 from scripts.repository.errors import BuildError
 from scripts.repository.graphs.signature import Signature, read_signature, without_zip_maps
+from tests.graphs import FLEXIBLE, classifier
 
 FP32 = TensorProto.FLOAT
 Dims = list[int | str | None] | None
@@ -226,3 +227,10 @@ def test_a_graph_without_one_output_of_scores_is_rejected(
 def test_an_output_that_does_not_exist_is_rejected_with_those_that_do() -> None:
     with pytest.raises(BuildError, match=r"no output logits; it has scores \(FLOAT \[N, 10\]\)"):
         read_signature(graph(), output="logits")
+
+
+def test_a_graph_without_an_output_is_refused() -> None:
+    model = classifier(FLEXIBLE)
+    model.graph.ClearField("output")
+    with pytest.raises(BuildError, match="the graph has no output; export it again"):
+        read_signature(model)

@@ -48,6 +48,11 @@ def run_original(model: ModelProto, signature: Signature, size: Size | None) -> 
         raise
     reference = Reference(model, sized, pictures, scores)
     _check_finite(scores)
+    if (scores == scores[0]).all():
+        logger.warning(
+            "the graph gives the same scores for different images; check that its weights are the "
+            "trained ones"
+        )
     _check_repeatable(reference, runner)
     return _with_batch(reference, runner)
 

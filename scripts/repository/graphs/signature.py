@@ -171,6 +171,8 @@ def _scores(outputs: list[Value], name: str | None) -> Value:
                 "FLOAT [N, classes]"
             )
         return scores
+    if not outputs:
+        raise BuildError("the graph has no output; export it again")
     candidates = [value for value in outputs if _can_be_scores(value)]
     named = [value for value in candidates if _plain(value.name) in SCORES_NAMES]
     for choice in (named, candidates):
