@@ -87,10 +87,11 @@ class Recipe:
 
     @classmethod
     def from_json(cls, text: str) -> "Recipe":
-        """Read the output of `to_json`."""
+        """Read the output of `to_json`, also that of releases before 0.4, with square sizes."""
         fields = json.loads(text)
         lists = {name: tuple(value) for name, value in fields.items() if isinstance(value, list)}
-        return cls(**{**fields, **lists})
+        sides = {name: (side, side) for name, side in fields.items() if type(side) is int}
+        return cls(**{**fields, **lists, **sides})
 
 
 def square(resize: int, crop: int, **fields: Any) -> Recipe:  # noqa: ANN401 - those of Recipe
