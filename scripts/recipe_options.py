@@ -117,13 +117,17 @@ def add_preprocessing(group: argparse._ArgumentGroup) -> None:
         "--fill", type=arguments.grey_level, nargs=3, metavar=("R", "G", "B"), help="of the padding"
     )
     group.add_argument("--rounding", choices=ROUNDINGS, help="whose arithmetic (default: zoo)")
-    group.add_argument("--interpolation", choices=INTERPOLATIONS, help="default: bilinear")
+    group.add_argument(
+        "--interpolation",
+        choices=INTERPOLATIONS,
+        help="default: bilinear; opencv: its INTER_LINEAR",
+    )
     group.add_argument(
         "--no-antialias",
         dest="antialias",
         action="store_const",
         const=False,
-        help="filter without antialiasing, as OpenCV does",
+        help="filter without antialiasing, as TensorFlow does",
     )
     group.add_argument("--colour", choices=COLOURS, help="channels of the graph (default: rgb)")
     group.add_argument(
@@ -189,6 +193,8 @@ def descriptions(options: argparse.Namespace) -> list[Description]:
         for option, field in FIELDS.items()
         if _value(options, option) is not None
     ]
+    if options.interpolation == "opencv":
+        said.append(Description("--interpolation opencv", {"antialias": False}))
     if options.normalization:
         origin = f"--normalization {options.normalization}"
         said.append(Description(origin, NORMALIZATIONS[options.normalization]))

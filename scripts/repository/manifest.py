@@ -47,7 +47,7 @@ class Entry:
     `parts` maps each of `ROLES` to the name of a model. `precision` is `fp32`, or `int8` with a
     `quantization`. `inputs_sha256` is a digest of everything that the classifier was built from.
     `origins` tells where the recipe's fields and the kind of scores come from; what it lacks was
-    assumed. `batches` is one of `graphs.prepare.BATCHES`, and `difference` the largest one found
+    assumed. `batches` is `variable` or `loop`, and `difference` the largest one found
     between the scores of the original graph and the prepared one, relative to their spread.
     """
 

@@ -12,7 +12,6 @@ PIXELS = ("colour", "pixel_range", "mean", "std")
 BATCHES = {
     "variable": "of any size",
     "loop": "image by image: the file fixes its batch size",
-    "single": "one image a request: the file fixes its batch size",
 }
 
 

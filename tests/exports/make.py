@@ -1,6 +1,7 @@
 """Makes the exports and the answers anew: `python -m tests.exports.make [NAME ...]`.
 
 It needs the frameworks of requirements.txt, or, with --keras, those of requirements-keras.txt.
+The files come out byte by byte as they were, but for those of Keras, whose tensors get other names.
 With --real-weights it makes EfficientNet-Lite0, which is too large to be committed, in
 build/exports.
 """

@@ -1,8 +1,8 @@
 """Writes the digests of the pixels that the frameworks' own preprocessing makes: `pixels.json`.
 
-Run it from the root of the repository, `python -m tests.exports.pixels`, where torchvision, timm
-and transformers are installed. `tests/unit/test_exact_decoding.py` compares exact decoding with
-the file.
+Run it from the root of the repository, `python -m tests.exports.pixels`, where torchvision, timm,
+transformers and OpenCV are installed. `tests/unit/test_exact_decoding.py` compares exact decoding
+with the file.
 """
 
 import hashlib
@@ -12,6 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 import transformers
@@ -23,12 +24,13 @@ from torchvision.transforms import v2
 from tests import patterns
 
 FILE = Path(__file__).with_suffix(".json")
-LIBRARIES = ("pillow", "torchvision", "timm", "transformers")
+LIBRARIES = ("pillow", "torchvision", "timm", "transformers", "opencv-python-headless")
 Pixels = npt.NDArray[np.uint8]
 Transform = Callable[[Image.Image], Pixels]
 
 TORCHVISION = {"rounding": "torchvision"}
 TRANSFORMERS = {"rounding": "transformers"}
+OPENCV = {"interpolation": "opencv", "antialias": False}
 
 
 def zoo(resize: int, crop: int) -> Transform:
@@ -204,6 +206,14 @@ CASES: dict[str, tuple[dict[str, Any], Transform]] = {
     "transformers hamming": (
         square(224, 224, mode="squash", interpolation="hamming", **TRANSFORMERS),
         processor(VIT, resample=5),
+    ),
+    "opencv reduced": (
+        square(96, 96, mode="squash", **OPENCV),
+        lambda image: cv2.resize(np.asarray(image), (96, 96), interpolation=cv2.INTER_LINEAR),
+    ),
+    "opencv enlarged": (
+        square(640, 640, mode="squash", **OPENCV),
+        lambda image: cv2.resize(np.asarray(image), (640, 640), interpolation=cv2.INTER_LINEAR),
     ),
 }
 

@@ -80,7 +80,7 @@ EXPORTS = (
     Row(
         "zip_map",
         "labels and a ZipMap, as scikit-learn's converter writes",
-        "--mean 0 --std 1 --resize-mode squash --resize 8",
+        "--mean 0 0 0 --std 1 1 1 --resize-mode squash --resize 8",
     ),
     Row("minus_one", "dimensions of -1"),
     Row("no_shape", "an output without a shape"),
@@ -216,10 +216,9 @@ RECIPES = (
     ),
     Row(
         "opencv",
-        "OpenCV: BGR, no antialiasing (it truncates grey levels), Caffe's mean in 0..255",
-        "--colour bgr --no-antialias --resize-mode squash --resize 96 --pixel-range 0 255"
+        "OpenCV: BGR, INTER_LINEAR, Caffe's mean in 0..255",
+        "--colour bgr --interpolation opencv --resize-mode squash --resize 96 --pixel-range 0 255"
         " --mean 123.68 116.779 103.939 --std 1 1 1",
-        tolerance=5e-3,
     ),
     Row(
         "letterbox",

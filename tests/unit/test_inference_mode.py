@@ -129,3 +129,17 @@ def test_instance_normalisation_that_is_written_as_batch_normalisation_is_accept
     values = STATISTICS | {"shape": np.array([1, 3, 32, 32])}
     prepared = prepare(classifier(body, opset=15, initializers=values))
     assert prepared.difference <= 1e-5
+
+
+@pytest.mark.parametrize(
+    ("head", "match"),
+    [("", MIXED), ("channels = Reshape(image, shape) ", RANDOM)],
+)
+def test_scores_that_change_from_call_to_call_are_refused(head: str, match: str) -> None:
+    # onnxruntime updates the running mean in place, and with it the equal offset.
+    body = head + NORMALIZED.replace(
+        "(image, scale", "(channels, scale" if head else "(image, scale"
+    )
+    values = STATISTICS | {"mean": STATISTICS["offset"], "shape": np.array([1, 3, 32, 32])}
+    with pytest.raises(BuildError, match=match + r".*; call model\.eval\(\)"):
+        prepare(classifier(body, opset=15, initializers=values))

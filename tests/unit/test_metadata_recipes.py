@@ -86,9 +86,7 @@ def test_text_says_what_a_recipe_does() -> None:
         "shorter side to 232, crop 224, bilinear, rgb 0 to 1, mean 0.485 0.456 0.406, "
         "std 0.229 0.224 0.225"
     )
-    assert recipes.NAMED["paddle"].text.startswith(
-        "shorter side to 256, crop 224, bilinear without"
-    )
+    assert recipes.NAMED["paddle"].text.startswith("shorter side to 256, crop 224, opencv, rgb")
     assert recipes.NAMED["keras-tf"].text == ("squash to 224, nearest, rgb -1 to 1, mean 0, std 1")
 
 

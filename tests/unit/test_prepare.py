@@ -118,6 +118,14 @@ def test_a_graph_is_prepared_with_the_size_that_it_takes() -> None:
     assert (signature.height, signature.width) == (256, 256)
 
 
+def test_a_graph_whose_dimensions_are_all_symbolic_is_prepared_in_the_layout_that_is_told() -> None:
+    body = "planes = Transpose<perm = [0, 3, 1, 2]>(image)" + FLEXIBLE.replace("(image", "(planes")
+    original = classifier(body, image="float[N,H,W,C]", scores=f"float[N,{CLASSES}]")
+    signature = prepare(original, layout="NHWC").signature
+    assert (signature.layout, signature.channels) == ("NHWC", 3)
+    assert (signature.height, signature.width) == (None, None)
+
+
 def test_a_graph_that_takes_no_size_is_rejected_in_one_line() -> None:
     with pytest.raises(BuildError, match="onnxruntime cannot run the graph") as caught:
         prepare(patched(99))

@@ -472,3 +472,8 @@ def test_invalid_recipe_is_rejected(numbers: dict[str, object], message: str) ->
 def test_recipe_is_read_back_from_its_json() -> None:
     recipe = square(300, 299, mean=(0.1, 0.2, 0.3), std=(0.4, 0.5, 0.6))
     assert Recipe.from_json(recipe.to_json()) == recipe
+
+
+def test_recipe_of_an_older_release_is_read() -> None:
+    text = '{"resize": 256, "crop": 224, "mean": [0.5, 0.5, 0.5], "std": [0.2, 0.2, 0.2]}'
+    assert Recipe.from_json(text) == square(256, 224, mean=(0.5,) * 3, std=(0.2,) * 3)

@@ -155,9 +155,9 @@ def _check_larger(runner: Runner, original: Reference) -> None:
             height=(signature.height or 0) + taller,
             width=(signature.width or 0) + wider,
         )
-        pictures = images(original.model, larger, len(original.images))
+        pictures = images(original.model, larger, 2)
         shape = runner.run(pictures).shape
-        if shape != original.scores.shape:
+        if shape != original.scores[:2].shape:
             raise BuildError(f"its output is {list(shape)} for larger images")
 
 

@@ -17,6 +17,7 @@ Rule = Callable[[int], int]
 PLAIN: Mapping[str, Any] = {"mean": (0.0,), "std": (1.0,)}
 HALF: Mapping[str, Any] = {"mean": (0.5,), "std": (0.5,)}
 CLIP: Mapping[str, Any] = {"mean": CLIP_MEAN, "std": CLIP_STD}
+OPENCV: Mapping[str, Any] = {"interpolation": "opencv", "antialias": False}
 KERAS: Mapping[str, Any] = {"mode": "squash", "interpolation": "nearest"}
 # torchvision/models/*.py: sizes before and after the crop, and the filter.
 TORCHVISION = {
@@ -68,7 +69,8 @@ class Named:
             f"shorter side to {size}" if recipe.mode == "shorter" else f"{recipe.mode} to {size}"
         )
         crop = "" if recipe.crop == recipe.resize else f", crop {written(recipe.crop)}"
-        antialias = "" if recipe.antialias else " without antialiasing"
+        is_special = not recipe.antialias and recipe.interpolation != "opencv"
+        antialias = " without antialiasing" if is_special else ""
         low, high = recipe.pixel_range
         mean, std = (
             " ".join(f"{each:g}" for each in values) for values in (recipe.mean, recipe.std)
@@ -155,12 +157,12 @@ NAMED: dict[str, Named] = {
     "mmpretrain": Named(
         "ResizeEdge and CenterCrop of mmpretrain, by OpenCV",
         resize=_by(256 / 224),
-        fields={"rounding": "torchvision", "antialias": False},
+        fields={"rounding": "torchvision", **OPENCV},
     ),
     "paddle": Named(
         "ResizeImage and CropImage of PaddleClas, by OpenCV",
         resize=_by(256 / 224),
-        fields={"antialias": False},
+        fields=OPENCV,
     ),
 }
 

@@ -19,9 +19,10 @@ RESIZE_MODES = ("shorter", "squash", "letterbox")
 # Whose arithmetic decides about half pixels: of the ONNX Model Zoo, of torchvision and timm, or of
 # Hugging Face's transformers.
 ROUNDINGS = ("zoo", "torchvision", "transformers")
-INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos", "box", "hamming")
-# Filters that exist without antialiasing, too.
-PLAIN_INTERPOLATIONS = ("nearest", "bilinear", "bicubic")
+# As Pillow defines them; `opencv` is OpenCV's INTER_LINEAR, whose integers truncate grey levels.
+INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos", "box", "hamming", "opencv")
+# Filters that exist without antialiasing, too, and one that exists only without it.
+PLAIN_INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "opencv")
 COLOURS = ("rgb", "bgr", "grey")
 # `exact` computes what the reference computes, pixel by pixel. `fast` decodes large images at a
 # reduced size, resizes only what the crop keeps, and uses SIMD instructions.
@@ -41,7 +42,7 @@ class Recipe:
         crop: height and width of the centre that is kept, which is what the graph takes.
         mode: one of `RESIZE_MODES`.
         rounding: one of `ROUNDINGS`.
-        interpolation: one of `INTERPOLATIONS`, as Pillow defines them.
+        interpolation: one of `INTERPOLATIONS`.
         antialias: whether the filter covers more source pixels when an image gets smaller.
         fill: grey level, 0 to 255, of each colour channel (red, green, blue) around a letterboxed
             image.
@@ -86,10 +87,11 @@ class Recipe:
 
     @classmethod
     def from_json(cls, text: str) -> "Recipe":
-        """Read the output of `to_json`."""
+        """Read the output of `to_json`, also that of releases before 0.4, with square sizes."""
         fields = json.loads(text)
         lists = {name: tuple(value) for name, value in fields.items() if isinstance(value, list)}
-        return cls(**{**fields, **lists})
+        sides = {name: (side, side) for name, side in fields.items() if type(side) is int}
+        return cls(**{**fields, **lists, **sides})
 
 
 def square(resize: int, crop: int, **fields: Any) -> Recipe:  # noqa: ANN401 - those of Recipe
@@ -114,6 +116,8 @@ def _check_choices(recipe: Recipe) -> None:
             f"{recipe.interpolation} exists only with antialiasing; "
             f"without it, choose from {', '.join(PLAIN_INTERPOLATIONS)}"
         )
+    if recipe.antialias and recipe.interpolation == "opencv":
+        raise ValueError("opencv exists only without antialiasing")
 
 
 def _check_fill(recipe: Recipe) -> None:

@@ -27,7 +27,15 @@ BAND_PIXELS = 1 << 18
 LEAST_ROWS = 64
 
 # How many pixels on either side a filter covers, in pixels of the smaller of source and result.
-SUPPORT = {"nearest": 0.5, "box": 0.5, "bilinear": 1, "hamming": 1, "bicubic": 2, "lanczos": 3}
+SUPPORT = {
+    "nearest": 0.5,
+    "box": 0.5,
+    "bilinear": 1,
+    "hamming": 1,
+    "opencv": 1,
+    "bicubic": 2,
+    "lanczos": 3,
+}
 
 Resize = Callable[[Image.Image, Size, Box, str], Image.Image]
 
