@@ -50,7 +50,7 @@ class ClassifierSource:
     scores: str | None = None
     output: str | None = None
     layout: str | None = None
-    origins: Mapping[str, str] = field(default_factory=dict)
+    origins: Mapping[str, str] = field(default_factory=dict, hash=False)
     file: Path | None = None
 
 
