@@ -124,7 +124,7 @@ def _join(outputs: dict[str, Shape], *, is_filled: bool) -> Iterator[NodeProto]:
 
 
 def _numbers(image: tuple[int, ...], outputs: dict[str, Shape]) -> Iterator[TensorProto]:
-    numbers: dict[str, int | list[int]] = {"batch_shape": [-1, *image]}
+    numbers: dict[str, object] = {"batch_shape": [-1, *image]}
     if image[0] > 1:
         numbers["batch"] = image[0]
     numbers |= {f"shape/{name}": [-1, *shape[1:]] for name, shape in outputs.items()}
