@@ -175,7 +175,7 @@ def check(options: argparse.Namespace) -> None:
     others = [option for option in NORMALIZING if _value(options, option) is not None]
     if options.normalization and others:
         raise BuildError(
-            f"--normalization says what {', '.join(others)} say, too; leave out one of them"
+            f"--normalization and {', '.join(others)} both say how pixels are scaled; leave one out"
         )
     for image in options.check:
         if not image.is_file():

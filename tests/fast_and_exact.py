@@ -10,9 +10,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import onnxruntime
 from PIL import Image
 
 from client import SAMPLE
+from scripts.repository import onnx_file
+from scripts.repository.graphs.pixels import INPUT, with_pixels
+from scripts.repository.graphs.prepare import prepare
+from scripts.repository.steps.postprocess.ranking import best, softmax
 from scripts.repository.steps.preprocess.imaging import load
 from scripts.repository.steps.preprocess.limits import Limits
 from scripts.repository.steps.preprocess.recipe import Recipe, square
@@ -29,6 +34,7 @@ RECIPES = {
     "nearest": square(256, 224, interpolation="nearest"),
     "bilinear, not antialiased": square(256, 224, antialias=False),
     "bicubic, not antialiased": square(256, 224, interpolation="bicubic", antialias=False),
+    "opencv": square(256, 224, interpolation="opencv", antialias=False),
     "bicubic, squash": square(224, 224, interpolation="bicubic", mode="squash"),
     "bicubic, letterbox": square(224, 224, interpolation="bicubic", mode="letterbox"),
     "bilinear, grey": square(256, 224, colour="grey", mean=(0.5,), std=(0.5,)),
@@ -74,6 +80,27 @@ def differences(files: Sequence[bytes], recipe: Recipe) -> tuple[float, int]:
     return statistics.fmean(means), largest
 
 
+def agreement(files: Sequence[bytes], classifier: Path) -> str:
+    """Compare the predictions of an ImageNet classifier in fast and in exact decoding."""
+    recipe = RECIPES["bilinear"]
+    graph = with_pixels(prepare(onnx_file.read(classifier).model, size=recipe.crop), recipe)
+    session = onnxruntime.InferenceSession(graph.SerializeToString())
+    same_class = same_order = 0
+    largest = 0.0
+    for file in files:
+        both = [load(file, replace(recipe, decoding=name), LIMITS) for name in ("fast", "exact")]
+        pixels = np.stack([np.asarray(picture) for picture in both])
+        fast, exact = (softmax(row) for row in session.run(None, {INPUT: pixels})[0])
+        orders = [best(row, 5).tolist() for row in (fast, exact)]
+        same_class += orders[0][0] == orders[1][0]
+        same_order += orders[0] == orders[1]
+        largest = max(largest, float(np.abs(fast - exact).max()))
+    return (
+        f"  {classifier.name}: same class for {same_class / len(files):.1%}, same five in order for "
+        f"{same_order / len(files):.1%}, probabilities differ by up to {largest:.3f}"
+    )
+
+
 def milliseconds(decode: Callable[[], object], seconds: float = 0.5) -> float:
     """Return the least processor time of one call."""
     times: list[float] = []
@@ -84,7 +111,7 @@ def milliseconds(decode: Callable[[], object], seconds: float = 0.5) -> float:
     return 1000 * min(times)
 
 
-def report(folders: Sequence[Path], count: int) -> Iterator[str]:
+def report(folders: Sequence[Path], count: int, classifiers: Sequence[Path]) -> Iterator[str]:
     """Yield the lines of the report."""
     photographs = [SAMPLE, *(file for folder in folders for file in sorted(folder.glob("*.jpg")))]
     sets = {
@@ -96,6 +123,8 @@ def report(folders: Sequence[Path], count: int) -> Iterator[str]:
         for kind, recipe in RECIPES.items():
             mean, largest = differences(files, recipe)
             yield f"  {kind:26} {mean:6.2f} {largest:4}"
+        for classifier in classifiers:
+            yield agreement(files, classifier)
     for size in ((500, 375), (4000, 3000)):
         file = images.encode(images.photo(*size), "JPEG", quality=90)
         yield f"{size[0]} x {size[1]}: milliseconds of fast and of exact decoding"
@@ -110,8 +139,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="tests.fast_and_exact", description=__doc__)
     parser.add_argument("folders", nargs="*", type=Path, help="folders of photographs")
     parser.add_argument("--count", type=int, default=GENERATED, help="of generated JPEGs")
+    parser.add_argument(
+        "--onnx", nargs="*", default=[], type=Path, help="ImageNet classifiers to compare"
+    )
     options = parser.parse_args()
-    for line in report(options.folders, options.count):
+    for line in report(options.folders, options.count, options.onnx):
         sys.stdout.write(f"{line}\n")
 
 

@@ -275,6 +275,7 @@ def _make(source: ClassifierSource, tuning: Tuning, quantize: Quantize | None) -
         inputs_sha256=_inputs_sha256(source, tuning, images_sha256),
         origins={"scores": prepared.scores.origin, **source.origins},
         labels_origin=_labels_origin(source, labels),
+        output=prepared.signature.output,
         batches=prepared.batches,
         difference=prepared.difference,
     )

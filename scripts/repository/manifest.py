@@ -46,6 +46,7 @@ class Entry:
 
     `parts` maps each of `ROLES` to the name of a model. `precision` is `fp32`, or `int8` with a
     `quantization`. `inputs_sha256` is a digest of everything that the classifier was built from.
+    `output` is the tensor that holds the scores in the file, of the kind `scores`.
     `origins` tells where the recipe's fields and the kind of scores come from; what it lacks was
     assumed. `batches` is `variable` or `loop`, and `difference` the largest one found
     between the scores of the original graph and the prepared one, relative to their spread.
@@ -68,6 +69,7 @@ class Entry:
     inputs_sha256: str = ""
     origins: dict[str, str] = field(default_factory=dict)
     labels_origin: str = ""
+    output: str = ""
     batches: str = "variable"
     difference: float = 0.0
 

@@ -29,7 +29,7 @@ def details(entry: Entry) -> list[str]:
         f"size    {_geometry(recipe)} [{_origin(GEOMETRY, origins)}]",
         f"pixels  {pixels(recipe)} [{_origin(PIXELS, origins)}]",
         f"labels  {entry.labels_origin}",
-        f"scores  {entry.scores} [{origins.get('scores', ASSUMED)}]",
+        f"scores  {entry.scores}, output {entry.output} [{origins.get('scores', ASSUMED)}]",
         f"batches {BATCHES[entry.batches]}; {_difference(entry)}",
     ]
 

@@ -279,7 +279,7 @@ def test_a_build_says_what_was_assumed(
         "[assumed, the graph]",
         "pixels RGB 0..1, mean 0.485 0.456 0.406, std 0.229 0.224 0.225 [assumed]",
         "labels numbers",
-        "scores logits [no Softmax or Sigmoid at the end]",
+        "scores logits, output scores [no Softmax or Sigmoid at the end]",
         "batches of any size; no difference",
     ]
     assert "nothing says mean and std for the pixels of birds; assumed: RGB 0..1" in printed.err

@@ -90,7 +90,7 @@ def test_a_mean_on_another_scale_than_the_std_of_a_recipe_is_refused(tmp_path: P
         ([*OWN, "--revision", "main"], "--revision selects a version on the hub"),
         (["--fill", "1", "2", "3", "--name", "a"], "to use --fill, --name, give your own"),
         (["--no-antialias"], "to use --no-antialias, give your own classifier"),
-        ([*OWN, "--normalization", "none", "--std", "1"], "--normalization says what --std say"),
+        ([*OWN, "--normalization", "none", "--std", "1"], "--normalization and --std both say"),
         ([*OWN, "--check", "nowhere.jpg"], "--check: there is no file nowhere.jpg"),
         ([*OWN, "--check", "tests"], "--check: there is no file tests"),
     ],

@@ -66,7 +66,7 @@ def test_the_pixels_are_described_with_their_sources(
 def test_labels_scores_and_batches_are_described(build: Build) -> None:
     labels, scores, batches = summary.details(build(labels=tuple("abcdefghij")))[2:]
     assert labels == "labels  the test"
-    assert scores.startswith("scores  logits [")
+    assert scores.startswith("scores  logits, output ")
     assert batches == "batches of any size; no difference"
 
 
