@@ -96,8 +96,8 @@ def agreement(files: Sequence[bytes], classifier: Path) -> str:
         same_order += orders[0] == orders[1]
         largest = max(largest, float(np.abs(fast - exact).max()))
     return (
-        f"  {classifier.name}: same class for {same_class / len(files):.1%}, same five in order for "
-        f"{same_order / len(files):.1%}, probabilities differ by up to {largest:.3f}"
+        f"  {classifier.name}: same class for {same_class / len(files):.1%}, same five in order "
+        f"for {same_order / len(files):.1%}, probabilities differ by up to {largest:.3f}"
     )
 
 
