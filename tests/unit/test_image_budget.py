@@ -25,7 +25,7 @@ from tests import bombs, images
 from tests.conftest import ROOT
 
 MAX_MEMORY = 1024 * MIB  # above idle, of all processes of a server
-MAX_SECONDS = 5
+MAX_SECONDS = 8  # on a machine half as fast as that of the estimates
 PROCESSES = 3  # that decode on two cores
 MOST_PROCESSES = 16
 
