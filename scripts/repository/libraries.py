@@ -16,6 +16,7 @@ from PIL import Image
 from scripts.repository.errors import BuildError
 from scripts.repository.graphs.runner import first_line
 from scripts.repository.graphs.signature import Signature
+from scripts.repository.metadata import huggingface
 from scripts.repository.metadata.folder import describing
 from scripts.repository.sources import ClassifierSource
 from scripts.repository.steps.preprocess.recipe import is_square
@@ -78,7 +79,7 @@ def installed(source: ClassifierSource) -> list[Library]:
 
 
 def _transformers(folders: list[Path]) -> Preprocess | None:
-    folder = next((each for each in folders if (each / "preprocessor_config.json").exists()), None)
+    folder = next((each for each in folders if (each / huggingface.PREPROCESSOR).exists()), None)
     if folder is None:
         return None
     transformers = importlib.import_module("transformers")
@@ -87,7 +88,7 @@ def _transformers(folders: list[Path]) -> Preprocess | None:
 
 
 def _timm(folders: list[Path]) -> Preprocess | None:
-    files = [folder / "config.json" for folder in folders]
+    files = [folder / huggingface.MODEL for folder in folders]
     configs = [json.loads(file.read_text("utf-8")) for file in files if file.exists()]
     pretrained = next((each[TIMM] for each in configs if TIMM in each), None)
     if pretrained is None:
