@@ -132,11 +132,13 @@ def test_credits_that_cannot_return_cost_no_throughput_and_are_reported(
         repository, endpoints=Endpoints.free(), log=log, arguments=HASTE
     ) as unreachable:
         images_per_second(unreachable)  # a worker waits once, for the first credits to return
-        turns = [
-            (images_per_second(reachable), images_per_second(unreachable)) for _ in range(TURNS)
-        ]
-    with_credits, without = (max(speeds) for speeds in zip(*turns, strict=True))
-    assert without > 0.9 * with_credits
+        with_credits, without = [], []
+        for _ in range(TURNS):  # other work on the machine slows down single turns
+            with_credits.append(images_per_second(reachable))
+            without.append(images_per_second(unreachable))
+            if len(without) > 1 and max(without) > 0.9 * max(with_credits):
+                break
+    assert max(without) > 0.9 * max(with_credits)
     # Once in each of the three decoding processes.
     assert 1 <= log.read_text().count("decoding is not limited") <= 3
 

@@ -143,13 +143,22 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     server.stop()
 
 
+# Of each decoder; a server gets three of all at once in `make reliability`.
+COSTLIEST = frozenset(
+    [
+        *("PNG, RGB of 16 bits, transparent", "PNG, RGBA, turned, interlaced"),
+        *("WebP, lossless", "GIF, transparent", "BMP of run lengths", "JPEG, progressive"),
+    ]
+)
+
+
 @pytest.mark.parametrize("name", bombs.BOMBS)
 def test_all_processes_decode_the_largest_images_within_the_budget(
     server: Server, tmp_path: Path, name: str
 ) -> None:
     file = tmp_path / "bomb"
     file.write_bytes(bombs.BOMBS[name]())
-    burden = server.decode([file] * PROCESSES)
+    burden = server.decode([file] * (PROCESSES if name in COSTLIEST else 1))
     assert "RGB" in burden.outcomes  # it is within the limits
     assert set(burden.outcomes) <= {"RGB", "Busy"}
     assert sharing.MAX_WAIT_SECONDS + burden.seconds < MAX_SECONDS
