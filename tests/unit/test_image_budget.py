@@ -118,12 +118,12 @@ class Server:
         return sum(decoder.memory() for decoder in self.decoders)
 
     def decode(self, files: list[Path]) -> Burden:
-        """Decode one file in each process, all at the same time."""
+        """Decode each file in a process of its own, all at the same time."""
         peak = 0
         with ThreadPoolExecutor(len(files)) as threads:
             results = [
                 threads.submit(decoder.decode, file)
-                for decoder, file in zip(self.decoders, files, strict=True)
+                for decoder, file in zip(self.decoders, files, strict=False)
             ]
             while not all(result.done() for result in results):
                 peak = max(peak, self.memory())
