@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from onnx import ModelProto
+
 from scripts.repository import contents, digests, manifest, onnx_file
 from scripts.repository.catalog import CATALOG
 from scripts.repository.contents import Graphs
@@ -247,6 +249,7 @@ def _make(source: ClassifierSource, tuning: Tuning, quantize: Quantize | None) -
             scores=source.scores,
         )
         _check_recipe(source, prepared)
+        _warn_of_normalization(source, prepared, graph.model)
         labels = _labels(source, prepared)
         quantized = quantize(source, prepared) if quantize else None
         prepared = quantized.prepared if quantized else prepared
@@ -316,7 +319,12 @@ def _check_recipe(source: ClassifierSource, prepared: Prepared) -> None:
             f"the graph takes {prepared.signature.channels} channels, not the colour "
             f"{source.recipe.colour}; give --colour {COLOURS[prepared.signature.channels]}"
         )
-    if warning := normalization.warning(source.load().model, prepared.signature, source.recipe):
+
+
+def _warn_of_normalization(
+    source: ClassifierSource, prepared: Prepared, original: ModelProto
+) -> None:
+    if warning := normalization.warning(original, prepared.signature, source.recipe):
         logger.warning("%s: %s", source.name, warning)
 
 
