@@ -3,7 +3,6 @@
 import hashlib
 import io
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -13,10 +12,9 @@ from onnx import ModelProto, TensorProto
 
 from scripts.repository import file_types
 from scripts.repository.errors import BuildError
-from scripts.repository.graphs import walk
 from scripts.repository.graphs.weights import (
     external,
-    is_external,
+    external_tensors,
     make_external,
     make_internal,
     without_weights,
@@ -64,13 +62,12 @@ def read(file: Path) -> Graph:
         raise BuildError(f"{file} is not an ONNX file: it contains no graph")
     digest = hashlib.sha256(data)
     contents: dict[str, bytes] = {}
-    for tensor in walk.tensors(model):
-        if is_external(tensor):
-            location = external(tensor).get("location", "")
-            if location not in contents:
-                contents[location] = _bytes(_external_file(file, location))
-                digest.update(contents[location])
-            make_internal(tensor, _content(file, tensor, contents[location]))
+    for tensor in external_tensors(model):
+        location = external(tensor).get("location", "")
+        if location not in contents:
+            contents[location] = _bytes(_external_file(file, location))
+            digest.update(contents[location])
+        make_internal(tensor, _content(file, tensor, contents[location]))
     return Graph(model, digest.hexdigest())
 
 
@@ -89,7 +86,7 @@ def write(model: ModelProto, name: str = "model.onnx") -> dict[str, bytes]:
     slim, weights = without_weights(model)
     file = f"{name}.data"
     content = io.BytesIO()
-    for tensor in _external_tensors(slim):
+    for tensor in external_tensors(slim):
         part = weights.pop(external(tensor)["location"])  # to keep each in memory once
         content.write(bytes(-content.tell() % PAGE))
         make_external(tensor, location=file, offset=content.tell(), length=len(part))
@@ -111,10 +108,6 @@ def _bytes(file: Path) -> bytes:
         raise BuildError(f"{file} is a folder, not an ONNX file") from error
     except OSError as error:
         raise BuildError(f"cannot read {file}: {error.strerror or error}") from error
-
-
-def _external_tensors(model: ModelProto) -> Iterator[TensorProto]:
-    return (tensor for tensor in walk.tensors(model) if is_external(tensor))
 
 
 def _external_file(file: Path, location: str) -> Path:

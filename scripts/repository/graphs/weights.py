@@ -1,5 +1,6 @@
 """Takes the weights out of a graph, for tools that cannot take more than 2 GiB."""
 
+from collections.abc import Iterator
 from typing import Any
 
 from google.protobuf.message import Message
@@ -51,14 +52,15 @@ def _set(target: Message, name: str, value: Any) -> None:  # noqa: ANN401 - of a
 
 def restore_weights(model: ModelProto, weights: Weights) -> None:
     """Put the content of the tensors back, in place."""
+    for tensor in external_tensors(model):
+        make_internal(tensor, weights[external(tensor)["location"]])
+
+
+def external_tensors(model: ModelProto) -> Iterator[TensorProto]:
+    """List the tensors whose content is elsewhere."""
     for tensor in walk.tensors(model):
-        if is_external(tensor):
-            make_internal(tensor, weights[external(tensor)["location"]])
-
-
-def is_external(tensor: TensorProto) -> bool:
-    """Tell whether the content of a tensor is elsewhere."""
-    return tensor.data_location == TensorProto.EXTERNAL
+        if tensor.data_location == TensorProto.EXTERNAL:
+            yield tensor
 
 
 def external(tensor: TensorProto) -> dict[str, str]:

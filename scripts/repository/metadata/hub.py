@@ -20,8 +20,7 @@ from huggingface_hub.errors import (  # type: ignore[attr-defined] # of HTTPErro
 
 from scripts.repository.errors import BuildError
 from scripts.repository.fetch import Progress, progress_bar, reason
-from scripts.repository.graphs import walk
-from scripts.repository.graphs.weights import external, is_external
+from scripts.repository.graphs.weights import external, external_tensors
 from scripts.repository.metadata import custom_vision, folder, huggingface
 
 logger = logging.getLogger(__name__)
@@ -119,8 +118,7 @@ def external_files(file: Path) -> set[str]:
         model = onnx.load_model(file, load_external_data=False)
     except DecodeError:
         return set()  # which reading it will say
-    tensors = filter(is_external, walk.tensors(model))
-    return {external(tensor).get("location", "") for tensor in tensors}
+    return {external(tensor).get("location", "") for tensor in external_tensors(model)}
 
 
 def _cached(repository: str, wanted: str | None, revision: str | None) -> Path | None:
