@@ -16,6 +16,7 @@ from PIL import Image
 from scripts.repository.errors import BuildError
 from scripts.repository.graphs.runner import first_line
 from scripts.repository.graphs.signature import Signature
+from scripts.repository.graphs.tensors import NUMPY_TYPES
 from scripts.repository.metadata import huggingface
 from scripts.repository.metadata.folder import describing
 from scripts.repository.sources import ClassifierSource
@@ -23,7 +24,6 @@ from scripts.repository.steps.preprocess.recipe import is_square
 
 logger = logging.getLogger(__name__)
 
-DATA_TYPES = {"FP32": np.float32, "FP16": np.float16, "FP64": np.float64, "UINT8": np.uint8}
 TIMM = "pretrained_cfg"  # the key by which a config.json is one of timm
 Preprocess = Callable[[Image.Image], npt.NDArray[np.float32]]
 
@@ -45,7 +45,7 @@ class Library:
         if signature.input_type == "UINT8":
             _check_whole(array)
         array = array if signature.layout == "NCHW" else array.transpose(0, 2, 3, 1)
-        return array.astype(DATA_TYPES[signature.input_type])
+        return array.astype(NUMPY_TYPES[signature.input_type])
 
 
 def _check_whole(array: npt.NDArray[Any]) -> None:

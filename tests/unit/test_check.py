@@ -17,6 +17,7 @@ from scripts.repository.check import FILE, SERVED, Check, Comparison
 from scripts.repository.description import Description
 from scripts.repository.errors import BuildError
 from scripts.repository.graphs.signature import Signature
+from scripts.repository.graphs.tensors import NUMPY_TYPES
 from scripts.repository.libraries import Library
 from scripts.repository.steps.preprocess.imaging import decode
 from tests.descriptions import said
@@ -152,7 +153,7 @@ def test_the_tensor_of_a_library_has_the_layout_and_type_of_the_graph(
     library = Library("a library", lambda _: np.ones((3, 4, 5), np.float32))
     tensor = library.tensor(decode(SAMPLE.read_bytes()), signature)
     assert tensor.shape == shape
-    assert tensor.dtype == libraries.DATA_TYPES[input_type]
+    assert tensor.dtype == NUMPY_TYPES[input_type]
 
 
 def test_a_library_that_cannot_read_the_files_is_left_out_with_a_warning(
