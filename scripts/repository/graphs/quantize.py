@@ -27,7 +27,7 @@ from scripts.repository.graphs.compare import precision
 from scripts.repository.graphs.loop import dims
 from scripts.repository.graphs.opset import OPSETS, with_opset
 from scripts.repository.graphs.prepare import Prepared
-from scripts.repository.graphs.runner import LOG_NOTHING, Array, Runner, first_line
+from scripts.repository.graphs.runner import LOG_NOTHING, Array, Runner, first_line, session
 from scripts.repository.graphs.scores import probabilities
 from scripts.repository.graphs.tensors import tensor
 from scripts.repository.manifest import Quantization
@@ -149,9 +149,7 @@ def _folded(model: ModelProto) -> ModelProto:
         file = Path(folder, "folded.onnx")
         options.optimized_model_filepath = str(file)
         try:
-            onnxruntime.InferenceSession(
-                model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-            )
+            session(model, options)
         except Exception as error:
             raise BuildError(f"onnxruntime cannot fold the graph: {first_line(error)}") from error
         folded = onnx.load(file)
