@@ -81,8 +81,11 @@ def write(model: ModelProto, name: str = "model.onnx") -> dict[str, bytes]:
     Raises:
         BuildError: the graph exceeds 2 GiB without its weights.
     """
-    if not is_large(model):
-        return {name: model.SerializeToString(deterministic=True)}
+    # Protobuf serialises a graph to find out its size, too, so that `is_large` would do it twice.
+    data: bytes = model.SerializeToString(deterministic=True)
+    if len(data) <= MAX_BYTES:
+        return {name: data}
+    del data  # before the weights are in memory once more
     slim, weights = without_weights(model)
     file = f"{name}.data"
     content = io.BytesIO()
