@@ -51,6 +51,7 @@ class ClassifierSpec:
     recipe: Recipe
     labels: tuple[str, ...]
     tuning: Tuning
+    precision: str = "fp32"  # one of `PRECISIONS`
     preprocess_number: int = 1
     postprocess_number: int = 1
 

@@ -8,6 +8,9 @@ from dataclasses import dataclass
 
 DEVICES = ("cpu", "gpu")
 GOALS = ("throughput", "latency")
+# What runs the graphs on a CPU.
+ENGINES = ("onnxruntime", "openvino")
+PRECISIONS = ("fp32", "bf16", "int8")
 
 # The largest batch that one request may bring.
 MAX_BATCH_SIZE = 32
@@ -43,12 +46,14 @@ class Tuning:
     `device` runs the graphs and is one of `DEVICES`. `goal` is one of `GOALS` and applies to a CPU:
     for throughput each core runs its own image, for latency all cores run the same image. `queue`
     overrides the number of requests that may wait; None selects the default of the device.
+    `engine` is one of `ENGINES`; on a GPU it is onnxruntime.
     """
 
     device: str = "cpu"
     goal: str = "throughput"
     cores: int = 2
     queue: int | None = None
+    engine: str = "onnxruntime"
 
     @property
     def is_cpu(self) -> bool:

@@ -1,0 +1,88 @@
+"""The engines that run graphs on a CPU: onnxruntime and OpenVINO, here without a server."""
+
+from collections.abc import Callable
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+
+from scripts.repository.graphs.runner import LOG_NOTHING, Array
+from scripts.repository.tuning import ENGINES
+
+# Runs a graph with one input on a tensor and returns one of its outputs.
+Run = Callable[[Array], Array]
+
+
+def installed() -> tuple[str, ...]:
+    """Return those of `ENGINES` that can be imported, in that order."""
+    return tuple(engine for engine in ENGINES if find_spec(engine))
+
+
+@cache
+def has_bfloat16() -> bool:
+    """Whether this CPU has bfloat16 instructions that OpenVINO uses: AVX512-BF16 or AMX."""
+    import openvino  # noqa: PLC0415 - takes 0.2 s, and is not needed by onnxruntime's users
+
+    return "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+
+
+def load(
+    engine: str,
+    graph: Path | bytes,
+    *,
+    precision: str = "fp32",
+    threads: int = 1,
+    output: str | None = None,
+) -> Run:
+    """Load a graph as an instance of the server's backend does, on some threads.
+
+    Args:
+        engine: one of `ENGINES`.
+        graph: an ONNX file, or its content if it needs no other file.
+        precision: one of `PRECISIONS`. Only `bf16` is a setting of the engine, and only OpenVINO
+            has it; otherwise the graph itself determines the precision.
+        threads: threads that compute one batch.
+        output: the name of the output to return; None selects the first one.
+    """
+    if engine == "openvino":
+        return _openvino(graph, precision, threads, output)
+    return _onnxruntime(graph, threads, output)
+
+
+def _onnxruntime(graph: Path | bytes, threads: int, output: str | None) -> Run:
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = LOG_NOTHING
+    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+    session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+    name = session.get_inputs()[0].name
+    outputs = [output or session.get_outputs()[0].name]
+
+    def run(batch: Array) -> Array:
+        scores: Array = session.run(outputs, {name: batch})[0]
+        return scores
+
+    return run
+
+
+def _openvino(graph: Path | bytes, precision: str, threads: int, output: str | None) -> Run:
+    import openvino  # noqa: PLC0415
+
+    core = openvino.Core()
+    # What embedded/backends/openvino sets.
+    properties = {
+        "INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" and has_bfloat16() else "f32",
+        "NUM_STREAMS": 1,
+        "INFERENCE_NUM_THREADS": threads,
+        "ENABLE_CPU_PINNING": False,
+    }
+    model = core.compile_model(core.read_model(graph), "CPU", properties)
+    request = model.create_infer_request()
+    port = model.output(output) if output else model.output(0)
+
+    def run(batch: Array) -> Array:
+        request.infer([openvino.Tensor(np.ascontiguousarray(batch), shared_memory=True)])
+        return np.array(request.get_tensor(port).data)  # the next batch overwrites it
+
+    return run
