@@ -73,7 +73,7 @@ def parsed(text: str) -> onnx.ModelProto:
 
 
 # Triton's openvino backend has no strings.
-WITHOUT_STRINGS = HALF.replace(", string[N,1] name)", ")").replace("name = Cast<to = 8>(number)", "")
+WITHOUT_STRINGS = HALF.replace(", string[N,1] name", "").replace("name = Cast<to = 8>(number)", "")
 CONSTANTS[WITHOUT_STRINGS] = CONSTANTS[HALF]
 MODELS = {
     "half": parsed(HALF),
