@@ -77,6 +77,11 @@ def server(repository: Path, log: Path) -> Iterator[EmbeddedServer]:
         yield server
 
 
+@pytest.fixture(scope="module")
+def pictures() -> list[bytes]:
+    return images.mixed_sizes()
+
+
 @pytest.fixture
 def http(server: EmbeddedServer) -> Iterator[tritonclient.http.InferenceServerClient]:
     with tritonclient.http.InferenceServerClient(
@@ -96,24 +101,24 @@ def tensors(count: int, height: int = 224, width: int = 224) -> Array:
     return rng.standard_normal((count, 3, height, width)).astype(np.float32)
 
 
-def test_the_ensemble_equals_the_reference(server: EmbeddedServer, protocol: str) -> None:
-    pictures = images.mixed_sizes()
+def test_the_ensemble_equals_the_reference(
+    server: EmbeddedServer, protocol: str, pictures: list[bytes]
+) -> None:
     with Classifier(url(server, protocol), model=MOBILENET) as client:
         assert_same([client.image(picture) for picture in pictures], expected(MOBILENET))
         assert_same(client.batch(pictures), expected(MOBILENET))
 
 
 def test_concurrent_batches_of_all_sizes_get_their_own_answers(
-    server: EmbeddedServer, protocol: str
+    server: EmbeddedServer, protocol: str, pictures: list[bytes]
 ) -> None:
-    pictures = images.mixed_sizes() * 8
 
     sizes = [1, 32, 2, 3, 7, 1, 16, 4]
     with (
         Classifier(url(server, protocol), model=MOBILENET) as client,
         ThreadPoolExecutor(len(sizes)) as pool,
     ):
-        batches = pool.map(client.batch, [pictures[:size] for size in sizes])
+        batches = pool.map(client.batch, [(pictures * 8)[:size] for size in sizes])
         for size, results in zip(sizes, batches, strict=True):
             assert_same(results, (expected(MOBILENET) * 8)[:size])
 
@@ -190,28 +195,30 @@ def test_excess_load_is_refused_and_the_rest_classified(
     assert classified.total() >= QUEUE
 
 
-def test_an_invalid_image_fails_alone(server: EmbeddedServer, protocol: str) -> None:
-    pictures = [b"no image", *images.mixed_sizes()[:2]] * 10
+def test_an_invalid_image_fails_alone(
+    server: EmbeddedServer, protocol: str, pictures: list[bytes]
+) -> None:
     with Classifier(url(server, protocol), model=MOBILENET) as client:
-        results = list(client.stream(pictures, concurrency=10))
+        results = list(client.stream([b"no image", *pictures[:2]] * 10, concurrency=QUEUE))
     failed = [isinstance(each.error, InvalidImage) for each in results]
     assert failed == [True, False, False] * 10
     assert_same([each for each in results if not each.error], expected(MOBILENET)[:2] * 10)
 
 
-def probabilities(server: EmbeddedServer, protocol: str, model: str) -> Array:
-    """Classify the test pictures: FP32 [4, CLASSES], in the order of the classes."""
-    with Classifier(url(server, protocol), model=model, top_k=CLASSES) as client:
-        results = client.batch(images.mixed_sizes())
+def probabilities(address: str, model: str, pictures: list[bytes]) -> Array:
+    """Classify pictures: FP32 [N, CLASSES], in the order of the classes."""
+    with Classifier(address, model=model, top_k=CLASSES) as client:
+        results = client.batch(pictures)
     rows = [{each.class_id: each.probability for each in one.predictions} for one in results]
     return np.array([[row[number] for number in range(CLASSES)] for row in rows], np.float32)
 
 
 @pytest.mark.parametrize(("precision", "tolerance"), [("bf16", 0.02), ("int8", 0.05)])
 def test_other_precisions_answer_nearly_as_fp32(
-    server: EmbeddedServer, protocol: str, precision: str, tolerance: float
+    server: EmbeddedServer, protocol: str, pictures: list[bytes], precision: str, tolerance: float
 ) -> None:
-    fp32, other = (probabilities(server, protocol, model) for model in ("fp32", precision))
+    address = url(server, protocol)
+    fp32, other = (probabilities(address, model, pictures) for model in ("fp32", precision))
     np.testing.assert_allclose(other, fp32, atol=tolerance)
     assert not np.array_equal(other, fp32) or (precision == "bf16" and not has_bfloat16())
 
