@@ -67,10 +67,12 @@ class TritonPythonModel(GraphModel):
         }
         self.model = self.core.read_model(path)
         self.checked: set[tuple[tuple[int, ...], ...]] = set()
-        self.expected = self._expected_shapes(config)
+        self.expected, has_others = self._expected_shapes(config)
         self.request = (
             self._compile(self._reshaped(self.expected)) if self.expected else self.flexible_request
         )
+        if not has_others:
+            del self.model  # and with it the weights as they are in the file
 
     def run(self, arrays: list[Any]) -> list[Any]:
         """Compute the outputs, image by image."""
@@ -125,21 +127,29 @@ class TritonPythonModel(GraphModel):
             self.checked.clear()
         self.checked.add(key)
 
-    def _expected_shapes(self, config: dict[str, Any]) -> Shapes | None:
-        """Return the shapes of one image, from the warm-up where it can have any size."""
+    def _expected_shapes(self, config: dict[str, Any]) -> tuple[Shapes | None, bool]:
+        """Return the shapes of one image, or of that of the warm-up if the images' size varies.
+
+        Returns:
+            The shapes, None if they are not known, and whether others are possible.
+        """
         if any("reshape" in tensor for tensor in config["input"]):
-            return None
-        inputs = {tensor["name"]: tensor["dims"] for tensor in config["input"]}
+            return None, True
+        dims = {tensor["name"]: tensor["dims"] for tensor in config["input"]}
+        if shapes := self._known(dims):
+            return shapes, False
         for warm_up in config["model_warmup"]:
-            inputs |= {name: sample["dims"] for name, sample in warm_up["inputs"].items()}
-        shapes = {name: [int(size) for size in dims] for name, dims in inputs.items()}
+            dims |= {name: sample["dims"] for name, sample in warm_up["inputs"].items()}
+        return self._known(dims), True
+
+    def _known(self, dims: dict[str, list[Any]]) -> Shapes | None:
+        shapes = {name: [int(size) for size in sizes] for name, sizes in dims.items()}
         for shape in shapes.values():
             if self.has_implicit_batch:
                 shape.insert(0, 1)
             elif self.has_explicit_batch:
                 shape[0] = 1
-        is_known = all(min(shape) > 0 for shape in shapes.values())
-        return shapes if is_known else None
+        return shapes if all(min(shape) > 0 for shape in shapes.values()) else None
 
     def _precision(self, settings: dict[str, str], args: dict[str, str]) -> str:
         if "HINT_BF16" not in settings:
