@@ -292,7 +292,7 @@ def test_workers_run_every_loop_also_after_an_error(tmp_path: Path) -> None:
     file, loops = tmp_path / "birds.onnx", workers.loops("fp32")
     with closing(workers.Workers(file, Recipe(), picture((64, 48)))) as pool:
         with pytest.raises(ServerError, match=r"a benchmark worker failed: .*birds\.onnx"):
-            pool.measure(loops["baseline"], 0.01)
+            pool.measure(loops["baseline"], 0.01, alone=True)
         body = PIXELS + FLEXIBLE.replace("(image)", "(planes)")
         onnx.save(classifier(body, image="uint8[1,224,224,3]"), file)
         for loop in loops.values():
