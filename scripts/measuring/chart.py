@@ -6,14 +6,7 @@ import matplotlib as mpl
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 
-from scripts.measuring.figures import (
-    BASELINE,
-    LABELS,
-    OTHER,
-    SERIES,
-    UPPER_BOUND,
-    load_id,
-)
+from scripts.measuring.figures import BASELINE, LABELS, OTHER, SERIES, UPPER_BOUND, load_id
 from scripts.measuring.report import Report, medians
 
 INCHES = (6.4, 4.2)  # of each diagram
@@ -37,11 +30,10 @@ def draw(report: Report, file: Path) -> None:
 
 def _throughput(axes: Axes, report: Report, model: str) -> None:
     figures, setup = medians(report.rounds[model]), report.setup(model)
-    labels = {
-        UPPER_BOUND: f"upper bound: {setup.label(report.limit(model))}",
-        BASELINE: setup.label(BASELINE),
-    }
-    for (bound, label), style in zip(labels.items(), ("--", ":"), strict=True):
+    for bound, label, style in (
+        (UPPER_BOUND, f"upper bound: {setup.label(report.limit(model))}", "--"),
+        (BASELINE, setup.label(BASELINE), ":"),
+    ):
         axes.axhline(figures[f"{bound}_rate"], label=label, color="black", ls=style)
     axes.set(title=f"{model} ({setup.build})", ylabel="throughput (images/s)")
     _lines(axes, report, model, "rate")
