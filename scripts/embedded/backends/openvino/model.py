@@ -10,8 +10,8 @@ loads here without changes. It differs from the C++ backend in this:
 - It runs batches image by image, since OpenVINO takes less time for a graph that is compiled for
   one image of a known size. Batches may therefore have any size if `max_batch_size` is set.
 - Without `max_batch_size`, a request has at most 32 images.
-- It refuses images that are too small for the graph. The C++ backend answers with what an earlier
-  request has left in memory.
+- It refuses images that are too small for the graph. The C++ backend can answer with what an
+  earlier request has left in memory.
 - It refuses the parameters that it does not have, unless they only concern speed.
 """
 
