@@ -156,10 +156,10 @@ class TritonPythonModel(GraphModel):
             return "f32"
         if "BF16" in self.core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
             return "bf16"
-        name = args["model_name"]
-        if args["model_instance_name"] in (f"{name}_0", f"{name}_0_0"):  # once for all instances
+        if args["model_instance_name"].endswith("_0"):  # once for all instances
             pb_utils.Logger.log_warn(
-                f"{name} runs in FP32: this CPU has no bfloat16 instructions (AVX512-BF16 or AMX)"
+                f"{args['model_name']} runs in FP32: this CPU has no bfloat16 instructions "
+                "(AVX512-BF16 or AMX)"
             )
         return "f32"
 
