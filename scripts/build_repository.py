@@ -13,22 +13,19 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from scripts import arguments, cli, recipe_options
+from scripts import arguments, cli, engine_options, recipe_options
 from scripts.repository import builder, calibration, catalog, sources, summary, tuning
 from scripts.repository.builder import Session
 from scripts.repository.calibration import Images
 from scripts.repository.catalog import ZooModel
 from scripts.repository.check import Check
 from scripts.repository.errors import BuildError
-from scripts.repository.graphs.prepare import Prepared
-from scripts.repository.graphs.quantize import Quantized, quantize
-from scripts.repository.graphs.speed import speedup
-from scripts.repository.manifest import Entry, Quantization
+from scripts.repository.execution import Request, Watch
+from scripts.repository.manifest import Entry
 from scripts.repository.metadata import hub, recipes
 from scripts.repository.metadata.folder import SUBFOLDER
 from scripts.repository.sources import ClassifierSource
 from scripts.repository.steps.preprocess.recipe import DECODINGS
-from scripts.repository.tuning import Tuning
 
 EXAMPLES = """\
   python -m scripts.build_repository
@@ -38,6 +35,8 @@ EXAMPLES = """\
   python -m scripts.build_repository --onnx birds.onnx --labels birds.txt --recipe timm
   python -m scripts.build_repository --onnx exported/ --name birds --check photos/*.jpg
   python -m scripts.build_repository --hub onnx-community/resnet-50-ONNX --name resnet
+  python -m scripts.build_repository --engine auto
+  python -m scripts.build_repository --models resnet50_v1 --precision bf16
   python -m scripts.build_repository --models resnet50_v1 --precision int8 --calibration photos
   python -m scripts.build_repository --device gpu
   python -m scripts.build_repository --optimize latency --cores 8
@@ -91,7 +90,7 @@ def parser() -> argparse.ArgumentParser:
         help="remove these classifiers; builds only what --models or --onnx names",
     )
     _add_target(parser.add_argument_group("target machine"))
-    _add_quantisation(parser.add_argument_group("quantisation, for CPUs with VNNI"))
+    engine_options.add(parser.add_argument_group("engine and precision, for CPUs"))
     recipe_options.add_classifier(parser.add_argument_group("your own classifier"))
     recipe_options.add_preprocessing(
         parser.add_argument_group(
@@ -118,7 +117,6 @@ def _add_target(target: argparse._ArgumentGroup) -> None:
     target.add_argument(
         "--cores",
         type=arguments.count,
-        default=tuning.cores(),
         metavar="N",
         help="CPU cores (default: those of this machine)",
     )
@@ -135,22 +133,6 @@ def _add_target(target: argparse._ArgumentGroup) -> None:
         metavar="N",
         help="waiting requests beyond which Triton rejects further ones; choose fewer if clients "
         f"time out within seconds (default: {tuning.CPU_QUEUE}, on a GPU {tuning.GPU_QUEUE})",
-    )
-
-
-def _add_quantisation(int8: argparse._ArgumentGroup) -> None:
-    int8.add_argument(
-        "--precision",
-        choices=("fp32", "int8"),
-        default="fp32",
-        help="int8 quantises the graphs (default: %(default)s)",
-    )
-    int8.add_argument(
-        "--calibration",
-        type=Path,
-        metavar="DIR",
-        help=f"folder, searched recursively, of at least {calibration.RECOMMENDED} images like "
-        "those to classify",
     )
 
 
@@ -171,25 +153,25 @@ def build(options: argparse.Namespace) -> int:
     """Remove and build the classifiers that the options name."""
     console = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
     chosen = _check(options)
-    target = Tuning(options.device, options.optimize, options.cores, options.queue)
+    request = engine_options.request(options)
     names = {model.name for model in chosen} | {options.name} - {None}
     with builder.session(options.output, names) as session, _progress(console) as progress:
         session.remove(options.remove)
         _print_removed(console, options.remove)
-        images = _read_images(options.calibration, progress) if options.calibration else None
+        if options.calibration:
+            request = replace(request, images=_read_images(options, progress))
         for source in _sources(options, chosen, progress):
-            _build_one(
-                session, source, options=options, target=target, images=images, progress=progress
-            )
+            _build_one(session, source, request, options=options, progress=progress)
         if options.prune:
             _print_removed(console, sorted(session.prune(names)))
-    console.print(f"model repository: {options.output}, for {target}")
+    console.print(f"model repository: {options.output}, for {request.tuning}")
     return 0
 
 
 def _check(options: argparse.Namespace) -> list[ZooModel]:
     """Check the options before any work is done, and select the zoo's classifiers."""
     recipe_options.check(options)
+    engine_options.check(options)
     is_own = bool(options.onnx or options.hub)
     if is_own:
         options.name = options.name or _default_name(options)
@@ -198,10 +180,6 @@ def _check(options: argparse.Namespace) -> list[ZooModel]:
         builder.check_name(options.name)
     if options.weights not in {"zoo", "synthetic"} and not Path(options.weights).is_dir():
         raise BuildError(f"--weights: no folder {options.weights}; give zoo, synthetic or a folder")
-    if (options.precision == "int8") != bool(options.calibration):
-        raise BuildError("--precision int8 and --calibration must be given together")
-    if options.calibration and not options.calibration.is_dir():
-        raise BuildError(f"--calibration: no folder {options.calibration}; give one of images")
     if options.prune and options.remove and not (options.models or is_own):
         raise BuildError("--prune with --remove requires --models, --onnx or --hub")
     default = [] if is_own or options.remove else ["all"]
@@ -214,20 +192,17 @@ def _check(options: argparse.Namespace) -> list[ZooModel]:
 def _build_one(
     session: Session,
     source: ClassifierSource,
+    request: Request,
     *,
     options: argparse.Namespace,
-    target: Tuning,
-    images: Images | None,
     progress: Progress,
 ) -> None:
     """Build a classifier unless it is up to date, and print a line that describes it."""
     task = progress.add_task(f"{source.name}: preparing", total=None)
-    sha256 = images.sha256 if images else None
-    entry = session.find_current(source, tuning=target, images_sha256=sha256)
+    entry = session.find_current(source, request)
     state = ", up to date"
     if entry is None or options.force:
-        quantizer = _quantizer(images, progress) if images else None
-        entry = session.add(source, tuning=target, quantize=quantizer)
+        entry = session.add(source, request, _watch(source, progress))
         state = ""
     progress.remove_task(task)
     progress.console.print(f"{summary.line(source.name, entry)}{state}")
@@ -298,27 +273,22 @@ def _download(model: ZooModel, progress: Progress) -> ClassifierSource:
     return sources.from_zoo(model, progress=report)
 
 
-def _read_images(folder: Path, progress: Progress) -> Images:
-    images = calibration.read(folder, progress=_report(progress, "reading images"))
+def _read_images(options: argparse.Namespace, progress: Progress) -> Images:
+    images = calibration.read(options.calibration, progress=_report(progress, "reading images"))
     for reason in images.unreadable:
         _warn(f"skipped {reason}")
     if not images.held_out:
+        kind = "calibration images" if options.precision == "int8" else "images to compare"
         recommended = f"at least {calibration.RECOMMENDED} are recommended"
-        _warn(f"only {len(images.calibrate)} calibration images; {recommended}")
+        _warn(f"only {len(images.all)} {kind}; {recommended}")
     return images
 
 
-def _quantizer(images: Images, progress: Progress) -> builder.Quantize:
-    def run(source: ClassifierSource, prepared: Prepared) -> Quantized:
-        report = _report(progress, f"{source.name}: calibrating and comparing")
-        quantized = quantize(prepared, images, source.recipe, progress=report)
-        ratio = speedup(prepared, quantized.prepared, source.recipe.crop)
-        progress.console.print(f"{source.name:13} {_gain(ratio, quantized.quantization)}")
-        if ratio <= 1:
-            _warn("int8 is not faster than fp32 on this CPU; it needs VNNI instructions")
-        return quantized
-
-    return run
+def _watch(source: ClassifierSource, progress: Progress) -> Watch:
+    return Watch(
+        progress=lambda step: _report(progress, f"{source.name}: {step}"),
+        report=lambda line: progress.console.print(f"{source.name:13} {line}"),
+    )
 
 
 def _report(progress: Progress, description: str) -> calibration.Progress:
@@ -332,14 +302,6 @@ def _report(progress: Progress, description: str) -> calibration.Progress:
 
 def _warn(line: str) -> None:
     print(f"warning: {line}", file=sys.stderr)
-
-
-def _gain(ratio: float, quantization: Quantization) -> str:
-    images = "held-out images" if quantization.held_out else "calibration images"
-    return (
-        f"int8 is {ratio:.1f} times as fast as fp32 on one thread here, with the same top-1 class "
-        f"for {quantization.agreeing} of {quantization.compared} {images}"
-    )
 
 
 def _print_removed(console: Console, names: Iterable[str]) -> None:

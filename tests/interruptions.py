@@ -24,6 +24,7 @@ import onnx
 
 from scripts.repository import builder, manifest, sources, transaction
 from scripts.repository.errors import BuildError
+from scripts.repository.execution import Request
 from scripts.repository.tuning import Tuning
 from tests.files import contents
 from tests.graphs import imagenet
@@ -80,7 +81,7 @@ def changes(folder: Path) -> dict[str, tuple[Change, Change]]:
     def build(repository: Path, *names: str, queue: int | None = None) -> None:
         with builder.session(repository, names) as session:
             for name in names:
-                session.add(known[name], tuning=Tuning(queue=queue))
+                session.add(known[name], Request(Tuning(queue=queue)))
 
     def remove(repository: Path) -> None:
         with builder.session(repository) as session:

@@ -4,22 +4,22 @@ import json
 import logging
 import re
 import shutil
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from onnx import ModelProto
 
-from scripts.repository import contents, digests, manifest, onnx_file
+from scripts.repository import contents, digests, manifest
+from scripts.repository.calibration import Images
 from scripts.repository.catalog import CATALOG
 from scripts.repository.contents import Graphs
 from scripts.repository.ensemble import IMAGENET_LABELS, LABELS_FILE, ClassifierSpec
 from scripts.repository.errors import BuildError
+from scripts.repository.execution import Request, Watch, execute
 from scripts.repository.graphs import normalization
-from scripts.repository.graphs.pixels import with_pixels
 from scripts.repository.graphs.prepare import Prepared, prepare
-from scripts.repository.graphs.quantize import Quantized
 from scripts.repository.manifest import ROLES, Entry, Files
 from scripts.repository.sources import ClassifierSource
 from scripts.repository.steps.preprocess.recipe import written
@@ -27,8 +27,6 @@ from scripts.repository.transaction import Transaction
 from scripts.repository.tuning import Tuning
 
 logger = logging.getLogger(__name__)
-
-Quantize = Callable[[ClassifierSource, Prepared], Quantized]
 
 COLOURS = {1: "grey", 3: "rgb"}
 # What Triton accepts as a model's name both in a URL and as a folder.
@@ -84,11 +82,12 @@ def add(
     source: ClassifierSource,
     *,
     tuning: Tuning | None = None,
-    quantize: Quantize | None = None,
+    precision: str = "fp32",
+    images: Images | None = None,
 ) -> Entry:
-    """Build one classifier in a session of its own; see `Session.add`."""
+    """Build one classifier in a session of its own; see `Session.add` and `Request`."""
     with session(repository, {source.name}) as opened:
-        return opened.add(source, tuning=tuning, quantize=quantize)
+        return opened.add(source, Request(tuning or Tuning(), precision, images))
 
 
 class Session:
@@ -99,14 +98,8 @@ class Session:
         # The classifiers of which a step was replaced and that are to be built again.
         self._outdated: set[str] = set()
 
-    def add(
-        self,
-        source: ClassifierSource,
-        *,
-        tuning: Tuning | None = None,
-        quantize: Quantize | None = None,
-    ) -> Entry:
-        """Prepare a classifier, quantise it if requested, and write its models.
+    def add(self, source: ClassifierSource, request: Request, watch: Watch | None = None) -> Entry:
+        """Prepare a classifier as requested, and write its models.
 
         A classifier of the same name is replaced. If a step of other classifiers of the session
         changes with it, all of them take effect when the last one is added.
@@ -115,7 +108,7 @@ class Session:
             BuildError: the classifier cannot be served.
             OSError: a file cannot be read or written.
         """
-        made = _make(source, tuning or Tuning(), quantize)
+        made = _make(source, request, watch or Watch())
         staged = self._transaction.stage()
         entries, recorded = manifest.read(staged), manifest.parts(staged)
         _check_parts(made.spec, entries)
@@ -134,12 +127,8 @@ class Session:
         self._record(entries | {source.name: entry}, recorded | written, before=entries)
         return entry
 
-    def find_current(
-        self, source: ClassifierSource, *, tuning: Tuning, images_sha256: str | None = None
-    ) -> Entry | None:
+    def find_current(self, source: ClassifierSource, request: Request) -> Entry | None:
         """Find the entry of a classifier if building it again would write the same files.
-
-        `images_sha256` is the digest of the calibration images, or None for FP32.
 
         Returns:
             None if anything that the classifier is built from has changed, the generator included,
@@ -149,7 +138,7 @@ class Session:
         entry = manifest.read(repository).get(source.name)
         if entry is None or source.name in self._outdated:
             return None
-        if entry.inputs_sha256 != _inputs_sha256(source, tuning, images_sha256):
+        if entry.inputs_sha256 != _inputs_sha256(source, request):
             return None
         recorded = manifest.parts(repository)
         for part in entry.parts.values():
@@ -238,7 +227,7 @@ class _Made:
     entry: Entry
 
 
-def _make(source: ClassifierSource, tuning: Tuning, quantize: Quantize | None) -> _Made:
+def _make(source: ClassifierSource, request: Request, watch: Watch) -> _Made:
     graph = source.load()
     try:
         prepared = prepare(
@@ -251,20 +240,14 @@ def _make(source: ClassifierSource, tuning: Tuning, quantize: Quantize | None) -
         _check_recipe(source, prepared)
         _warn_of_normalization(source, prepared, graph.model)
         labels = _labels(source, prepared)
-        quantized = quantize(source, prepared) if quantize else None
-        prepared = quantized.prepared if quantized else prepared
-        graphs = Graphs(
-            onnx=onnx_file.write(prepared.model),
-            pixels=onnx_file.write(with_pixels(prepared, source.recipe)),
-        )
+        made = execute(source, prepared, request, watch)
     except BuildError as error:
         raise BuildError(f"{source.name}: {error}") from error
-    quantization = quantized.quantization if quantized else None
-    images_sha256 = quantization.images_sha256 if quantization else None
+    prepared = made.prepared
     entry = Entry(
         source=source.origin,
         source_sha256=graph.sha256,
-        prepared_sha256=digests.of_bytes(b"".join(graphs.onnx.values())),
+        prepared_sha256=digests.of_bytes(b"".join(made.graphs.onnx.values())),
         opset=prepared.opset,
         ir_version=prepared.model.ir_version,
         classes=prepared.classes,
@@ -272,22 +255,25 @@ def _make(source: ClassifierSource, tuning: Tuning, quantize: Quantize | None) -
         recipe=asdict(source.recipe),
         labels="",
         parts={},
-        precision="int8" if quantized else "fp32",
-        quantization=quantization,
-        tuning=tuning,
-        inputs_sha256=_inputs_sha256(source, tuning, images_sha256),
+        precision=request.precision,
+        quantization=made.quantization,
+        comparison=made.comparison,
+        choice=made.choice,
+        tuning=made.tuning,
+        inputs_sha256=_inputs_sha256(source, request),
         origins={"scores": prepared.scores.origin, **source.origins},
         labels_origin=_labels_origin(source, labels),
         output=prepared.signature.output,
         batches=prepared.batches,
         difference=prepared.difference,
     )
-    return _Made(
-        ClassifierSpec(source.name, prepared, source.recipe, labels, tuning), graphs, entry
+    spec = ClassifierSpec(
+        source.name, prepared, source.recipe, labels, made.tuning, request.precision
     )
+    return _Made(spec, made.graphs, entry)
 
 
-def _inputs_sha256(source: ClassifierSource, tuning: Tuning, images_sha256: str | None) -> str:
+def _inputs_sha256(source: ClassifierSource, request: Request) -> str:
     inputs = {
         "generator": digests.generator(),
         "origin": source.origin,
@@ -299,8 +285,7 @@ def _inputs_sha256(source: ClassifierSource, tuning: Tuning, images_sha256: str 
         "output": source.output,
         "layout": source.layout,
         "origins": dict(source.origins),
-        "tuning": asdict(tuning),
-        "images": images_sha256,
+        **request.inputs,
     }
     return digests.of_text(json.dumps(inputs))
 

@@ -1,8 +1,8 @@
-"""The images on which an INT8 graph is calibrated and compared with the FP32 graph."""
+"""The images on which a graph is calibrated, and compared with the FP32 graph."""
 
 import hashlib
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -30,18 +30,25 @@ class Images:
     """Image files that can be decoded, for calibration and for the comparison with FP32.
 
     Both are the same files if there are too few. `sha256` is the SHA-256 over the SHA-256 of each
-    file of `calibrate`. `unreadable` has a line with the reason for each skipped file.
+    file of `calibrate`, and `all_sha256` that over all files. `unreadable` has a line with the
+    reason for each skipped file.
     """
 
     calibrate: tuple[Path, ...]
     compare: tuple[Path, ...]
     sha256: str
+    all_sha256: str
     unreadable: tuple[str, ...] = ()
 
     @property
     def held_out(self) -> bool:
         """Whether the images of the comparison are excluded from calibration."""
         return self.calibrate != self.compare
+
+    @property
+    def all(self) -> tuple[Path, ...]:
+        """All files, sorted by path."""
+        return tuple(sorted({*self.calibrate, *self.compare}))
 
 
 def read(folder: Path, *, progress: Progress | None = None) -> Images:
@@ -69,21 +76,26 @@ def read(folder: Path, *, progress: Progress | None = None) -> Images:
     return _split(digests, tuple(unreadable))
 
 
-def pixels(files: Iterable[Path], recipe: Recipe) -> Iterator[npt.NDArray[np.uint8]]:
+def pixels(
+    files: Sequence[Path], recipe: Recipe, *, progress: Progress | None = None
+) -> Iterator[npt.NDArray[np.uint8]]:
     """Load images one at a time as UINT8 pixels [1, height, width, channels].
 
     They are decoded exactly, so that the same images calibrate the same graph on every machine.
+    `progress` is called with the number of images that were used so far and their total.
 
     Raises:
         BuildError: exact decoding of an image takes more than the limits.
     """
     exact = replace(recipe, decoding="exact")
-    for file in files:
+    for done, file in enumerate(files, 1):
         try:
             image = load(file.read_bytes(), exact)
         except (ImageError, Busy) as error:
             raise BuildError(f"{file}: {error}; or remove it from the folder") from None
         yield np.asarray(image).reshape(1, *recipe.crop, recipe.channels)
+        if progress:
+            progress(done, len(files))
 
 
 def _images(folder: Path) -> list[Path]:
@@ -103,5 +115,10 @@ def _split(digests: dict[Path, bytes], unreadable: tuple[str, ...]) -> Images:
     files = tuple(digests)
     compare = files[::HOLD_OUT_EVERY] if len(files) >= RECOMMENDED else files
     calibrate = tuple(file for file in files if file not in set(compare)) or files
-    sha256 = hashlib.sha256(b"".join(digests[file] for file in calibrate)).hexdigest()
-    return Images(calibrate, compare, sha256, unreadable)
+    return Images(
+        calibrate, compare, _sha256(calibrate, digests), _sha256(files, digests), unreadable
+    )
+
+
+def _sha256(files: tuple[Path, ...], digests: dict[Path, bytes]) -> str:
+    return hashlib.sha256(b"".join(digests[file] for file in files)).hexdigest()

@@ -11,11 +11,11 @@ import numpy.typing as npt
 
 from scripts.repository import libraries
 from scripts.repository.errors import BuildError
+from scripts.repository.graphs import engines
 from scripts.repository.graphs.original import run_original
 from scripts.repository.graphs.runner import Runner
 from scripts.repository.graphs.scores import probabilities, recognise
 from scripts.repository.graphs.signature import Signature, read_signature
-from scripts.repository.graphs.speed import single_threaded
 from scripts.repository.graphs.tensors import tensor
 from scripts.repository.graphs.zip_map import without_zip_maps
 from scripts.repository.libraries import Library
@@ -67,7 +67,9 @@ class Check:
     def __init__(self, source: ClassifierSource, entry: Entry, repository: Path) -> None:
         self._recipe = source.recipe
         self._labels = (repository / entry.labels).read_text("utf-8").splitlines()
-        self._served = single_threaded(repository / entry.parts["pixels"] / "1" / "model.onnx")
+        file = repository / entry.parts["pixels"] / "1" / "model.onnx"
+        engine = entry.tuning.engine if entry.tuning else "onnxruntime"
+        self._served = engines.load(engine, file, precision=entry.precision)
         model = without_zip_maps(source.load().model)
         signature = read_signature(model, output=source.output, layout=source.layout)
         _check_size(signature, source.recipe)
@@ -114,7 +116,7 @@ class Check:
 
     def _serve(self, pixels: npt.NDArray[np.uint8]) -> Array:
         """Run the graph of the ensemble, and what follows it in the postprocessing step."""
-        scores = self._served.run(None, {self._served.get_inputs()[0].name: pixels})[0][0]
+        scores = self._served(pixels)[0]
         row = softmax(scores) if self._scores.are_logits else scores
         return np.asarray(row, np.float64)
 

@@ -3,6 +3,7 @@
 import functools
 import hashlib
 from collections.abc import Iterable
+from importlib import metadata
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,14 @@ def generator() -> str:
     """Hash the code, data and library versions that determine what is written."""
     versions = [library.__version__ for library in LIBRARIES]
     return of_text("\n".join([of_folders([Path(__file__).parent]), *versions]))
+
+
+def version(package: str) -> str | None:
+    """Return the version of a package without importing it; None if it is not installed."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
 
 
 def of_folders(folders: Iterable[Path]) -> str:

@@ -26,26 +26,48 @@ Files = dict[str, str]
 
 @dataclass(frozen=True)
 class Quantization:
-    """What an INT8 graph was calibrated on, and how well it agrees with the FP32 graph.
+    """What an INT8 graph was calibrated on.
 
-    `images_sha256` is the SHA-256 over the SHA-256 of each of the `images` files. For `agreeing` of
-    `compared` images both graphs give the same class the highest score; `held_out` tells whether
-    those images were excluded from calibration.
+    `images_sha256` is the SHA-256 over the SHA-256 of each of the `images` files.
     """
 
     images: int
     images_sha256: str
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """How well what is served agrees with the FP32 graph on onnxruntime.
+
+    For `agreeing` of `compared` images both give the same class the highest score; `difference` is
+    the largest one between the probabilities of a class. `images` says which images these are.
+    """
+
     compared: int
     agreeing: int
-    held_out: bool
+    difference: float
+    images: str
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The engine that was chosen by measuring.
+
+    `ratio` is how many times as fast OpenVINO was as onnxruntime.
+    """
+
+    engine: str
+    ratio: float
 
 
 @dataclass(frozen=True)
 class Entry:
     """One classifier.
 
-    `parts` maps each of `ROLES` to the name of a model. `precision` is `fp32`, or `int8` with a
-    `quantization`. `inputs_sha256` is a digest of everything that the classifier was built from.
+    `parts` maps each of `ROLES` to the name of a model. `precision` is one of `PRECISIONS`; `int8`
+    has a `quantization` and a `comparison`, and `bf16` a `comparison` if the CPU that built it has
+    bfloat16 instructions. `choice` is how the engine of `tuning` was chosen, if by measuring.
+    `inputs_sha256` is a digest of everything that the classifier was built from.
     `output` is the tensor that holds the scores in the file, of the kind `scores`.
     `origins` tells where the recipe's fields and the kind of scores come from; what it lacks was
     assumed. `batches` is `variable` or `loop`, and `difference` the largest one found
@@ -65,6 +87,8 @@ class Entry:
     # Absent from manifests that an older version wrote.
     precision: str = "fp32"
     quantization: Quantization | None = None
+    comparison: Comparison | None = None
+    choice: Choice | None = None
     tuning: Tuning | None = None
     inputs_sha256: str = ""
     origins: dict[str, str] = field(default_factory=dict)
@@ -74,7 +98,13 @@ class Entry:
     difference: float = 0.0
 
 
-FIELDS = frozenset(field.name for field in fields(Entry))
+# The entry's fields that are objects of their own.
+NESTED: dict[str, type[Any]] = {
+    "quantization": Quantization,
+    "comparison": Comparison,
+    "choice": Choice,
+    "tuning": Tuning,
+}
 
 
 def read(repository: Path) -> dict[str, Entry]:
@@ -169,10 +199,14 @@ def _entry(values: dict[str, Any]) -> Entry:
     if isinstance(values["parts"], list):  # of an older version, in the order of the roles
         parts = dict(zip(ROLES, values["parts"], strict=True))
         values = {**values, "parts": parts, "tuning": None}
-    quantization, tuning = values.get("quantization"), values.get("tuning")
-    nested = {
-        "quantization": Quantization(**quantization) if quantization else None,
-        "tuning": Tuning(**tuning) if tuning else None,
-    }
-    known = {name: value for name, value in values.items() if name in FIELDS}
-    return Entry(**{**known, **nested})
+    made = _known(Entry, values)
+    for name, kind in NESTED.items():
+        if values.get(name):
+            made[name] = kind(**_known(kind, values[name]))
+    return Entry(**made)
+
+
+def _known(kind: type[Any], values: dict[str, Any]) -> dict[str, Any]:
+    """Leave out fields that only an older version has."""
+    names = {field.name for field in fields(kind)}
+    return {name: value for name, value in values.items() if name in names}

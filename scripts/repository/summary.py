@@ -3,7 +3,8 @@
 import json
 from collections.abc import Iterable
 
-from scripts.repository.manifest import Entry
+from scripts.repository.graphs.engines import TITLES
+from scripts.repository.manifest import Comparison, Entry
 from scripts.repository.steps.preprocess.recipe import Recipe, is_square, written
 
 ASSUMED = "assumed"
@@ -13,13 +14,52 @@ BATCHES = {
     "variable": "of any size",
     "loop": "image by image: the file fixes its batch size",
 }
+# What makes a precision fast.
+NEEDED = {"bf16": "fast bfloat16 instructions, such as AMX", "int8": "VNNI instructions"}
 
 
 def line(name: str, entry: Entry) -> str:
     """Describe a classifier in one line."""
     recipe = _recipe(entry)
     size = f"{written(recipe.resize)}/{written(recipe.crop)}"
-    return f"{name:13} {entry.classes} classes, recipe {size}, from {entry.source}"
+    return f"{name:13} {entry.classes} classes, recipe {size}, from {entry.source}{_run(entry)}"
+
+
+def gain(precision: str, engine: str, gains: dict[str, float], comparison: Comparison) -> str:
+    """Say how fast a precision is on an engine, and how well it agrees with FP32.
+
+    `gains` has how many times as fast it is as FP32 on each engine, on one thread.
+    """
+    faster = " and ".join(
+        f"{ratio:.1f} times as fast as fp32 on {TITLES[other]}" for other, ratio in gains.items()
+    )
+    return (
+        f"{precision} on {TITLES[engine]} is {faster} on one thread here, with the same top-1 "
+        f"class as fp32 for {comparison.agreeing} of {comparison.compared} {comparison.images} and "
+        f"probabilities that differ by up to {comparison.difference:.4f}"
+    )
+
+
+def without_gain(precision: str, gains: dict[str, float]) -> str | None:
+    """Say on which engines FP32 is as fast as another precision; None if it is slower on all."""
+    slow = " and ".join(
+        f"fp32 on {TITLES[engine]}" for engine, ratio in gains.items() if ratio <= 1
+    )
+    if not slow:
+        return None
+    return f"{precision} is not faster than {slow} on this CPU; it needs {NEEDED[precision]}"
+
+
+def _run(entry: Entry) -> str:
+    """Say how the graphs are run, if not in FP32 by onnxruntime as always."""
+    engine = entry.tuning.engine if entry.tuning else "onnxruntime"
+    is_default = (entry.precision, engine, entry.choice) == ("fp32", "onnxruntime", None)
+    if is_default:
+        return ""
+    text = f", {entry.precision} on {TITLES[engine]}"
+    if entry.choice:
+        text += f" (OpenVINO is {entry.choice.ratio:.2f} times as fast as onnxruntime)"
+    return text
 
 
 def details(entry: Entry) -> list[str]:

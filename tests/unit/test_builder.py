@@ -17,10 +17,9 @@ from tritonclient.grpc import model_config_pb2
 from scripts.repository import builder, calibration, digests, labels, manifest, onnx_file, sources
 from scripts.repository.ensemble import IMAGENET_LABELS
 from scripts.repository.errors import BuildError
-from scripts.repository.graphs.prepare import Prepared
-from scripts.repository.graphs.quantize import Quantized, quantize
+from scripts.repository.execution import Request
 from scripts.repository.graphs.signature import read_signature
-from scripts.repository.manifest import Entry
+from scripts.repository.manifest import Entry, Quantization
 from scripts.repository.sources import ClassifierSource
 from scripts.repository.tuning import Tuning
 from tests.conftest import ROOT
@@ -53,8 +52,9 @@ def config(repository: Path, part: str) -> model_config_pb2.ModelConfig:
 
 
 def find_current(repository: Path, source: ClassifierSource, **options: Any) -> Entry | None:
+    request = Request(**{"tuning": Tuning(), **options})
     with builder.session(repository) as session:
-        return session.find_current(source, **options)
+        return session.find_current(source, request)
 
 
 def remove(repository: Path, names: list[str]) -> None:
@@ -231,7 +231,7 @@ def zoo(tmp_path: Path) -> dict[str, ClassifierSource]:
 def add_all(repository: Path, *chosen: ClassifierSource, queue: int | None = None) -> None:
     with builder.session(repository, {source.name for source in chosen}) as session:
         for source in chosen:
-            session.add(source, tuning=Tuning(queue=queue))
+            session.add(source, Request(Tuning(queue=queue)))
 
 
 def steps(repository: Path, role: str = "preprocess") -> dict[str, str]:
@@ -289,12 +289,12 @@ def test_a_shared_step_changes_together_with_all_classifiers_that_use_it(
     add_all(repository, zoo["birds"], zoo["planes"])
     before = contents(repository)
     with builder.session(repository, {"birds", "planes", "cats"}) as session:
-        session.add(zoo["birds"], tuning=Tuning(queue=3))
+        session.add(zoo["birds"], Request(Tuning(queue=3)))
         assert contents(repository) == before
-        assert session.find_current(zoo["planes"], tuning=Tuning()) is None
-        session.add(zoo["cats"], tuning=Tuning(queue=3))
+        assert session.find_current(zoo["planes"], Request(Tuning())) is None
+        session.add(zoo["cats"], Request(Tuning(queue=3)))
         assert contents(repository) == before
-        session.add(zoo["planes"], tuning=Tuning(queue=3))
+        session.add(zoo["planes"], Request(Tuning(queue=3)))
         assert steps(repository).keys() == {"birds", "planes", "cats"}
     assert set(steps(repository).values()) == {"imagenet_preprocess_256"}
 
@@ -376,9 +376,9 @@ def test_a_repository_may_hold_only_its_readme(graph: Path, repository: Path) ->
 
 def test_a_classifier_is_current_after_it_was_built(graph: Path, repository: Path) -> None:
     source = sources.from_file(graph, "birds")
-    assert find_current(repository, source, tuning=Tuning()) is None
-    builder.add(repository, source, tuning=Tuning())
-    current = find_current(repository, source, tuning=Tuning())
+    assert find_current(repository, source) is None
+    builder.add(repository, source)
+    current = find_current(repository, source)
     assert current == manifest.read(repository)["birds"]
 
 
@@ -390,13 +390,16 @@ def test_a_classifier_is_current_after_it_was_built(graph: Path, repository: Pat
         {"resize": 40},
         {"std": (0.5, 0.5, 0.5)},
         {"labels": tuple("abcdefghij")},
-        {"images_sha256": "another precision"},
+        {"tuning": Tuning(engine="openvino")},
+        {"tuning": Tuning(engine="openvino"), "precision": "bf16"},
+        {"precision": "int8"},
+        {"auto": True},
     ],
 )
 def test_a_classifier_is_not_current_with_other_options(
     graph: Path, repository: Path, changes: dict[str, Any]
 ) -> None:
-    options: dict[str, Any] = {"tuning": Tuning(), "images_sha256": None}
+    options: dict[str, Any] = {"tuning": Tuning(), "precision": "fp32", "auto": False}
     builder.add(repository, sources.from_file(graph, "birds"))
     recipe = {key: value for key, value in changes.items() if key not in options}
     source = sources.from_file(graph, "birds", said(**recipe))
@@ -415,7 +418,7 @@ def test_a_classifier_is_not_current_when_its_external_weights_change(
         (tmp_path / "birds.data").unlink(missing_ok=True)
         onnx.save(model, file, save_as_external_data=True, location="birds.data", size_threshold=0)
         source = sources.from_file(file, "birds")
-        assert find_current(repository, source, tuning=Tuning()) is None
+        assert find_current(repository, source) is None
         builder.add(repository, source)
 
 
@@ -425,7 +428,7 @@ def test_a_classifier_is_not_current_after_the_generator_changed(
     source = sources.from_file(graph, "birds")
     builder.add(repository, source)
     monkeypatch.setattr(digests, "generator", lambda: "another release")
-    assert find_current(repository, source, tuning=Tuning()) is None
+    assert find_current(repository, source) is None
 
 
 @pytest.mark.parametrize(
@@ -438,7 +441,7 @@ def test_a_classifier_is_not_current_when_a_file_is_missing(
     source = sources.from_file(graph, "birds")
     builder.add(repository, source)
     (repository / path).rename(repository / "moved")
-    assert find_current(repository, source, tuning=Tuning()) is None
+    assert find_current(repository, source) is None
 
 
 def test_a_classifier_is_not_current_when_a_file_was_edited(graph: Path, repository: Path) -> None:
@@ -446,7 +449,7 @@ def test_a_classifier_is_not_current_when_a_file_was_edited(graph: Path, reposit
     builder.add(repository, source)
     file = repository / "birds_pixels" / "config.pbtxt"
     file.write_text(file.read_text().replace("count: 2", "count: 3"))
-    assert find_current(repository, source, tuning=Tuning()) is None
+    assert find_current(repository, source) is None
 
 
 def test_bytecode_that_triton_leaves_behind_does_not_matter(graph: Path, repository: Path) -> None:
@@ -455,7 +458,7 @@ def test_bytecode_that_triton_leaves_behind_does_not_matter(graph: Path, reposit
     cache = repository / "birds_preprocess" / "1" / "__pycache__"
     cache.mkdir()
     (cache / "model.pyc").touch()
-    assert find_current(repository, source, tuning=Tuning())
+    assert find_current(repository, source)
 
 
 @pytest.mark.parametrize(
@@ -471,31 +474,31 @@ def test_graphs_name_their_image_format_and_their_labels(
     assert labels == [f"class {number}" for number in range(CLASSES)]
 
 
-def test_an_int8_classifier_has_the_same_configuration_as_the_fp32_one(tmp_path: Path) -> None:
+@pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
+def test_an_int8_classifier_has_the_same_configuration_as_the_fp32_one(
+    tmp_path: Path, engine: str
+) -> None:
     file = tmp_path / "birds.onnx"
     onnx.save(convolved(), file)
     images = calibration.read(fill(tmp_path / "pictures", 2))
-
-    def quantize_on_images(source: ClassifierSource, prepared: Prepared) -> Quantized:
-        return quantize(prepared, images, source.recipe)
-
-    fp32 = builder.add(tmp_path / "fp32", sources.from_file(file, "birds"))
-    int8 = builder.add(
-        tmp_path / "int8", sources.from_file(file, "birds"), quantize=quantize_on_images
-    )
+    source, tuning = sources.from_file(file, "birds"), Tuning(engine=engine)
+    fp32 = builder.add(tmp_path / "fp32", source, tuning=tuning)
+    int8 = builder.add(tmp_path / "int8", source, tuning=tuning, precision="int8", images=images)
     before, after = contents(tmp_path / "fp32"), contents(tmp_path / "int8")
     changed = {name for name in before if before[name] != after[name]}
     assert before.keys() == after.keys()
     graphs = {f"birds_{part}/1/model.onnx" for part in ("onnx", "pixels")}
     assert changed == {*graphs, "manifest.json"}
-    assert (fp32.precision, fp32.quantization) == ("fp32", None)
-    assert int8.precision == "int8"
+    assert (fp32.precision, fp32.quantization, fp32.comparison) == ("fp32", None, None)
+    assert (int8.precision, int8.quantization) == ("int8", Quantization(2, images.sha256))
+    assert int8.comparison
+    assert (int8.comparison.compared, int8.comparison.images) == (2, "calibration images")
     written = manifest.read(tmp_path / "int8")["birds"]
-    assert written.quantization == int8.quantization
-    source, sha256 = sources.from_file(file, "birds"), images.sha256
-    current = find_current(tmp_path / "int8", source, tuning=Tuning(), images_sha256=sha256)
-    assert current == written
-    assert find_current(tmp_path / "int8", source, tuning=Tuning()) is None
+    assert (written.quantization, written.comparison) == (int8.quantization, int8.comparison)
+    options: dict[str, Any] = {"tuning": tuning, "precision": "int8"}
+    assert find_current(tmp_path / "int8", source, images=images, **options) == written
+    other = calibration.read(fill(tmp_path / "pictures", 3))
+    assert find_current(tmp_path / "int8", source, images=other, **options) is None
 
 
 def test_a_manifest_of_an_older_version_can_be_read(graph: Path, repository: Path) -> None:

@@ -48,6 +48,8 @@ def test_every_fifth_of_a_hundred_images_is_held_out(tmp_path: Path) -> None:
     assert images.held_out
     assert (len(images.calibrate), len(images.compare)) == (80, 20)
     assert set(images.calibrate).isdisjoint(images.compare)
+    assert images.all == tuple(sorted(tmp_path.iterdir()))
+    assert images.sha256 != images.all_sha256
 
 
 @pytest.mark.parametrize("count", [1, 99])
@@ -71,7 +73,7 @@ def test_evenly_spaced_images_are_used_if_there_are_very_many(
 def test_the_sha256_covers_the_calibration_images(tmp_path: Path) -> None:
     images = calibration.read(fill(tmp_path / "pictures", 3))
     digests = [hashlib.sha256(file.read_bytes()).digest() for file in images.calibrate]
-    assert images.sha256 == hashlib.sha256(b"".join(digests)).hexdigest()
+    assert images.sha256 == images.all_sha256 == hashlib.sha256(b"".join(digests)).hexdigest()
     (tmp_path / "pictures").rename(tmp_path / "elsewhere")
     assert calibration.read(tmp_path / "elsewhere").sha256 == images.sha256
 

@@ -46,9 +46,13 @@ class Reference:
             BuildError: they differ by more than rounding explains.
         """
         found = difference(self.scores[: len(scores)], scores)
-        if found > TOLERANCES[precision(self.model)] and not self._is_noise(found):
+        if not self.is_rounding(found):
             raise BuildError(f"its scores differ from the original by {found:.1e} of their spread")
         return found
+
+    def is_rounding(self, found: float) -> bool:
+        """Tell whether rounding explains a difference of scores, relative to their spread."""
+        return found <= TOLERANCES[precision(self.model)] or self._is_noise(found)
 
     def _is_noise(self, found: float) -> bool:
         """Tell whether another order of the same computations changes the scores as much."""

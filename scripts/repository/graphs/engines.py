@@ -1,18 +1,30 @@
 """The engines that run graphs on a CPU: onnxruntime and OpenVINO, here without a server."""
 
+import re
+import sys
 from collections.abc import Callable
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import onnxruntime
 
-from scripts.repository.graphs.runner import LOG_NOTHING, Array
+from scripts.repository.errors import BuildError
+from scripts.repository.graphs.runner import LOG_NOTHING, Array, first_line
 from scripts.repository.tuning import ENGINES
 
-# Runs a graph with one input on a tensor and returns one of its outputs.
+# Runs a graph with one input on a tensor and returns one of its outputs. It raises BuildError if
+# the engine cannot.
 Run = Callable[[Array], Array]
+
+TITLES = {"onnxruntime": "onnxruntime", "openvino": "OpenVINO"}
+# The lines of OpenVINO's errors that say where in its code they were raised.
+TRACE = re.compile(
+    r"Exception from|Check '|FrontEnd API|Model wasn't fully|Summary:|While validating|"
+    r"-- .* with a message:|$"
+)
 
 
 def installed() -> tuple[str, ...]:
@@ -23,9 +35,25 @@ def installed() -> tuple[str, ...]:
 @cache
 def has_bfloat16() -> bool:
     """Whether this CPU has bfloat16 instructions that OpenVINO uses: AVX512-BF16 or AMX."""
-    import openvino  # noqa: PLC0415 - takes 0.2 s, and is not needed by onnxruntime's users
+    return "BF16" in import_openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
-    return "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+
+def import_openvino() -> ModuleType:
+    """Import OpenVINO, which takes 0.2 s and is not needed by onnxruntime's users.
+
+    Raises:
+        BuildError: it is not installed.
+    """
+    # Without this package, OpenVINO does not send usage statistics.
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+    try:
+        import openvino  # noqa: PLC0415
+    except ImportError as error:
+        raise BuildError(
+            "OpenVINO is not installed; run pip install --group build, or give --engine onnxruntime"
+        ) from error
+    module: ModuleType = openvino
+    return module
 
 
 def load(
@@ -45,10 +73,27 @@ def load(
             has it; otherwise the graph itself determines the precision.
         threads: threads that compute one batch.
         output: the name of the output to return; None selects the first one.
+
+    Raises:
+        BuildError: the engine is not installed, or cannot load the graph.
     """
-    if engine == "openvino":
-        return _openvino(graph, precision, threads, output)
-    return _onnxruntime(graph, threads, output)
+    try:
+        if engine == "openvino":
+            run = _openvino(graph, precision, threads, output)
+        else:
+            run = _onnxruntime(graph, threads, output)
+    except BuildError:
+        raise
+    except Exception as error:
+        raise BuildError(f"{TITLES[engine]} cannot load the graph: {_reason(error)}") from error
+
+    def checked(batch: Array) -> Array:
+        try:
+            return run(batch)
+        except Exception as error:
+            raise BuildError(f"{TITLES[engine]} cannot run the graph: {_reason(error)}") from error
+
+    return checked
 
 
 def _onnxruntime(graph: Path | bytes, threads: int, output: str | None) -> Run:
@@ -67,8 +112,7 @@ def _onnxruntime(graph: Path | bytes, threads: int, output: str | None) -> Run:
 
 
 def _openvino(graph: Path | bytes, precision: str, threads: int, output: str | None) -> Run:
-    import openvino  # noqa: PLC0415
-
+    openvino = import_openvino()
     core = openvino.Core()
     # What embedded/backends/openvino sets.
     properties = {
@@ -82,7 +126,15 @@ def _openvino(graph: Path | bytes, precision: str, threads: int, output: str | N
     port = model.output(output) if output else model.output(0)
 
     def run(batch: Array) -> Array:
-        request.infer([openvino.Tensor(np.ascontiguousarray(batch), shared_memory=True)])
+        # A tensor that shares its memory has to be writable, though nothing writes to it.
+        shared = openvino.Tensor(np.require(batch, requirements=["C", "W"]), shared_memory=True)
+        request.infer([shared])
         return np.array(request.get_tensor(port).data)  # the next batch overwrites it
 
     return run
+
+
+def _reason(error: Exception) -> str:
+    """Shorten an engine's error message to the line that says what is wrong."""
+    lines = (line.strip() for line in str(error).splitlines())
+    return next((line for line in lines if not TRACE.match(line)), first_line(error))

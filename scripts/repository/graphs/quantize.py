@@ -8,7 +8,7 @@ DequantizeLinear around each layer), which onnxruntime fuses when it loads the g
 import json
 import os
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,8 +27,8 @@ from scripts.repository.graphs.compare import precision
 from scripts.repository.graphs.loop import dims
 from scripts.repository.graphs.opset import OPSETS, with_opset
 from scripts.repository.graphs.prepare import Prepared
-from scripts.repository.graphs.runner import LOG_NOTHING, Array, Runner, first_line, session
-from scripts.repository.graphs.scores import probabilities
+from scripts.repository.graphs.runner import LOG_NOTHING, Array, first_line, session
+from scripts.repository.graphs.strides import with_early_strides
 from scripts.repository.graphs.tensors import tensor
 from scripts.repository.manifest import Quantization
 from scripts.repository.steps.preprocess.recipe import Recipe
@@ -51,7 +51,7 @@ METADATA = {
 
 @dataclass(frozen=True)
 class Quantized:
-    """An INT8 graph, and the record of its calibration and comparison."""
+    """An INT8 graph, and the record of its calibration."""
 
     prepared: Prepared
     quantization: Quantization
@@ -60,7 +60,7 @@ class Quantized:
 def quantize(
     prepared: Prepared, images: Images, recipe: Recipe, *, progress: Progress | None = None
 ) -> Quantized:
-    """Calibrate a classifier on images, quantise it, and compare both graphs.
+    """Calibrate a classifier on images, and quantise it.
 
     `progress` is called with the number of images processed so far and their total. Images are
     loaded one at a time.
@@ -71,36 +71,13 @@ def quantize(
     """
     graph = prepared.body or prepared.model
     _check_precision(graph)
-    count = _Count(len(images.calibrate) + len(images.compare), progress)
     folded = _folded(with_opset(graph, OPSET, max(OPSETS[1], prepared.opset)))
-    model = _servable(_quantized(folded, _Reader(graph, prepared, images, recipe, count)), graph)
+    reader = _Reader(graph, prepared, images, recipe, progress)
+    model = _servable(_quantized(folded, reader), graph)
     quantized = replace(prepared, model=model)
     if prepared.body:
         quantized = replace(prepared, model=looped(model, prepared.signature), body=model)
-    tensors = count.each(_tensors(images.compare, recipe, prepared))
-    agreeing = _agreeing(prepared, quantized, tensors)
-    quantization = Quantization(
-        images=len(images.calibrate),
-        images_sha256=images.sha256,
-        compared=len(images.compare),
-        agreeing=agreeing,
-        held_out=images.held_out,
-    )
-    return Quantized(quantized, quantization)
-
-
-class _Count:
-    """Reports progress over several passes."""
-
-    def __init__(self, total: int, progress: Progress | None) -> None:
-        self._done, self._total, self._progress = 0, total, progress
-
-    def each(self, tensors: Iterator[Array]) -> Iterator[Array]:
-        for each in tensors:
-            yield each
-            self._done += 1
-            if self._progress:
-                self._progress(self._done, self._total)
+    return Quantized(quantized, Quantization(len(images.calibrate), images.sha256))
 
 
 class _Reader:
@@ -110,20 +87,24 @@ class _Reader:
     """
 
     def __init__(
-        self, graph: ModelProto, prepared: Prepared, images: Images, recipe: Recipe, count: _Count
+        self,
+        graph: ModelProto,
+        prepared: Prepared,
+        images: Images,
+        recipe: Recipe,
+        progress: Progress | None,
     ) -> None:
-        self._name = prepared.signature.input
+        self._name, self._signature = prepared.signature.input, prepared.signature
         self._batch = dims(graph.graph.input[0])[0] or 1
-        self._tensors = count.each(_tensors(images.calibrate, recipe, prepared))
+        self._pixels = calibration.pixels(images.calibrate, recipe, progress=progress)
+        self._recipe = recipe
 
     def get_next(self) -> dict[str, Array] | None:
-        tensor = next(self._tensors, None)
-        return None if tensor is None else {self._name: np.repeat(tensor, self._batch, axis=0)}
-
-
-def _tensors(files: Iterable[Path], recipe: Recipe, prepared: Prepared) -> Iterator[Array]:
-    for pixels in calibration.pixels(files, recipe):
-        yield tensor(pixels, recipe, prepared.signature)
+        pixels = next(self._pixels, None)
+        if pixels is None:
+            return None
+        image = tensor(pixels, self._recipe, self._signature)
+        return {self._name: np.repeat(image, self._batch, axis=0)}
 
 
 def _check_precision(model: ModelProto) -> None:
@@ -153,6 +134,7 @@ def _folded(model: ModelProto) -> ModelProto:
         except Exception as error:
             raise BuildError(f"onnxruntime cannot fold the graph: {first_line(error)}") from error
         folded = onnx.load(file)
+    folded = with_early_strides(folded)
     for number, node in enumerate(folded.graph.node):
         node.name = f"node_{number}"  # `nodes_to_exclude` needs unique names
     onnx.helper.set_model_props(folded, METADATA)
@@ -233,12 +215,3 @@ def _servable(model: ModelProto, original: ModelProto) -> ModelProto:
     model.graph.output.extend(original.graph.output)
     model.ir_version = max(original.ir_version, IR_VERSION)
     return model
-
-
-def _agreeing(fp32: Prepared, int8: Prepared, tensors: Iterator[Array]) -> int:
-    """Count the images for which both graphs have the same top-1 class."""
-    runners = [Runner(each.model, each.signature) for each in (fp32, int8)]
-    return sum(
-        len({int(probabilities(runner.run(each), fp32.scores).argmax()) for runner in runners}) == 1
-        for each in tensors
-    )

@@ -2,7 +2,7 @@
 
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -83,12 +83,19 @@ def session(model: ModelProto, options: onnxruntime.SessionOptions) -> onnxrunti
         return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
 
 
+def source(model: ModelProto) -> AbstractContextManager[bytes | Path]:
+    """Provide a graph as engines take it: serialised, or as files if it exceeds 2 GiB."""
+    return loadable(onnx_file.write(model))
+
+
 @contextmanager
-def source(model: ModelProto) -> Iterator[bytes | Path]:
-    """Provide a graph as onnxruntime takes it: serialised, or as files if it exceeds 2 GiB."""
-    files = onnx_file.write(model)
-    main, *_ = files
-    if len(files) == 1:
+def loadable(files: dict[str, bytes]) -> Iterator[bytes | Path]:
+    """Provide the files of a graph, the main one first, as engines take them.
+
+    Files that have to be on the disk are removed from `files`, which frees their memory.
+    """
+    main, *others = files
+    if not others:
         yield files[main]
         return
     with tempfile.TemporaryDirectory() as folder:

@@ -1,53 +1,42 @@
-"""Compares the speed of two graphs in onnxruntime, without a server."""
+"""Compares the speed of graphs, engines and precisions, without a server."""
 
+import math
 import statistics
 import time
-from dataclasses import replace
-from pathlib import Path
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 
-import onnxruntime
-
-from scripts.repository.graphs.prepare import Prepared
-from scripts.repository.graphs.runner import LOG_NOTHING, Array, session
-from scripts.repository.graphs.samples import images
-from scripts.repository.steps.preprocess.recipe import Size
+from scripts.repository.graphs.engines import Run
+from scripts.repository.graphs.runner import Array
 
 ROUNDS = 11
-IMAGES = 2  # per graph and round
+TURN_SECONDS = 0.05
+MIN_IMAGES = 2  # of each instance in a turn
 
 
-def speedup(before: Prepared, after: Prepared, size: Size) -> float:
-    """Measure how many times as fast `after` is as `before`, on one thread and single images.
+def speeds(variants: Sequence[Sequence[Run]], image: Array) -> tuple[float, ...]:
+    """Measure how many times as fast each variant is as the first one.
 
-    Both have the same signature; `size` is the height and width of the image. They are run in turn,
-    because the speed of a machine drifts.
+    A variant is one instance or several that run at the same time, each with `image`, a batch of
+    one, again and again. Variants take turns, because the speed of a machine drifts.
 
     Returns:
-        The median ratio of 11 rounds.
+        For each variant, the median ratio of 11 rounds.
     """
-    signature = replace(before.signature, height=size[0], width=size[1])
-    image = images(before.model, signature, 1)
-    sessions = [session(each.model, _one_thread()) for each in (before, after)]
-    for each in sessions:
-        _seconds(each, signature.input, image)  # the first run allocates memory
-    rounds = [[_seconds(each, signature.input, image) for each in sessions] for _ in range(ROUNDS)]
-    return statistics.median(slow / fast for slow, fast in rounds)
+    with ThreadPoolExecutor(max(map(len, variants))) as threads:
 
+        def turn(instances: Sequence[Run], count: int) -> float:
+            start = time.perf_counter()
+            list(threads.map(lambda run: [run(image) for _ in range(count)], instances))
+            return time.perf_counter() - start
 
-def single_threaded(model: Path | bytes) -> onnxruntime.InferenceSession:
-    """Load a graph to run on the CPU with one thread."""
-    return onnxruntime.InferenceSession(model, _one_thread(), providers=["CPUExecutionProvider"])
-
-
-def _one_thread() -> onnxruntime.SessionOptions:
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = LOG_NOTHING
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    return options
-
-
-def _seconds(session: onnxruntime.InferenceSession, name: str, image: Array) -> float:
-    start = time.perf_counter()
-    for _ in range(IMAGES):
-        session.run(None, {name: image})
-    return time.perf_counter() - start
+        for each in variants:
+            turn(each, 1)  # the first run allocates memory
+        slowest = max(turn(each, 1) for each in variants)
+        count = max(MIN_IMAGES, math.ceil(TURN_SECONDS / slowest))
+        rounds = [[turn(each, count) for each in variants] for _ in range(ROUNDS)]
+    first = [times[0] for times in rounds]
+    return tuple(
+        statistics.median(before / after for before, after in zip(first, column, strict=True))
+        for column in zip(*rounds, strict=True)
+    )

@@ -1,0 +1,100 @@
+"""The options of `build_repository` that say what runs the graphs, and in which precision."""
+
+import argparse
+import logging
+from pathlib import Path
+
+from scripts.repository import calibration, tuning
+from scripts.repository.errors import BuildError
+from scripts.repository.execution import Request
+from scripts.repository.graphs import engines
+from scripts.repository.tuning import ENGINES, PRECISIONS, Tuning
+
+logger = logging.getLogger(__name__)
+
+AUTO = "auto"
+# What Docker and Podman create in a container.
+CONTAINER_FILES = (Path("/.dockerenv"), Path("/run/.containerenv"))
+
+
+def add(group: argparse._ArgumentGroup) -> None:
+    """Add the options."""
+    group.add_argument(
+        "--engine",
+        choices=(*ENGINES, AUTO),
+        help="runs the graphs; auto: the faster one, measured on this machine (default: "
+        "onnxruntime, for bf16 openvino)",
+    )
+    group.add_argument(
+        "--precision",
+        choices=PRECISIONS,
+        default="fp32",
+        help="bf16: for CPUs with AVX512-BF16 or AMX; int8: quantises the graphs, for CPUs with "
+        "VNNI (default: %(default)s)",
+    )
+    group.add_argument(
+        "--calibration",
+        type=Path,
+        metavar="DIR",
+        help=f"folder, searched recursively, of at least {calibration.RECOMMENDED} images like "
+        "those to classify: int8 is calibrated on them, and the results are compared with those of "
+        "fp32 (optional for bf16)",
+    )
+
+
+def check(options: argparse.Namespace) -> None:
+    """Check that engine, precision, device and images fit together.
+
+    Raises:
+        BuildError: they do not, or OpenVINO is needed and not installed.
+    """
+    engine, precision = options.engine, options.precision
+    if options.device == "gpu" and engine in {"openvino", AUTO}:
+        raise BuildError(f"--engine {engine} is for --device cpu; leave it out")
+    if options.device == "gpu" and precision == "bf16":
+        raise BuildError("--precision bf16 is for --device cpu; leave it out")
+    if (engine, precision) == ("onnxruntime", "bf16"):
+        raise BuildError(
+            "onnxruntime does not compute in bfloat16; give --engine openvino, or --precision fp32"
+        )
+    if precision == "int8" and not options.calibration:
+        raise BuildError("--precision int8 requires --calibration with a folder of images")
+    if precision == "fp32" and options.calibration:
+        raise BuildError("--calibration requires --precision int8 or bf16")
+    if options.calibration and not options.calibration.is_dir():
+        raise BuildError(f"--calibration: no folder {options.calibration}; give one of images")
+    if engine == "openvino" or precision == "bf16":
+        engines.import_openvino()
+
+
+def request(options: argparse.Namespace) -> Request:
+    """Say how graphs shall be computed; the log says what differs from the options."""
+    cores = options.cores or tuning.cores()
+    engine = options.engine or ("openvino" if options.precision == "bf16" else "onnxruntime")
+    is_auto = engine == AUTO
+    if is_auto:
+        engine, reason = _unmeasured(options)
+        is_auto = reason is None
+        if reason:
+            logger.warning("--engine auto is %s, without measuring: %s", engine, reason)
+    if options.precision == "bf16" and not engines.has_bfloat16():
+        logger.warning(
+            "this CPU has no bfloat16 instructions (AVX512-BF16 or AMX), so that OpenVINO computes "
+            "in FP32 on it; bf16 is not compared with fp32"
+        )
+    target = Tuning(options.device, options.optimize, cores, options.queue, engine)
+    return Request(target, options.precision, auto=is_auto)
+
+
+def _unmeasured(options: argparse.Namespace) -> tuple[str, str | None]:
+    """Return the engine that auto is unless it is measured, and the reason for not doing so."""
+    if options.precision == "bf16":
+        return "openvino", "only OpenVINO computes in bfloat16"
+    reason = None
+    if options.cores:
+        reason = "--cores is given, as for another machine; give --engine openvino to choose it"
+    elif any(file.exists() for file in CONTAINER_FILES):
+        reason = "a container may run on another machine; give --engine openvino to choose it"
+    elif "openvino" not in engines.installed():
+        reason = "OpenVINO is not installed; run pip install --group build"
+    return "onnxruntime", reason

@@ -1,0 +1,215 @@
+"""How the graphs of a classifier are computed: in which precision, and by which engine."""
+
+import logging
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from onnx import ModelProto
+
+from scripts.repository import calibration, digests, onnx_file, summary
+from scripts.repository.calibration import Images, Progress
+from scripts.repository.contents import Contents, Graphs
+from scripts.repository.errors import BuildError
+from scripts.repository.graphs import pixels, samples
+from scripts.repository.graphs.agreement import check_openvino, compare
+from scripts.repository.graphs.engines import Run, has_bfloat16, load
+from scripts.repository.graphs.pixels import with_pixels
+from scripts.repository.graphs.prepare import Prepared
+from scripts.repository.graphs.quantize import quantize
+from scripts.repository.graphs.runner import Array, loadable
+from scripts.repository.graphs.speed import speeds
+from scripts.repository.manifest import Choice, Comparison, Quantization
+from scripts.repository.sources import ClassifierSource
+from scripts.repository.steps.preprocess.recipe import Recipe
+from scripts.repository.tuning import ENGINES, Tuning
+
+logger = logging.getLogger(__name__)
+
+CHECKED = 3  # generated images on which OpenVINO is checked
+COMPARED = 40  # generated images on which bf16 is compared with FP32 if there are no others
+# OpenVINO is chosen if it is more than this many times as fast; less is not significant.
+TIE = 1.05
+
+
+@dataclass(frozen=True)
+class Request:
+    """How the graphs of a classifier shall be computed.
+
+    Attributes:
+        tuning: the machine that serves, and the engine.
+        precision: one of `PRECISIONS`.
+        images: those that calibrate INT8, and those to compare with FP32. None compares bf16 on
+            generated images.
+        auto: choose the engine by measuring, instead of that of `tuning`.
+    """
+
+    tuning: Tuning
+    precision: str = "fp32"
+    images: Images | None = None
+    auto: bool = False
+
+    @property
+    def inputs(self) -> dict[str, Any]:
+        """Everything in it that determines what is written, for a digest."""
+        uses_openvino = self.auto or self.tuning.engine == "openvino"
+        return {
+            "tuning": asdict(self.tuning) | ({"engine": "auto"} if self.auto else {}),
+            "precision": self.precision,
+            "images": self.images.all_sha256 if self.images else None,
+            "openvino": digests.version("openvino") if uses_openvino else None,
+        }
+
+
+@dataclass(frozen=True)
+class Watch:
+    """What is called while graphs are converted and compared.
+
+    `progress` is called with what is done, and returns a function that is called with the number of
+    images done so far and their total. `report` is called with a line about speed and agreement;
+    without it, speed is not measured.
+    """
+
+    progress: Callable[[str], Progress | None] = lambda _: None
+    report: Callable[[str], None] | None = None
+
+
+@dataclass(frozen=True)
+class Execution:
+    """The graph that is served and its files, the engine in `tuning`, and how both were chosen."""
+
+    prepared: Prepared
+    graphs: Graphs
+    tuning: Tuning
+    quantization: Quantization | None = None
+    choice: Choice | None = None
+    comparison: Comparison | None = None
+
+
+def execute(source: ClassifierSource, fp32: Prepared, request: Request, watch: Watch) -> Execution:
+    """Quantise a graph, choose and check its engine, and compare it with FP32, as requested.
+
+    Raises:
+        BuildError: the graph cannot be quantised, or the engine cannot compute it as requested.
+        OSError: an image cannot be read any more.
+    """
+    if request.precision == "bf16" and (request.auto or request.tuning.engine != "openvino"):
+        raise BuildError("only OpenVINO computes in bfloat16; give --engine openvino")
+    prepared, quantization = fp32, None
+    if request.precision == "int8":
+        prepared, quantization = _quantize(source, fp32, request, watch)
+    model = with_pixels(prepared, source.recipe)
+    graphs = Graphs(onnx=onnx_file.write(prepared.model), pixels=onnx_file.write(model))
+    made = Execution(prepared, graphs, request.tuning, quantization)
+    if request.auto or request.tuning.engine == "openvino":
+        made = _with_openvino(source, made, model, request)
+    if request.precision == "int8" or (request.precision == "bf16" and has_bfloat16()):
+        made = replace(made, comparison=_compare(source, made, fp32, request, watch))
+    return made
+
+
+def _quantize(
+    source: ClassifierSource, fp32: Prepared, request: Request, watch: Watch
+) -> tuple[Prepared, Quantization]:
+    if not request.images:
+        raise BuildError("INT8 needs images that calibrate it; give --calibration")
+    progress = watch.progress("calibrating")
+    quantized = quantize(fp32, request.images, source.recipe, progress=progress)
+    return quantized.prepared, quantized.quantization
+
+
+def _with_openvino(
+    source: ClassifierSource, made: Execution, model: ModelProto, request: Request
+) -> Execution:
+    """Check the graphs in OpenVINO, which is requested or may be chosen."""
+    try:
+        _check(source, made, model)
+    except BuildError as error:
+        if not request.auto:
+            fp32 = " --precision fp32" if request.precision == "bf16" else ""
+            raise BuildError(f"{error}; build it with --engine onnxruntime{fp32}") from error
+        logger.warning("%s: %s; onnxruntime is chosen", source.name, error)
+        return made
+    if not request.auto:
+        return made
+    choice = _choose(source, made, request)
+    return replace(made, choice=choice, tuning=replace(made.tuning, engine=choice.engine))
+
+
+def _check(source: ClassifierSource, made: Execution, model: ModelProto) -> None:
+    """Check both graphs that are written; `model` is the one that takes pixels."""
+    height, width = source.recipe.crop
+    signature = replace(made.prepared.signature, height=height, width=width)
+    images = samples.images(made.prepared.model, signature, CHECKED)
+    check_openvino(made.prepared.model, made.graphs.onnx, signature, images)
+    signature = replace(signature, input=pixels.INPUT, output=pixels.output(made.prepared))
+    images = samples.pixels(CHECKED, source.recipe.crop, source.recipe.channels)
+    check_openvino(model, made.graphs.pixels, signature, images)
+
+
+def _choose(source: ClassifierSource, made: Execution, request: Request) -> Choice:
+    """Measure both engines with as many instances and threads as the server has."""
+    instances, threads = request.tuning.graph_instances or 1, request.tuning.graph_threads or 1
+    variants = [
+        [
+            _load(engine, made.graphs.pixels, precision=request.precision, threads=threads)
+            for _ in range(instances)
+        ]
+        for engine in ENGINES
+    ]
+    _, ratio = speeds(variants, samples.pixels(1, source.recipe.crop, source.recipe.channels))
+    return Choice("openvino" if ratio > TIE else "onnxruntime", round(ratio, 2))
+
+
+def _compare(
+    source: ClassifierSource, made: Execution, fp32: Prepared, request: Request, watch: Watch
+) -> Comparison:
+    """Compare what is served with the FP32 graph on onnxruntime."""
+    before = made.graphs.pixels
+    if made.quantization:
+        before = onnx_file.write(with_pixels(fp32, source.recipe))
+    served = _load(made.tuning.engine, made.graphs.pixels, precision=request.precision)
+    reference = _load("onnxruntime", before)
+    images, described = _images(source.recipe, request, watch)
+    are_logits = made.prepared.scores.are_logits
+    comparison = compare(reference, served, images, are_logits=are_logits, images=described)
+    if watch.report:
+        slower = {"onnxruntime": reference}
+        if made.tuning.engine == "openvino":
+            slower |= _openvino(before)
+        image = samples.pixels(1, source.recipe.crop, source.recipe.channels)
+        gains = _gains(served, slower, image)
+        watch.report(summary.gain(request.precision, made.tuning.engine, gains, comparison))
+        if slow := summary.without_gain(request.precision, gains):
+            logger.warning("%s: %s", source.name, slow)
+    return comparison
+
+
+def _images(recipe: Recipe, request: Request, watch: Watch) -> tuple[Iterable[Array], str]:
+    """Load or make the images of a comparison, each [1, H, W, C], and say which they are."""
+    if not request.images:
+        return samples.pixels(COMPARED, recipe.crop, recipe.channels)[:, None], "generated images"
+    progress = watch.progress("comparing")
+    if request.precision == "bf16":
+        return calibration.pixels(request.images.all, recipe, progress=progress), "images"
+    described = "held-out images" if request.images.held_out else "calibration images"
+    return calibration.pixels(request.images.compare, recipe, progress=progress), described
+
+
+def _gains(served: Run, others: dict[str, Run], image: Array) -> dict[str, float]:
+    """Measure how many times as fast `served` is as each of the others, on one thread."""
+    _, *ratios = speeds([[served], *([run] for run in others.values())], image)
+    return {name: 1 / ratio for name, ratio in zip(others, ratios, strict=True)}
+
+
+def _openvino(graph: Contents) -> dict[str, Run]:
+    """Load the FP32 graph in OpenVINO, which may compute only the INT8 one."""
+    try:
+        return {"openvino": _load("openvino", graph)}
+    except BuildError:
+        return {}
+
+
+def _load(engine: str, files: Contents, **options: Any) -> Run:  # noqa: ANN401 - as `load` has them
+    with loadable(dict(files)) as graph:
+        return load(engine, graph, **options)
