@@ -1,0 +1,123 @@
+"""Triton's `openvino` backend, written in Python, for the Triton that pip installs.
+
+That Triton does not include the C++ backend. A model whose config.pbtxt has `backend: "openvino"`
+loads here without changes. It differs from the C++ backend in this:
+
+- Each instance is a process with a compiled graph and one stream of its own. It has the share of
+  `INFERENCE_NUM_THREADS` that one of `NUM_STREAMS` streams has.
+- It computes in FP32 unless `HINT_BF16` is `YES`, and in FP32 as well if the CPU has no bfloat16
+  instructions. The C++ backend uses bfloat16 wherever the CPU has it, and emulates it elsewhere.
+- Requests of the size of the warm-up have a compiled graph of their own, which is faster.
+- Batches of any size run where `max_batch_size` is set.
+- It refuses the parameters that it does not have, unless they only concern speed.
+"""
+
+import os
+import sys
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import triton_python_backend_utils as pb_utils
+
+if TYPE_CHECKING:
+    from scripts.embedded.backends.python.graph_model import GraphModel, parameters
+else:
+    from graph_model import GraphModel, parameters  # as the server has it
+
+# Without its telemetry package, OpenVINO does not report each import to Google Analytics.
+sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+try:
+    from openvino import Core, Tensor
+except ImportError as error:
+    raise pb_utils.TritonModelException(
+        "openvino is not installed; run: pip install --group serve"
+    ) from error
+
+UNSUPPORTED = ("CPU_EXTENSION_PATH", "RESHAPE_IO_LAYERS")
+Shapes = dict[str, list[int]]  # by the name of the input
+
+
+class TritonPythonModel(GraphModel):
+    """Runs the model file in OpenVINO."""
+
+    engine = "openvino"
+
+    def load(self, path: Path, config: dict[str, Any], args: dict[str, str]) -> None:
+        """Read the model file and compile it for the shapes of the warm-up, if there is one."""
+        settings = parameters(config)
+        _check(settings)
+        self.core = Core()
+        self.properties = {
+            "INFERENCE_PRECISION_HINT": self._precision(settings, args),
+            "NUM_STREAMS": 1,
+            "INFERENCE_NUM_THREADS": _threads(settings),
+            # Every process would pin its threads to the same cores.
+            "ENABLE_CPU_PINNING": False,
+        }
+        self.model = self.core.read_model(path)
+        self.expected = _warm_up_shapes(config)
+        self.request = self._compile(self.expected)
+
+    def run(self, arrays: list[Any]) -> list[Any]:
+        """Compute the outputs."""
+        tensors = dict(zip(self.inputs, arrays, strict=True))
+        shapes = {name: list(array.shape) for name, array in tensors.items()}
+        is_expected = self.expected in (None, shapes)
+        request = self.request if is_expected else self.request_for_other_shapes
+        for name, array in tensors.items():
+            request.set_tensor(name, Tensor(array, shared_memory=True))
+        request.infer()
+        return [np.array(request.get_tensor(name).data) for name in self.outputs]
+
+    @cached_property
+    def request_for_other_shapes(self) -> Any:
+        """The graph for any shapes. It takes memory of its own, so it is compiled on first use."""
+        return self._compile(None)
+
+    def _compile(self, shapes: Shapes | None) -> Any:
+        model = self.model
+        if shapes:
+            model = self.model.clone()
+            model.reshape(shapes)
+        return self.core.compile_model(model, "CPU", self.properties).create_infer_request()
+
+    def _precision(self, settings: dict[str, str], args: dict[str, str]) -> str:
+        if "HINT_BF16" not in settings:
+            return "f32"
+        if "BF16" in self.core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+            return "bf16"
+        name = args["model_name"]
+        if args["model_instance_name"] in (f"{name}_0", f"{name}_0_0"):  # once for all instances
+            pb_utils.Logger.log_warn(
+                f"{name} runs in FP32: this CPU has no bfloat16 instructions (AVX512-BF16 or AMX)"
+            )
+        return "f32"
+
+
+def _check(settings: dict[str, str]) -> None:
+    """Refuse what would change the answers and does not exist here."""
+    for name in UNSUPPORTED:
+        if name in settings:
+            raise ValueError(f"the embedded server does not have the parameter {name}")
+    for name, only in (("TARGET_DEVICE", "CPU"), ("HINT_BF16", "YES")):
+        if settings.get(name, only).upper() != only:
+            raise ValueError(f"the embedded server has {name} {only} only, not {settings[name]}")
+
+
+def _threads(settings: dict[str, str]) -> int:
+    """Share the threads, by default one a core, among the streams, by default one."""
+    streams = settings.get("NUM_STREAMS", "1")
+    count = int(streams) if streams.upper() not in ("AUTO", "NUMA") else 1
+    threads = int(settings.get("INFERENCE_NUM_THREADS", 0)) or len(os.sched_getaffinity(0))
+    return max(1, threads // max(1, count))
+
+
+def _warm_up_shapes(config: dict[str, Any]) -> Shapes | None:
+    """Return the shapes of the first warm-up request, which are those of most requests."""
+    for warm_up in config["model_warmup"]:
+        batch = [int(warm_up["batch_size"])] if config["max_batch_size"] else []
+        inputs = warm_up["inputs"].items()
+        return {name: [*batch, *map(int, sample["dims"])] for name, sample in inputs}
+    return None
