@@ -447,6 +447,10 @@ def test_server_image_can_be_built_for_arm() -> None:
     assert "platform_machine == 'x86_64'" in line  # the only architecture that it has wheels for
 
 
+def test_the_server_image_does_not_report_its_use() -> None:
+    assert dockerfile_lines("ENV (ORT_DISABLE_TELEMETRY=1)")
+
+
 @pytest.mark.parametrize("lock", ["build.lock", "steps.lock"])
 def test_images_install_only_packages_with_known_hashes(lock: str) -> None:
     assert dockerfile_lines(rf".*pip install .*--require-hashes -r /tmp/{lock}.*")
