@@ -1,5 +1,6 @@
 """Quantising graphs: what becomes INT8, what stays FP32, how well they agree, what is rejected."""
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,13 +12,18 @@ from onnx import ModelProto, TensorProto, numpy_helper
 
 from scripts.repository import calibration
 from scripts.repository.calibration import Images
+from scripts.repository.graphs import engines
+from scripts.repository.graphs.engines import import_openvino
 from scripts.repository.graphs.opset import IR_VERSIONS, OPSETS
+from scripts.repository.graphs.pixels import with_pixels
 from scripts.repository.graphs.prepare import Prepared, prepare
 from scripts.repository.graphs.quantize import quantize
+from scripts.repository.graphs.runner import LOG_NOTHING
 from scripts.repository.graphs.signature import read_signature
 from scripts.repository.graphs.tensors import tensor
 from scripts.repository.steps.preprocess.recipe import square
-from tests.graphs import CLASSES, CONVOLVED, FILTERS, Array, convolved
+from scripts.repository.tuning import ENGINES
+from tests.graphs import CLASSES, CONVOLVED, FILTERS, Array, classifier, convolved
 from tests.images import fill
 
 RECIPE = square(37, 32)
@@ -28,6 +34,31 @@ AVERAGED = """
     pooled = GlobalAveragePool(second)
     scores = Flatten(pooled)
 """
+# Two residual blocks; the second one halves height and width in 1 x 1 convolutions.
+RESIDUAL = """
+    stem = Conv<strides = [2, 2], pads = [1, 1, 1, 1]>(image, first)
+    x = Relu(stem)
+    a = Conv(x, narrow) b = Relu(a)
+    c = Conv<pads = [1, 1, 1, 1]>(b, inner) d = Relu(c)
+    e = Conv(d, wide) f = Add(e, x) y = Relu(f)
+    g = Conv<strides = [2, 2]>(y, narrow) h = Relu(g)
+    i = Conv<group = 8, pads = [1, 1, 1, 1]>(h, depthwise) j = Relu(i)
+    k = Conv(j, wide)
+    shortcut = Conv<strides = [2, 2]>(y, square)
+    l = Add(k, shortcut) z = Relu(l)
+    pooled = GlobalAveragePool(z)
+    features = Flatten(pooled)
+    scores = MatMul(features, last)
+"""
+RESIDUAL_WEIGHTS = {
+    "first": (16, 3, 3, 3),
+    "narrow": (8, 16, 1, 1),
+    "inner": (8, 8, 3, 3),
+    "depthwise": (8, 1, 3, 3),
+    "wide": (16, 8, 1, 1),
+    "square": (16, 16, 1, 1),
+    "last": (16, CLASSES),
+}
 
 
 @pytest.fixture(scope="module")
@@ -121,6 +152,55 @@ def test_batch_normalisation_that_cannot_be_folded_stays_fp32(images: Images) ->
     model = quantize(prepare(original), images, RECIPE).prepared.model
     (kept,) = (each for each in model.graph.initializer if list(each.dims) == [3])
     np.testing.assert_array_equal(numpy_helper.to_array(kept), numbers)
+
+
+@pytest.fixture(scope="module")
+def residual() -> Prepared:
+    rng = np.random.default_rng(5)
+    weights = {
+        name: (rng.standard_normal(dims) / np.sqrt(np.prod(dims[1:]))).astype(np.float32)
+        for name, dims in RESIDUAL_WEIGHTS.items()
+    }
+    return prepare(classifier(RESIDUAL, initializers=weights))
+
+
+@pytest.fixture(scope="module")
+def residual_int8(
+    residual: Prepared, images: Images, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """The INT8 graph as it is served: from pixels of a fixed size to scores."""
+    file = tmp_path_factory.mktemp("residual") / "model.onnx"
+    onnx.save(with_pixels(quantize(residual, images, RECIPE).prepared, RECIPE), file)
+    return file
+
+
+def test_onnxruntime_computes_all_convolutions_in_int8(residual_int8: Path, tmp_path: Path) -> None:
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = LOG_NOTHING  # the optimised file is for this machine only
+    options.optimized_model_filepath = str(tmp_path / "optimised.onnx")
+    onnxruntime.InferenceSession(residual_int8, options)
+    computed = Counter(operators(onnx.load(tmp_path / "optimised.onnx")))
+    assert (computed["QLinearConv"], computed["QLinearAdd"]) == (RESIDUAL.count("Conv"), 2)
+    assert "Conv" not in computed
+
+
+def test_openvino_computes_all_convolutions_in_int8(residual_int8: Path) -> None:
+    core = import_openvino().Core()
+    model = core.compile_model(residual_int8, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    layers = (node.get_rt_info() for node in model.get_runtime_model().get_ops())
+    kinds = [(each["layerType"].astype(str), each["primitiveType"].astype(str)) for each in layers]
+    computed = [name.split("_")[-1] for kind, name in kinds if "Convolution" in kind]
+    assert computed == ["I8"] * RESIDUAL.count("Conv")
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_int8_scores_are_close_to_fp32_scores_on_each_engine(
+    engine: str, residual: Prepared, residual_int8: Path, images: Images
+) -> None:
+    expected = run(residual.model, tensors(images.compare))
+    pixels = np.concatenate(list(calibration.pixels(images.compare, RECIPE)))
+    actual = engines.load(engine, residual_int8)(pixels)
+    assert np.abs(actual - expected).max() < 0.05 * np.abs(expected).max()
 
 
 def test_the_last_layer_stays_fp32(int8: Prepared) -> None:
