@@ -7,8 +7,9 @@ loads here without changes. It differs from the C++ backend in this:
   `INFERENCE_NUM_THREADS` that one of `NUM_STREAMS` streams has.
 - It computes in FP32 unless `HINT_BF16` is `YES`, and in FP32 as well if the CPU has no bfloat16
   instructions. The C++ backend uses bfloat16 wherever the CPU has it, and emulates it elsewhere.
-- Requests of the size of the warm-up have a compiled graph of their own, which is faster.
-- Batches of any size run where `max_batch_size` is set.
+- It runs batches image by image, since OpenVINO takes less time for a graph that is compiled for
+  one image of a known size. Batches may therefore have any size if `max_batch_size` is set.
+- Without `max_batch_size`, a request has at most 32 images.
 - It refuses the parameters that it does not have, unless they only concern speed.
 """
 
@@ -22,9 +23,9 @@ import numpy as np
 import triton_python_backend_utils as pb_utils
 
 if TYPE_CHECKING:
-    from scripts.embedded.backends.python.graph_model import GraphModel, parameters
+    from scripts.embedded.backends.python.graph_model import GraphModel, InvalidRequest, parameters
 else:
-    from graph_model import GraphModel, parameters  # as the server has it
+    from graph_model import GraphModel, InvalidRequest, parameters  # as the server has it
 
 # Without its telemetry package, OpenVINO does not report each import to Google Analytics.
 sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
@@ -36,6 +37,8 @@ except ImportError as error:
     ) from error
 
 UNSUPPORTED = ("CPU_EXTENSION_PATH", "RESHAPE_IO_LAYERS")
+MAX_IMAGES = 32
+IMAGE_DIMS = 4  # with the batch
 Shapes = dict[str, list[int]]  # by the name of the input
 
 
@@ -45,9 +48,14 @@ class TritonPythonModel(GraphModel):
     engine = "openvino"
 
     def load(self, path: Path, config: dict[str, Any], args: dict[str, str]) -> None:
-        """Read the model file and compile it for the shapes of the warm-up, if there is one."""
+        """Read the model file and compile it for the shapes of one image."""
         settings = parameters(config)
         _check(settings)
+        dims = config["input"][0]["dims"]
+        self.has_implicit_batch = config["max_batch_size"] > 0
+        self.has_explicit_batch = (
+            not self.has_implicit_batch and len(dims) == IMAGE_DIMS and int(dims[0]) == -1
+        )
         self.core = Core()
         self.properties = {
             "INFERENCE_PRECISION_HINT": self._precision(settings, args),
@@ -57,11 +65,20 @@ class TritonPythonModel(GraphModel):
             "ENABLE_CPU_PINNING": False,
         }
         self.model = self.core.read_model(path)
-        self.expected = _warm_up_shapes(config)
+        self.expected = self._expected_shapes(config)
         self.request = self._compile(self.expected)
 
     def run(self, arrays: list[Any]) -> list[Any]:
-        """Compute the outputs."""
+        """Compute the outputs, image by image."""
+        count = len(arrays[0])
+        if self.has_explicit_batch and not 1 <= count <= MAX_IMAGES:
+            raise InvalidRequest(f"batch-size must be 1 to {MAX_IMAGES}, not {count}")
+        if count == 1 or not (self.has_implicit_batch or self.has_explicit_batch):
+            return self._infer(arrays)
+        rows = [self._infer([array[at : at + 1] for array in arrays]) for at in range(count)]
+        return [np.concatenate(parts) for parts in zip(*rows, strict=True)]
+
+    def _infer(self, arrays: list[Any]) -> list[Any]:
         tensors = dict(zip(self.inputs, arrays, strict=True))
         shapes = {name: list(array.shape) for name, array in tensors.items()}
         is_expected = self.expected in (None, shapes)
@@ -69,6 +86,7 @@ class TritonPythonModel(GraphModel):
         for name, array in tensors.items():
             request.set_tensor(name, Tensor(array, shared_memory=True))
         request.infer()
+        # The next inference overwrites the request's own tensors.
         return [np.array(request.get_tensor(name).data) for name in self.outputs]
 
     @cached_property
@@ -82,6 +100,22 @@ class TritonPythonModel(GraphModel):
             model = self.model.clone()
             model.reshape(shapes)
         return self.core.compile_model(model, "CPU", self.properties).create_infer_request()
+
+    def _expected_shapes(self, config: dict[str, Any]) -> Shapes | None:
+        """Return the shapes of one image, from the warm-up where it can have any size."""
+        if any("reshape" in tensor for tensor in config["input"]):
+            return None
+        inputs = {tensor["name"]: tensor["dims"] for tensor in config["input"]}
+        for warm_up in config["model_warmup"]:
+            inputs |= {name: sample["dims"] for name, sample in warm_up["inputs"].items()}
+        shapes = {name: [int(size) for size in dims] for name, dims in inputs.items()}
+        for shape in shapes.values():
+            if self.has_implicit_batch:
+                shape.insert(0, 1)
+            elif self.has_explicit_batch:
+                shape[0] = 1
+        is_known = all(min(shape) > 0 for shape in shapes.values())
+        return shapes if is_known else None
 
     def _precision(self, settings: dict[str, str], args: dict[str, str]) -> str:
         if "HINT_BF16" not in settings:
@@ -112,12 +146,3 @@ def _threads(settings: dict[str, str]) -> int:
     count = int(streams) if streams.upper() not in ("AUTO", "NUMA") else 1
     threads = int(settings.get("INFERENCE_NUM_THREADS", 0)) or len(os.sched_getaffinity(0))
     return max(1, threads // max(1, count))
-
-
-def _warm_up_shapes(config: dict[str, Any]) -> Shapes | None:
-    """Return the shapes of the first warm-up request, which are those of most requests."""
-    for warm_up in config["model_warmup"]:
-        batch = [int(warm_up["batch_size"])] if config["max_batch_size"] else []
-        inputs = warm_up["inputs"].items()
-        return {name: [*batch, *map(int, sample["dims"])] for name, sample in inputs}
-    return None

@@ -13,15 +13,12 @@ from typing import Any
 import numpy as np
 import triton_python_backend_utils as pb_utils
 
-# The most images in a request whose number Triton does not limit, since it has `max_batch_size: 0`.
-MAX_IMAGES = 32
-IMAGE_DIMS = 4  # with the batch
 # Lines in which OpenVINO says where in its source an exception comes from.
 LOCATION = re.compile(r"Exception from |Check '.*' failed at |FrontEnd API failed")
 
 
-class InvalidBatch(ValueError):
-    """A request has no images, or too many."""
+class InvalidRequest(ValueError):
+    """A client has to change its request."""
 
 
 class GraphModel:
@@ -41,8 +38,6 @@ class GraphModel:
         config = json.loads(args["model_config"])
         self.inputs = [tensor["name"] for tensor in config["input"]]
         self.outputs = [tensor["name"] for tensor in config["output"]]
-        dims = [int(size) for size in config["input"][0]["dims"]]
-        self.has_unlimited_batches = dims[0] == -1 and len(dims) == IMAGE_DIMS
         file = config["default_model_filename"] or "model.onnx"
         path = Path(args["model_repository"], args["model_version"], file)
         try:
@@ -73,7 +68,6 @@ class GraphModel:
     def _run(self, requests: list[Any]) -> list[Any]:
         batch = [[_array(request, name) for name in self.inputs] for request in requests]
         if len(batch) == 1:
-            self._check_size(batch[0])
             return [self._response(self.run(batch[0]))]
         results = self.run([np.concatenate(parts) for parts in zip(*batch, strict=True)])
         ends = list(itertools.accumulate(len(arrays[0]) for arrays in batch))
@@ -82,17 +76,13 @@ class GraphModel:
             for start, end in zip([0, *ends], ends, strict=False)
         ]
 
-    def _check_size(self, arrays: list[Any]) -> None:
-        if self.has_unlimited_batches and not 1 <= len(arrays[0]) <= MAX_IMAGES:
-            raise InvalidBatch(f"batch-size must be 1 to {MAX_IMAGES}, not {len(arrays[0])}")
-
     def _response(self, arrays: list[Any]) -> Any:  # noqa: ANN401
         pairs = zip(self.outputs, arrays, strict=True)
         return pb_utils.InferenceResponse([pb_utils.Tensor(name, array) for name, array in pairs])
 
     def _failure(self, error: Exception) -> Any:  # noqa: ANN401
         codes = pb_utils.TritonError
-        is_clients = isinstance(error, InvalidBatch)
+        is_clients = isinstance(error, InvalidRequest)
         return codes(self._line(error), codes.INVALID_ARG if is_clients else codes.INTERNAL)
 
     def _line(self, error: Exception) -> str:

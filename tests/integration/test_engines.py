@@ -1,0 +1,194 @@
+"""Graphs that OpenVINO runs in the server: the same contract as with onnxruntime."""
+
+import logging
+import shutil
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import tritonclient.http
+from tritonclient.utils import InferenceServerException
+
+from client import Classification, Classifier, InvalidImage, ServerUnavailable
+from scripts.embedded import EmbeddedServer, Endpoints, ServerError
+from scripts.repository import builder, calibration, sources
+from scripts.repository.catalog import CATALOG
+from scripts.repository.graphs.engines import has_bfloat16
+from scripts.repository.tuning import PRECISIONS, Tuning
+from tests import images
+from tests.descriptions import said
+from tests.graphs import CLASSES, FLEXIBLE, Array, classifier, convolved
+from tests.integration.conftest import HASTE, add_birds, url
+from tests.integration.test_overload import MANY, flood
+from tests.integration.test_predictions import assert_same, expected
+
+OPENVINO = Tuning(cores=1, engine="openvino")
+MOBILENET = "mobilenetv2"
+OUTPUT = CATALOG[MOBILENET].output
+QUEUE = 64
+IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+
+
+@pytest.fixture(scope="module")
+def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """MobileNetV2 in FP32, and a small classifier in each precision, all on OpenVINO."""
+    folder = tmp_path_factory.mktemp("engines")
+    repository = folder / "model_repository"
+    builder.add(repository, sources.from_seed(CATALOG[MOBILENET]), tuning=OPENVINO)
+    onnx.save(convolved(), folder / "birds.onnx")
+    pictures = calibration.read(images.fill(folder / "pictures", 10))
+    for precision in PRECISIONS:
+        source = sources.from_file(folder / "birds.onnx", precision, said(**IMAGENET))
+        builder.add(repository, source, tuning=OPENVINO, precision=precision, images=pictures)
+    return repository
+
+
+@pytest.fixture(scope="module")
+def log(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("log") / "tritonserver.log"
+
+
+@pytest.fixture(scope="module")
+def server(repository: Path, log: Path) -> Iterator[EmbeddedServer]:
+    with EmbeddedServer(repository, endpoints=Endpoints.free(), arguments=HASTE, log=log) as server:
+        yield server
+
+
+@pytest.fixture
+def http(server: EmbeddedServer) -> Iterator[tritonclient.http.InferenceServerClient]:
+    with tritonclient.http.InferenceServerClient(
+        server.endpoints.at("http"), concurrency=2 * QUEUE
+    ) as client:
+        yield client
+
+
+def tensor(name: str, array: Array) -> Any:
+    given = tritonclient.http.InferInput(name, array.shape, "FP32")
+    given.set_data_from_numpy(array)
+    return given
+
+
+def tensors(count: int, height: int = 224, width: int = 224) -> Array:
+    rng = np.random.default_rng(count)
+    return rng.standard_normal((count, 3, height, width)).astype(np.float32)
+
+
+def test_the_ensemble_equals_the_reference(server: EmbeddedServer, protocol: str) -> None:
+    pictures = images.mixed_sizes()
+    with Classifier(url(server, protocol), model=MOBILENET) as classifier:
+        assert_same([classifier.image(picture) for picture in pictures], expected(MOBILENET))
+        assert_same(classifier.batch(pictures), expected(MOBILENET))
+
+
+def test_concurrent_batches_of_all_sizes_get_their_own_answers(
+    server: EmbeddedServer, protocol: str
+) -> None:
+    pictures = images.mixed_sizes() * 8
+
+    def classify(count: int) -> list[Classification]:
+        return classifier.batch(pictures[:count])
+
+    sizes = [1, 32, 2, 3, 7, 1, 16, 4]
+    with (
+        Classifier(url(server, protocol), model=MOBILENET) as classifier,
+        ThreadPoolExecutor(len(sizes)) as pool,
+    ):
+        for size, results in zip(sizes, pool.map(classify, sizes), strict=True):
+            assert_same(results, (expected(MOBILENET) * 8)[:size])
+
+
+@pytest.mark.parametrize(
+    ("count", "height", "width"), [(1, 224, 224), (3, 224, 224), (2, 256, 288)]
+)
+def test_the_original_tensors_are_served(
+    repository: Path,
+    http: tritonclient.http.InferenceServerClient,
+    count: int,
+    height: int,
+    width: int,
+) -> None:
+    values = tensors(count, height, width)
+    result = http.infer(f"{MOBILENET}_onnx", [tensor("data", values)])
+    session = onnxruntime.InferenceSession(repository / f"{MOBILENET}_onnx/1/model.onnx")
+    (scores,) = session.run([OUTPUT], {"data": values})
+    np.testing.assert_allclose(result.as_numpy(OUTPUT), scores, atol=1e-4)
+
+
+@pytest.mark.parametrize("count", [0, 33])
+def test_a_request_for_a_graph_has_1_to_32_images(
+    http: tritonclient.http.InferenceServerClient, count: int
+) -> None:
+    values = np.zeros((count, 3, 32, 32), np.float32)
+    with pytest.raises(InferenceServerException, match=f"must be 1 to 32, not {count}") as caught:
+        http.infer("fp32_onnx", [tensor("image", values)])
+    assert caught.value.status() == "400"
+
+
+def test_a_graph_refuses_what_its_queue_cannot_hold(
+    http: tritonclient.http.InferenceServerClient,
+) -> None:
+    values = tensors(1)
+    alone = http.infer(f"{MOBILENET}_onnx", [tensor("data", values)]).as_numpy(OUTPUT)
+    waiting = [
+        http.async_infer(f"{MOBILENET}_onnx", [tensor("data", values)]) for _ in range(2 * QUEUE)
+    ]
+    refused = 0
+    for each in waiting:
+        try:
+            np.testing.assert_array_equal(each.get_result().as_numpy(OUTPUT), alone)
+        except InferenceServerException as error:
+            assert "Exceeds maximum queue size" in str(error)  # noqa: PT017
+            refused += 1
+    assert 0 < refused <= QUEUE
+
+
+def test_excess_load_is_refused_and_the_rest_classified(
+    server: EmbeddedServer, protocol: str
+) -> None:
+    outcomes = flood(server, protocol, images.encode(images.photo()), model=MOBILENET)
+    refused = [each for each in outcomes if isinstance(each, ServerUnavailable)]
+    classified = Counter(each for each in outcomes if isinstance(each, int))
+    assert refused
+    assert len(refused) + classified.total() == MANY
+    assert len(classified) == 1
+    assert classified.total() >= QUEUE
+
+
+def test_an_invalid_image_fails_alone(server: EmbeddedServer, protocol: str) -> None:
+    pictures = [b"no image", *images.mixed_sizes()[:2]] * 10
+    with Classifier(url(server, protocol), model=MOBILENET) as classifier:
+        results = list(classifier.stream(pictures, concurrency=10))
+    failed = [isinstance(each.error, InvalidImage) for each in results]
+    assert failed == [True, False, False] * 10
+    assert_same([each for each in results if not each.error], expected(MOBILENET)[:2] * 10)
+
+
+def probabilities(server: EmbeddedServer, protocol: str, model: str) -> Array:
+    """Classify the test pictures: FP32 [4, CLASSES], in the order of the classes."""
+    with Classifier(url(server, protocol), model=model, top_k=CLASSES) as classifier:
+        results = classifier.batch(images.mixed_sizes())
+    rows = [{each.class_id: each.probability for each in one.predictions} for one in results]
+    return np.array([[row[number] for number in range(CLASSES)] for row in rows], np.float32)
+
+
+@pytest.mark.parametrize(("precision", "tolerance"), [("bf16", 0.02), ("int8", 0.05)])
+def test_other_precisions_answer_nearly_as_fp32(
+    server: EmbeddedServer, protocol: str, precision: str, tolerance: float
+) -> None:
+    fp32, other = (probabilities(server, protocol, model) for model in ("fp32", precision))
+    np.testing.assert_allclose(other, fp32, atol=tolerance)
+    assert not np.array_equal(other, fp32) or (precision == "bf16" and not has_bfloat16())
+
+
+@pytest.mark.usefixtures("server")
+def test_a_cpu_without_bfloat16_is_reported_once_for_each_graph(log: Path) -> None:
+    lines = [line for line in log.read_text().splitlines() if "no bfloat16 instructions" in line]
+    expected = [] if has_bfloat16() else ["bf16_onnx", "bf16_pixels"]
+    assert sorted(line.split('"')[1].split()[0] for line in lines) == expected
