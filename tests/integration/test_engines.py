@@ -1,11 +1,8 @@
 """Graphs that OpenVINO runs in the server: the same contract as with onnxruntime."""
 
-import logging
-import shutil
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +22,7 @@ from scripts.repository.tuning import PRECISIONS, Tuning
 from tests import images
 from tests.descriptions import said
 from tests.graphs import CLASSES, FLEXIBLE, Array, classifier, convolved
-from tests.integration.conftest import HASTE, add_birds, url
+from tests.integration.conftest import HASTE, url
 from tests.integration.test_overload import MANY, flood
 from tests.integration.test_predictions import assert_same, expected
 
@@ -192,3 +189,81 @@ def test_a_cpu_without_bfloat16_is_reported_once_for_each_graph(log: Path) -> No
     lines = [line for line in log.read_text().splitlines() if "no bfloat16 instructions" in line]
     expected = [] if has_bfloat16() else ["bf16_onnx", "bf16_pixels"]
     assert sorted(line.split('"')[1].split()[0] for line in lines) == expected
+
+
+OWN = """
+    backend: "openvino"
+    max_batch_size: 8
+    default_model_filename: "model.onnx"
+    input { name: "image" data_type: TYPE_FP32 dims: [3, 32, 32] }
+    output { name: "scores" data_type: TYPE_FP32 dims: [10] }
+    dynamic_batching { max_queue_delay_microseconds: 20000 }
+    instance_group { count: 1 kind: KIND_CPU }
+    parameters { key: "PERFORMANCE_HINT" value { string_value: "THROUGHPUT" } }
+    parameters { key: "NUM_STREAMS" value { string_value: "AUTO" } }
+"""
+
+
+def own(folder: Path, more: str = "", *, graph: bytes | None = None) -> Path:
+    """Write a repository with a model that a user has configured."""
+    model = folder / "model_repository" / "own"
+    (model / "1").mkdir(parents=True)
+    (model / "config.pbtxt").write_text(OWN + more)
+    (model / "1" / "model.onnx").write_bytes(graph or flexible().SerializeToString())
+    return model.parent
+
+
+def flexible() -> onnx.ModelProto:
+    return classifier(FLEXIBLE, image='float["N",3,32,32]', scores=f'float["N",{CLASSES}]')
+
+
+def test_a_configuration_of_ones_own_may_use_triton_s_batches(tmp_path: Path) -> None:
+    session = onnxruntime.InferenceSession(flexible().SerializeToString())
+    batches = [tensors(count, 32, 32) for count in (1, 3, 8, 2, 1, 5)]
+    with (
+        EmbeddedServer(own(tmp_path), endpoints=Endpoints.free(), arguments=HASTE) as server,
+        tritonclient.http.InferenceServerClient(
+            server.endpoints.at("http"), concurrency=len(batches)
+        ) as client,
+    ):
+        waiting = [client.async_infer("own", [tensor("image", batch)]) for batch in batches]
+        for batch, each in zip(batches, waiting, strict=True):
+            (scores,) = session.run(None, {"image": batch})
+            np.testing.assert_allclose(each.get_result().as_numpy("scores"), scores, atol=1e-5)
+
+
+FAULTY = {
+    "no ONNX": (b"hello", "", "Unable to read the model"),
+    "a parameter": (
+        None,
+        'parameters { key: "RESHAPE_IO_LAYERS" value { string_value: "YES" } }',
+        "the embedded server does not have the parameter RESHAPE_IO_LAYERS",
+    ),
+}
+
+
+@pytest.mark.parametrize(("graph", "more", "message"), FAULTY.values(), ids=FAULTY)
+def test_what_does_not_load_is_one_line(
+    tmp_path: Path, graph: bytes | None, more: str, message: str
+) -> None:
+    assert message in failure(own(tmp_path, more, graph=graph))
+
+
+def test_without_openvino_the_server_says_how_to_install_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "openvino.py").write_text("raise ImportError")
+    monkeypatch.chdir(tmp_path)  # Triton's Python imports from there first
+    message = "openvino is not installed; run: pip install --group serve"
+    assert message in failure(own(tmp_path))
+
+
+def failure(repository: Path) -> str:
+    """Start a server that cannot start, and return its one line."""
+    with (
+        pytest.raises(ServerError, match="failed to load 'own'") as caught,
+        EmbeddedServer(repository, endpoints=Endpoints.free(), arguments=HASTE),
+    ):
+        pass
+    assert "\n" not in str(caught.value)
+    return str(caught.value)

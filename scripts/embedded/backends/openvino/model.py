@@ -32,9 +32,7 @@ sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
 try:
     from openvino import Core, Tensor
 except ImportError as error:
-    raise pb_utils.TritonModelException(
-        "openvino is not installed; run: pip install --group serve"
-    ) from error
+    raise ImportError("openvino is not installed; run: pip install --group serve") from error
 
 UNSUPPORTED = ("CPU_EXTENSION_PATH", "RESHAPE_IO_LAYERS")
 MAX_IMAGES = 32
