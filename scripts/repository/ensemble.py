@@ -193,8 +193,7 @@ def _on_openvino(part: Part, spec: ClassifierSpec) -> Part:
         if tensor.data_type in NOT_ON_OPENVINO:
             kind = tensor.data_type.removeprefix("TYPE_")
             raise BuildError(
-                f"{spec.name}: Triton's openvino backend cannot serve {tensor.name}, which is "
-                f"{kind}; give --engine onnxruntime"
+                f"Triton's openvino backend cannot serve {tensor.name}, which is {kind}"
             )
     hint = {"HINT_BF16": "YES"} if spec.precision == "bf16" else {}
     return replace(

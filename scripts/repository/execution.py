@@ -10,6 +10,7 @@ from onnx import ModelProto
 from scripts.repository import calibration, digests, onnx_file, summary
 from scripts.repository.calibration import Images, Progress
 from scripts.repository.contents import Contents, Graphs
+from scripts.repository.ensemble import ClassifierSpec, onnx_part
 from scripts.repository.errors import BuildError
 from scripts.repository.graphs import pixels, samples
 from scripts.repository.graphs.agreement import check_openvino, compare
@@ -124,7 +125,7 @@ def _with_openvino(
 ) -> Execution:
     """Check the graphs in OpenVINO, which is requested or may be chosen."""
     try:
-        _check(source, made, model)
+        _check(source, made, model, request)
     except BuildError as error:
         if not request.auto:
             fp32 = " --precision fp32" if request.precision == "bf16" else ""
@@ -137,8 +138,10 @@ def _with_openvino(
     return replace(made, choice=choice, tuning=replace(made.tuning, engine=choice.engine))
 
 
-def _check(source: ClassifierSource, made: Execution, model: ModelProto) -> None:
+def _check(source: ClassifierSource, made: Execution, model: ModelProto, request: Request) -> None:
     """Check both graphs that are written; `model` is the one that takes pixels."""
+    tuning = replace(request.tuning, engine="openvino")
+    onnx_part(ClassifierSpec(source.name, made.prepared, source.recipe, (), tuning))
     height, width = source.recipe.crop
     prepared = made.prepared
     signature = replace(prepared.signature, height=height, width=width)

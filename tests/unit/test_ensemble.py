@@ -234,6 +234,6 @@ def test_only_bfloat16_is_a_setting_of_openvino() -> None:
 def test_a_type_that_the_openvino_backend_lacks_is_refused(
     outputs: Any, signature: Signature
 ) -> None:
-    with pytest.raises(BuildError, match=r"which is (FP64|STRING); .* onnxruntime$"):
+    with pytest.raises(BuildError, match=r"which is (FP64|STRING)$"):
         onnx_part(spec(outputs, signature=signature, tuning=OPENVINO))
     assert onnx_part(spec(outputs, signature=signature)).to_protobuf().max_batch_size == 32
