@@ -10,6 +10,8 @@ loads here without changes. It differs from the C++ backend in this:
 - It runs batches image by image, since OpenVINO takes less time for a graph that is compiled for
   one image of a known size. Batches may therefore have any size if `max_batch_size` is set.
 - Without `max_batch_size`, a request has at most 32 images.
+- It refuses images that are too small for the graph. The C++ backend answers with what an earlier
+  request has left in memory.
 - It refuses the parameters that it does not have, unless they only concern speed.
 """
 
@@ -37,6 +39,7 @@ except ImportError as error:
 UNSUPPORTED = ("CPU_EXTENSION_PATH", "RESHAPE_IO_LAYERS")
 MAX_IMAGES = 32
 IMAGE_DIMS = 4  # with the batch
+MAX_CHECKED = 1000  # shapes whose check is remembered
 Shapes = dict[str, list[int]]  # by the name of the input
 
 
@@ -48,7 +51,7 @@ class TritonPythonModel(GraphModel):
     def load(self, path: Path, config: dict[str, Any], args: dict[str, str]) -> None:
         """Read the model file and compile it for the shapes of one image."""
         settings = parameters(config)
-        _check(settings)
+        _check_parameters(settings)
         dims = config["input"][0]["dims"]
         self.has_implicit_batch = config["max_batch_size"] > 0
         self.has_explicit_batch = (
@@ -63,8 +66,13 @@ class TritonPythonModel(GraphModel):
             "ENABLE_CPU_PINNING": False,
         }
         self.model = self.core.read_model(path)
-        self.expected = self._expected_shapes(config)
-        self.request = self._compile(self.expected)
+        self.checked: set[tuple[tuple[int, ...], ...]] = set()
+        self.expected, has_others = self._expected_shapes(config)
+        self.request = (
+            self._compile(self._reshaped(self.expected)) if self.expected else self.flexible_request
+        )
+        if not has_others:
+            del self.model  # and with it the weights as they are in the file
 
     def run(self, arrays: list[Any]) -> list[Any]:
         """Compute the outputs, image by image."""
@@ -79,8 +87,11 @@ class TritonPythonModel(GraphModel):
     def _infer(self, arrays: list[Any]) -> list[Any]:
         tensors = dict(zip(self.inputs, arrays, strict=True))
         shapes = {name: list(array.shape) for name, array in tensors.items()}
-        is_expected = self.expected in (None, shapes)
-        request = self.request if is_expected else self.request_for_other_shapes
+        if shapes == self.expected:
+            request = self.request
+        else:
+            self._check(shapes)
+            request = self.flexible_request
         for name, array in tensors.items():
             request.set_tensor(name, Tensor(array, shared_memory=True))
         request.infer()
@@ -88,32 +99,57 @@ class TritonPythonModel(GraphModel):
         return [np.array(request.get_tensor(name).data) for name in self.outputs]
 
     @cached_property
-    def request_for_other_shapes(self) -> Any:
-        """The graph for any shapes. It takes memory of its own, so it is compiled on first use."""
-        return self._compile(None)
+    def flexible_request(self) -> Any:
+        """The graph for other shapes. It takes as much memory again, so it waits for the first."""
+        return self._compile(self.model)
 
-    def _compile(self, shapes: Shapes | None) -> Any:
-        model = self.model
-        if shapes:
-            model = self.model.clone()
-            model.reshape(shapes)
+    def _compile(self, model: Any) -> Any:
         return self.core.compile_model(model, "CPU", self.properties).create_infer_request()
 
-    def _expected_shapes(self, config: dict[str, Any]) -> Shapes | None:
-        """Return the shapes of one image, from the warm-up where it can have any size."""
+    def _reshaped(self, shapes: Shapes) -> Any:
+        model = self.model.clone()
+        model.reshape(shapes)
+        return model
+
+    def _check(self, shapes: Shapes) -> None:
+        """Refuse shapes for which the graph has an empty tensor, such as too small images.
+
+        OpenVINO skips what would compute it or use it, and then answers with what an earlier
+        request has left there.
+        """
+        key = tuple(tuple(shape) for shape in shapes.values())
+        if key in self.checked:
+            return
+        for node in self._reshaped(shapes).get_ops():
+            if node.get_type_name() != "Constant" and any(map(_is_empty, node.outputs())):
+                raise InvalidRequest(f"shapes {shapes} leave nothing of the image in the graph")
+        if len(self.checked) == MAX_CHECKED:
+            self.checked.clear()
+        self.checked.add(key)
+
+    def _expected_shapes(self, config: dict[str, Any]) -> tuple[Shapes | None, bool]:
+        """Return the shapes of one image, or of that of the warm-up if the images' size varies.
+
+        Returns:
+            The shapes, None if they are not known, and whether others are possible.
+        """
         if any("reshape" in tensor for tensor in config["input"]):
-            return None
-        inputs = {tensor["name"]: tensor["dims"] for tensor in config["input"]}
+            return None, True
+        dims = {tensor["name"]: tensor["dims"] for tensor in config["input"]}
+        if shapes := self._known(dims):
+            return shapes, False
         for warm_up in config["model_warmup"]:
-            inputs |= {name: sample["dims"] for name, sample in warm_up["inputs"].items()}
-        shapes = {name: [int(size) for size in dims] for name, dims in inputs.items()}
+            dims |= {name: sample["dims"] for name, sample in warm_up["inputs"].items()}
+        return self._known(dims), True
+
+    def _known(self, dims: dict[str, list[Any]]) -> Shapes | None:
+        shapes = {name: [int(size) for size in sizes] for name, sizes in dims.items()}
         for shape in shapes.values():
             if self.has_implicit_batch:
                 shape.insert(0, 1)
             elif self.has_explicit_batch:
                 shape[0] = 1
-        is_known = all(min(shape) > 0 for shape in shapes.values())
-        return shapes if is_known else None
+        return shapes if all(min(shape) > 0 for shape in shapes.values()) else None
 
     def _precision(self, settings: dict[str, str], args: dict[str, str]) -> str:
         if "HINT_BF16" not in settings:
@@ -128,7 +164,11 @@ class TritonPythonModel(GraphModel):
         return "f32"
 
 
-def _check(settings: dict[str, str]) -> None:
+def _is_empty(output: Any) -> bool:
+    return output.partial_shape.is_static and 0 in output.shape
+
+
+def _check_parameters(settings: dict[str, str]) -> None:
     """Refuse what would change the answers and does not exist here."""
     for name in UNSUPPORTED:
         if name in settings:
