@@ -124,6 +124,7 @@ def _with_openvino(
     source: ClassifierSource, made: Execution, model: ModelProto, request: Request
 ) -> Execution:
     """Check the graphs in OpenVINO, which is requested or may be chosen."""
+    choice = None
     try:
         _check(source, made, model, request)
     except BuildError as error:
@@ -131,11 +132,12 @@ def _with_openvino(
             fp32 = " --precision fp32" if request.precision == "bf16" else ""
             raise BuildError(f"{error}; build it with --engine onnxruntime{fp32}") from error
         logger.warning("%s: %s; onnxruntime is chosen", source.name, error)
-        return made
-    if not request.auto:
-        return made
-    choice = _choose(source, made, request)
-    return replace(made, choice=choice, tuning=replace(made.tuning, engine=choice.engine))
+    else:
+        if not request.auto:
+            return made
+        choice = _choose(source, made, request)
+    engine = choice.engine if choice else "onnxruntime"
+    return replace(made, choice=choice, tuning=replace(made.tuning, engine=engine))
 
 
 def _check(source: ClassifierSource, made: Execution, model: ModelProto, request: Request) -> None:

@@ -1,6 +1,7 @@
 """The options that say what runs the graphs, and in which precision."""
 
 import argparse
+import sys
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 
 from scripts import build_repository, engine_options
 from scripts.repository import tuning
+from scripts.repository.errors import BuildError
 from scripts.repository.execution import Request
 from scripts.repository.graphs import engines
 from scripts.repository.tuning import Tuning
@@ -76,6 +78,16 @@ def test_auto_is_onnxruntime_if_openvino_is_not_installed(
     )
     assert engine_options.request(parsed("--engine", "auto")) == Request(Tuning(cores=CORES))
     assert "OpenVINO is not installed; run pip install --group build" in caplog.text
+
+
+@pytest.mark.parametrize("options", [["--engine", "openvino"], ["--precision", "bf16"]])
+def test_openvino_that_is_needed_and_not_installed_is_reported(
+    options: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine_options.check(parsed(*options))
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    with pytest.raises(BuildError, match="OpenVINO is not installed; run pip install --group b"):
+        engine_options.check(parsed(*options))
 
 
 def test_a_cpu_without_bfloat16_is_reported(caplog: pytest.LogCaptureFixture) -> None:

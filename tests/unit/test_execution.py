@@ -165,7 +165,7 @@ def test_auto_measures_as_many_instances_as_the_server_has(
 def test_auto_takes_onnxruntime_for_a_graph_that_openvino_cannot_load(
     build: Build, caplog: pytest.LogCaptureFixture
 ) -> None:
-    entry = build(classifier(LP), tuning=Tuning(), auto=True)
+    entry = build(classifier(LP), auto=True)
     assert (entry.tuning, entry.choice) == (Tuning(), None)
     (warning,) = caplog.messages
     assert warning.startswith("birds: OpenVINO cannot load the graph: ")

@@ -79,7 +79,8 @@ def _is_rounding(found: float, reference: Reference) -> bool:
     kind = precision(reference.model)
     if found <= TOLERANCES[kind]:
         return True
-    return kind == "INT8" and found <= min(LARGEST_NOISE, NOISE_FACTOR * reference.noise())
+    is_possible = kind == "INT8" and found <= LARGEST_NOISE
+    return is_possible and found <= NOISE_FACTOR * reference.noise()
 
 
 def _are_close(expected: Array, actual: Array, kind: Scores) -> bool:

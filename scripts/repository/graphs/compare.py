@@ -52,7 +52,7 @@ class Reference:
 
     def _is_noise(self, found: float) -> bool:
         """Tell whether another order of the same computations changes the scores as much."""
-        return found <= min(LARGEST_NOISE, NOISE_FACTOR * self.noise())
+        return found <= LARGEST_NOISE and found <= NOISE_FACTOR * self.noise()
 
     def noise(self) -> float:
         """Compute how much the scores change without onnxruntime's optimisations.

@@ -49,9 +49,7 @@ def import_openvino() -> ModuleType:
     try:
         import openvino  # noqa: PLC0415
     except ImportError as error:
-        raise BuildError(
-            "OpenVINO is not installed; run pip install --group build, or give --engine onnxruntime"
-        ) from error
+        raise BuildError("OpenVINO is not installed; run pip install --group build") from error
     module: ModuleType = openvino
     return module
 

@@ -10,8 +10,8 @@ loads here without changes. It differs from the C++ backend in this:
 - It runs batches image by image, since OpenVINO takes less time for a graph that is compiled for
   one image of a known size. Batches may therefore have any size if `max_batch_size` is set.
 - Without `max_batch_size`, a request has at most 32 images.
-- It refuses images that are too small for the graph. The C++ backend answers with what an earlier
-  request has left in memory.
+- It refuses images that are too small for the graph. The C++ backend can answer with what an
+  earlier request has left in memory.
 - It refuses the parameters that it does not have, unless they only concern speed.
 """
 
@@ -156,10 +156,10 @@ class TritonPythonModel(GraphModel):
             return "f32"
         if "BF16" in self.core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
             return "bf16"
-        name = args["model_name"]
-        if args["model_instance_name"] in (f"{name}_0", f"{name}_0_0"):  # once for all instances
+        if args["model_instance_name"].endswith("_0"):  # once for all instances
             pb_utils.Logger.log_warn(
-                f"{name} runs in FP32: this CPU has no bfloat16 instructions (AVX512-BF16 or AMX)"
+                f"{args['model_name']} runs in FP32: this CPU has no bfloat16 instructions "
+                "(AVX512-BF16 or AMX)"
             )
         return "f32"
 
