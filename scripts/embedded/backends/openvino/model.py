@@ -122,7 +122,7 @@ class TritonPythonModel(GraphModel):
             return
         for node in self._reshaped(shapes).get_ops():
             if node.get_type_name() != "Constant" and any(map(_is_empty, node.outputs())):
-                raise InvalidRequest(f"shapes {shapes} leave nothing of the image in the graph")
+                raise InvalidRequest(f"the graph needs larger inputs than {shapes}")
         if len(self.checked) == MAX_CHECKED:
             self.checked.clear()
         self.checked.add(key)
@@ -165,7 +165,9 @@ class TritonPythonModel(GraphModel):
 
 
 def _is_empty(output: Any) -> bool:
-    return output.partial_shape.is_static and 0 in output.shape
+    """Return whether an output has no values; those of the types of shapes may be empty."""
+    is_shape = output.element_type.get_type_name() in ("i32", "i64")
+    return not is_shape and output.partial_shape.is_static and 0 in output.shape
 
 
 def _check_parameters(settings: dict[str, str]) -> None:
