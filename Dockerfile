@@ -20,6 +20,8 @@ RUN PIP_BREAK_SYSTEM_PACKAGES=1 \
     python3 -m pip install --no-cache-dir --require-hashes -r /tmp/steps.lock
 # NVIDIA's entrypoint, which prepares CUDA, stays.
 WORKDIR /app
+# See scripts/__init__.py.
+ENV ORT_DISABLE_TELEMETRY=1
 COPY scripts/errors.py scripts/
 COPY scripts/embedded/access.py scripts/embedded/
 COPY scripts/container scripts/container

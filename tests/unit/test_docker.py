@@ -105,6 +105,7 @@ def test_compose_specification_rejects_an_invalid_file(
         {},
         {"MODELS": "resnet50_v1 mobilenetv2", "WEIGHTS": "synthetic", "TAG": "1.2.3", "GPU": "all"},
         {"CORES": "4", "QUEUE": "16", "OPTIMIZE": "latency", "TRITON_ARGS": "--log-verbose=1 --x"},
+        {"ENGINE": "openvino", "PRECISION": "int8", "CALIBRATION": "./photos"},
     ],
 )
 def test_docker_compose_reads_the_file_as_these_tests_do(environment: dict[str, str]) -> None:
@@ -242,6 +243,33 @@ def test_build_options_come_from_the_environment(name: str) -> None:
     assert options.optimize == ("latency" if name == "build-cpu" else "throughput")  # CPU only
 
 
+@pytest.mark.parametrize(
+    ("environment", "engine", "precision", "calibration"),
+    [
+        ({}, None, "fp32", None),
+        ({"ENGINE": "openvino"}, "openvino", "fp32", None),
+        ({"PRECISION": "bf16"}, None, "bf16", None),
+        (
+            {"ENGINE": "openvino", "PRECISION": "int8", "CALIBRATION": "./photos"},
+            "openvino",
+            "int8",
+            Path("/calibration"),
+        ),
+    ],
+)
+def test_engine_and_precision_of_the_cpu_service_come_from_the_environment(
+    environment: dict[str, str], engine: str | None, precision: str, calibration: Path | None
+) -> None:
+    options = parse("build-cpu", **environment)
+    assert (options.engine, options.precision) == (engine, precision)
+    assert options.calibration == calibration
+
+
+def test_calibration_images_are_mounted_read_only() -> None:
+    assert "./photos:/calibration:ro" in service("build-cpu", CALIBRATION="./photos")["volumes"]
+    assert "/dev/null:/calibration:ro" in service("build-cpu")["volumes"]
+
+
 @pytest.mark.parametrize("name", BUILDERS)
 def test_compose_run_replaces_only_the_choice_of_models(name: str) -> None:
     assert set(shlex.split(service(name)["command"])) >= {"--models", "--weights", "--prune"}
@@ -320,7 +348,8 @@ def test_client_shared_memory_is_off_by_default(name: str) -> None:
 
 
 def test_builder_owns_the_volumes_that_it_writes_to() -> None:
-    targets = [volume.split(":")[1] for volume in service("build")["volumes"]]
+    volumes = [volume.split(":") for volume in service("build")["volumes"]]
+    targets = [target for _, target, *options in volumes if options != ["ro"]]
     (owned,) = dockerfile_lines(r".*install -d -o 1000 -g 1000 (.+)")
     assert sorted(targets) == owned.split() == ["/cache", "/models"]
     assert dockerfile_lines("ENV .*XDG_CACHE_HOME=/cache")
@@ -334,7 +363,10 @@ def test_builder_gets_the_download_settings_of_the_environment(name: str) -> Non
 
 
 @pytest.mark.parametrize("name", SERVERS)
-@pytest.mark.parametrize("variable", ["MODELS", "WEIGHTS", "OPTIMIZE", "CORES", "QUEUE"])
+@pytest.mark.parametrize(
+    "variable",
+    ["MODELS", "WEIGHTS", "OPTIMIZE", "CORES", "QUEUE", "ENGINE", "PRECISION", "CALIBRATION"],
+)
 def test_triton_is_recreated_when_a_build_option_changes(name: str, variable: str) -> None:
     assert service(name, **{variable: "other"})["labels"] != service(name)["labels"]
 
@@ -413,6 +445,10 @@ def test_server_image_adds_only_the_image_decoder_and_resizer() -> None:
 def test_server_image_can_be_built_for_arm() -> None:
     (line,) = re.findall("cykooz-resizer==.*", (ROOT / "docker" / "steps.lock").read_text())
     assert "platform_machine == 'x86_64'" in line  # the only architecture that it has wheels for
+
+
+def test_the_server_image_does_not_report_its_use() -> None:
+    assert dockerfile_lines("ENV (ORT_DISABLE_TELEMETRY=1)")
 
 
 @pytest.mark.parametrize("lock", ["build.lock", "steps.lock"])

@@ -16,11 +16,12 @@ import pytest
 from onnx import numpy_helper
 
 from scripts.repository.ensemble import ClassifierSpec, onnx_part, pixels_part
+from scripts.repository.graphs.engines import load
 from scripts.repository.graphs.pixels import output, with_pixels
 from scripts.repository.graphs.prepare import Prepared, prepare
 from scripts.repository.steps.postprocess.ranking import softmax
 from scripts.repository.steps.preprocess.recipe import Recipe, square
-from scripts.repository.tuning import Tuning
+from scripts.repository.tuning import ENGINES, Tuning
 from tests.graphs import Array
 
 LINEAR = "scores = MatMul(features, weight)"
@@ -161,11 +162,11 @@ def expected(own: Own, recipe: Recipe, images: npt.NDArray[np.uint8]) -> Array:
     return np.hstack([1 - scores, scores]) if own.kind in {"logit", "probability"} else scores
 
 
-def served(prepared: Prepared, recipe: Recipe, images: npt.NDArray[np.uint8]) -> Array:
+def served(prepared: Prepared, recipe: Recipe, images: npt.NDArray[np.uint8], engine: str) -> Array:
     """Compute the probabilities as the server does, all images in one batch."""
     model = with_pixels(prepared, recipe)
     onnx.checker.check_model(model, full_check=True)
-    scores = run(model, output(prepared), images)
+    scores = load(engine, model.SerializeToString(), output=output(prepared), batches=True)(images)
     assert scores.dtype == np.float32
     return np.stack([softmax(row) for row in scores]) if prepared.scores.are_logits else scores
 
@@ -177,14 +178,15 @@ def built(name: str) -> tuple[Prepared, Recipe]:
     return prepare(own.model, size=recipe.crop, **own.told), recipe
 
 
+@pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("name", OWN)
-def test_what_is_served_is_what_the_file_computes(name: str) -> None:
+def test_what_is_served_is_what_the_file_computes(name: str, engine: str) -> None:
     own = OWN[name]
     prepared, recipe = built(name)
     rng = np.random.default_rng(1)
     images = rng.integers(0, 256, (3, *recipe.crop, recipe.channels), dtype=np.uint8)
     images[1:] //= np.arange(2, 4, dtype=np.uint8).reshape(2, 1, 1, 1)
-    probabilities = served(prepared, recipe, images)
+    probabilities = served(prepared, recipe, images, engine)
     assert probabilities.shape == (3, prepared.classes)
     np.testing.assert_allclose(
         probabilities,

@@ -4,9 +4,10 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from onnx import helper, numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 
 from scripts.repository.errors import BuildError
+from scripts.repository.graphs.engines import load
 from scripts.repository.graphs.opset import IR_VERSIONS, OPSETS
 from scripts.repository.graphs.prepare import prepare
 from tests import graphs
@@ -182,7 +183,7 @@ def test_an_opset_that_onnxruntime_does_not_load_is_converted() -> None:
 
 
 @pytest.mark.parametrize("opset", [15, 22])
-def test_functions_operators_of_onnxruntime_and_metadata_are_kept(opset: int) -> None:
+def test_functions_are_inlined_and_other_operators_and_metadata_are_kept(opset: int) -> None:
     body = FLEXIBLE.replace(
         "scores =", "twice = local.Twice(features) active = com.microsoft.Gelu(twice) scores ="
     ).replace("MatMul(features", "MatMul(active")
@@ -197,6 +198,7 @@ def test_functions_operators_of_onnxruntime_and_metadata_are_kept(opset: int) ->
     original.metadata_props.add(key="names", value="{0: 'chat', 1: 'größer'}")
     prepared = prepare(original)
     assert prepared.model.metadata_props == original.metadata_props
+    assert not prepared.model.functions  # OpenVINO cannot load them
     assert "Gelu" in {node.op_type for node in prepared.model.graph.node}
     np.testing.assert_allclose(
         run(prepared.model, pictures(1)), run(original, pictures(1)), atol=1e-6
@@ -215,6 +217,23 @@ def test_sparse_weights_are_kept(opset: int) -> None:
     np.testing.assert_allclose(
         run(prepare(original).model, pictures(1)), run(original, pictures(1)), atol=1e-6
     )
+
+
+@pytest.mark.parametrize("data_type", [TensorProto.BFLOAT16, TensorProto.UINT32])
+def test_weights_that_are_written_as_larger_numbers_have_their_value_in_openvino(
+    data_type: int,
+) -> None:
+    original = classifier(
+        FLEXIBLE.replace("weight", "floats").replace(
+            "scores", "floats = Cast<to = 1>(small) scores"
+        ),
+        opset=21,
+    )
+    numbers = [float(number % 7) for number in range(3 * CLASSES)]
+    original.graph.initializer.append(helper.make_tensor("small", data_type, [3, CLASSES], numbers))
+    prepared, images = prepare(original).model, pictures(2)
+    openvino = load("openvino", prepared.SerializeToString())
+    np.testing.assert_allclose(openvino(images), run(prepared, images), atol=1e-5)
 
 
 def test_scores_change_by_at_most_rounding() -> None:

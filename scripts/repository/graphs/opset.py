@@ -10,7 +10,7 @@ from onnx import ModelProto, version_converter
 from scripts.repository.errors import BuildError
 from scripts.repository.graphs.compare import Reference
 from scripts.repository.graphs.runner import Runner
-from scripts.repository.graphs.weights import restore_weights, without_weights
+from scripts.repository.graphs.weights import restore_weights, store_raw, without_weights
 
 logger = logging.getLogger(__name__)
 
@@ -32,27 +32,30 @@ def opset(model: ModelProto) -> int:
 def with_opset(model: ModelProto, lowest: int, highest: int) -> ModelProto:
     """Copy a graph, converted to the nearest opset from `lowest` to `highest`.
 
+    Functions are replaced by their nodes, because the converter and OpenVINO do not know them.
+
     Raises:
         BuildError: the graph cannot be converted.
     """
     target = min(max(opset(model), lowest), highest)
-    if target == opset(model):
+    if target == opset(model) and not model.functions:
         copy = ModelProto()
         copy.CopyFrom(model)
         return copy
     slim, weights = without_weights(model)
     try:
-        if slim.functions:  # the converter would drop them
+        if slim.functions:
             slim = onnx.inliner.inline_local_functions(slim)
-        converted: ModelProto = version_converter.convert_version(slim, target)
+        converted: ModelProto = slim
+        if target != opset(model):
+            converted = version_converter.convert_version(slim, target)
     except Exception as error:  # RuntimeError, and others from C++
         raise BuildError(
             f"opset {opset(model)} cannot be converted to {target}, which Triton supports; "
             f"export the model with opset {lowest} to {highest}"
         ) from error
-    converted.graph.sparse_initializer.extend(
-        slim.graph.sparse_initializer if not converted.graph.sparse_initializer else []
-    )
+    if not converted.graph.sparse_initializer:  # the converter drops them
+        converted.graph.sparse_initializer.extend(slim.graph.sparse_initializer)
     restore_weights(converted, weights)
     return converted
 
@@ -94,6 +97,7 @@ def servable(reference: Reference) -> ModelProto:
             "onnxruntime %s or later",
             *(opset(model), OPSETS[1], RELEASES.get(opset(model), onnxruntime.__version__)),
         )
+    store_raw(copy)
     return copy
 
 

@@ -30,7 +30,7 @@ def with_early_strides(model: ModelProto) -> ModelProto:
     """
     copy = ModelProto()
     copy.CopyFrom(model)
-    nodes = _Strides(copy).moved()
+    nodes = _ordered(_Strides(copy).moved())
     del copy.graph.value_info[:], copy.graph.node[:]
     copy.graph.node.extend(nodes)
     return copy
@@ -100,6 +100,19 @@ class _Strides:
             and node.input[0] in self._images
             and node.input[1] in self._kernels
         )
+
+
+def _ordered(nodes: list[NodeProto]) -> list[NodeProto]:
+    """Put poolings after other nodes that take the same tensor.
+
+    The quantiser leaves a pooling in FP32 if no node before it needs its input in INT8.
+    """
+    poolings: dict[str, int] = defaultdict(int)  # in front of a tensor
+    for node in nodes:
+        inputs = (name for each in walk.nested([node]) for name in each.input)
+        count = max((poolings[name] for name in inputs), default=0)
+        poolings.update(dict.fromkeys(node.output, count + (node.op_type == "MaxPool")))
+    return sorted(nodes, key=lambda node: poolings[node.output[0]])
 
 
 def _images(model: ModelProto) -> Iterator[str]:

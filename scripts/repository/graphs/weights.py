@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 from google.protobuf.message import Message
 from onnx import ModelProto, TensorProto
 
@@ -10,6 +11,12 @@ from scripts.repository.graphs import walk
 
 # Smaller tensors, such as shapes, stay, because tools read their values.
 INLINE = 1024  # bytes
+
+# The fields of larger numbers that OpenVINO 2026.4 reads as if they had the size of the type.
+MISREAD = {
+    TensorProto.BFLOAT16: ("int32_data", np.uint16),
+    TensorProto.UINT32: ("uint64_data", np.uint32),
+}
 
 Weights = dict[str, bytes]
 
@@ -54,6 +61,16 @@ def restore_weights(model: ModelProto, weights: Weights) -> None:
     """Put the content of the tensors back, in place."""
     for tensor in external_tensors(model):
         make_internal(tensor, weights[external(tensor)["location"]])
+
+
+def store_raw(model: ModelProto) -> None:
+    """Store the content of tensors as bytes where OpenVINO would misread it, in place."""
+    for tensor in walk.tensors(model):
+        if tensor.data_type in MISREAD:
+            field, number = MISREAD[tensor.data_type]
+            if numbers := getattr(tensor, field):
+                tensor.raw_data = np.array(numbers, number).tobytes()
+                tensor.ClearField(field)
 
 
 def external_tensors(model: ModelProto) -> Iterator[TensorProto]:
