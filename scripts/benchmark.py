@@ -13,7 +13,7 @@ from scripts import arguments, cli
 from scripts.embedded import EmbeddedServer, Endpoints
 from scripts.measuring import chart, report, subject, tables, triton
 from scripts.measuring.figures import BenchmarkPlan, Figures
-from scripts.measuring.report import Report
+from scripts.measuring.report import Report, Setup
 from scripts.measuring.rounds import Bench
 from scripts.measuring.wrk import Wrk
 
@@ -21,6 +21,7 @@ EXAMPLES = """\
   python -m scripts.benchmark
   python -m scripts.benchmark --models mobilenetv2 --seconds 2 --rounds 3 --clients 1,8
   python -m scripts.benchmark --http localhost:8000
+  python -m scripts.benchmark --against build/fp32    # another build, measured in the same run
   python -m scripts.benchmark --output build/after --compare build/benchmark/benchmark.json
 """
 DEFAULTS = BenchmarkPlan()
@@ -32,8 +33,9 @@ def parser() -> argparse.ArgumentParser:
         "scripts.benchmark",
         "Measure throughput and latency of a server, for each model with and without pre- and "
         "postprocessing. Worker processes that do the same work without a server are the baseline "
-        "and the upper bound. All take turns on this machine, and ratios are computed within a "
-        "round. Requires the load generator wrk.",
+        "(Pillow and onnxruntime) and the upper bound (the code of the preprocessing step and the "
+        "faster of onnxruntime and OpenVINO). All take turns on this machine, and ratios are "
+        "computed within a round. Requires the load generator wrk.",
         examples=EXAMPLES,
     )
     parser.add_argument(
@@ -59,6 +61,13 @@ def parser() -> argparse.ArgumentParser:
 def _add_server(parser: argparse.ArgumentParser) -> None:
     server = parser.add_argument_group("server (default: start one and stop it at the end)")
     server.add_argument("--http", metavar="HOST:PORT", help="running server on the repository")
+    server.add_argument(
+        "--against",
+        type=arguments.path,
+        metavar="DIR",
+        help="model repository with another build of the models: a second server is started on it, "
+        "the ensembles of both take turns, and a table shows their ratios",
+    )
 
 
 def _add_plan(parser: argparse.ArgumentParser) -> None:
@@ -99,7 +108,8 @@ def _add_results(parser: argparse.ArgumentParser) -> None:
         "--compare",
         type=Path,
         metavar="BEFORE.json",
-        help="show the change of each ratio since an earlier benchmark.json",
+        help="show the change of each ratio since an earlier run, which wrote this benchmark.json; "
+        "to compare two builds in one run, use --against",
     )
 
 
@@ -133,24 +143,38 @@ def benchmark(options: argparse.Namespace) -> int:
 def _measure(options: argparse.Namespace) -> Report:
     plan = BenchmarkPlan(options.seconds, options.rounds, options.clients)
     subjects = [subject.read(options.model_repository, name) for name in options.models]
-    rounds: dict[str, list[Figures]] = {each.name: [] for each in subjects}
+    others = [subject.read(options.against, name) for name in options.models if options.against]
     with ExitStack() as stack:
         wrk = stack.enter_context(_server(options, subjects))
+        other = stack.enter_context(_started(options.against, options.models)) if others else None
         where = report.this_machine(triton.version(wrk.address))
         benches = {
-            each.name: stack.enter_context(closing(Bench(each, wrk, plan))) for each in subjects
+            each.name: stack.enter_context(closing(Bench(each, wrk, plan, other)))
+            for each in subjects
         }
-        progress = stack.enter_context(_progress())
-        total = plan.rounds * sum(bench.turns for bench in benches.values())
+        rounds = _rounds(benches, plan.rounds)
+    builds = {each.name: each.build for each in others}
+    setups = {
+        each.name: Setup(each.build, benches[each.name].precisions, builds.get(each.name))
+        for each in subjects
+    }
+    return Report(where, plan, rounds, setups)
+
+
+def _rounds(benches: dict[str, Bench], count: int) -> dict[str, tuple[Figures, ...]]:
+    """Measure round after round, in each of them every model."""
+    rounds: dict[str, list[Figures]] = {name: [] for name in benches}
+    with _progress() as progress:
+        total = count * sum(bench.turns for bench in benches.values())
         task = progress.add_task("starting", total=total)
-        for _ in range(plan.rounds):
+        for _ in range(count):
             for name, bench in benches.items():
 
                 def advance(turn: str, name: str = name) -> None:
                     progress.update(task, advance=1, description=f"{name}: {turn}")
 
                 rounds[name].append(bench.round(advance))
-    return Report(where, plan, {name: tuple(each) for name, each in rounds.items()})
+    return {name: tuple(each) for name, each in rounds.items()}
 
 
 @contextmanager
@@ -159,10 +183,18 @@ def _server(options: argparse.Namespace, subjects: list[subject.Subject]) -> Ite
     if options.http:
         yield Wrk(options.http)
         return
+    models = [model for each in subjects for model in (each.name, each.onnx_name)]
+    with _started(options.model_repository, models) as wrk:
+        yield wrk
+
+
+@contextmanager
+def _started(repository: Path, models: list[str]) -> Iterator[Wrk]:
     endpoints = Endpoints.free()
     wrk = Wrk(endpoints.at("http"))  # fails early if wrk is missing
-    models = [model for each in subjects for model in (each.name, each.onnx_name)]
-    with EmbeddedServer(options.model_repository, models=models, endpoints=endpoints):
+    # At the end no request is in flight, for which Triton would wait.
+    at_once = ["--exit-timeout-secs=0"]
+    with EmbeddedServer(repository, models=models, endpoints=endpoints, arguments=at_once):
         yield wrk
 
 

@@ -79,8 +79,9 @@ def request(options: argparse.Namespace) -> Request:
             logger.warning("--engine auto is %s, without measuring: %s", engine, reason)
     if options.precision == "bf16" and not engines.has_bfloat16():
         logger.warning(
-            "this CPU has no bfloat16 instructions (AVX512-BF16 or AMX), so that OpenVINO computes "
-            "in FP32 on it; bf16 is not compared with fp32"
+            "this CPU has no bfloat16 instructions (AVX512-BF16 or AMX): the embedded server "
+            "computes in FP32 here, and Triton's image emulates bfloat16, which is slow; bf16 is "
+            "not compared with fp32"
         )
     target = Tuning(options.device, options.optimize, cores, options.queue, engine)
     return Request(target, options.precision, auto=is_auto)

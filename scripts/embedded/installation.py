@@ -58,12 +58,12 @@ class Installation:
         return self.triton / "caches"
 
     def copy_backends(self, folder: Path) -> None:
-        """Create `folder` as a backend directory with `python` and `onnxruntime`.
+        """Create `folder` as a backend directory with `python`, `onnxruntime` and `openvino`.
 
         The backends are copied, since Triton does not follow symbolic links to them.
         """
         shutil.copytree(OWN_BACKENDS, folder)
-        shutil.copytree(self.triton / "backends" / "python", folder / "python")
+        shutil.copytree(self.triton / "backends" / "python", folder / "python", dirs_exist_ok=True)
         shutil.copy(self.stub, folder / "python")
 
     def environment(self) -> dict[str, str]:

@@ -13,6 +13,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from scripts.embedded.endpoints import LOOPBACK
 
 TIMEOUT_SECONDS = 5
+POLL_SECONDS = 0.05  # the longest that a stop waits for the thread that answers
 
 
 class MetricsRelay(ThreadingHTTPServer):
@@ -27,7 +28,9 @@ class MetricsRelay(ThreadingHTTPServer):
     @contextmanager
     def running(self) -> Iterator["MetricsRelay"]:
         """Answer in a thread for the duration of a `with` block."""
-        thread = threading.Thread(target=self.serve_forever, name="metrics", daemon=True)
+        thread = threading.Thread(
+            target=self.serve_forever, args=[POLL_SECONDS], name="metrics", daemon=True
+        )
         thread.start()
         try:
             yield self

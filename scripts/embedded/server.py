@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 ATTEMPTS = 3  # to start a server that crashes or hangs in loading
 ABRUPT_SECONDS = 2  # for the requests in flight, where open connections must not stay
 
-BACKENDS = ("python", "onnxruntime")
+BACKENDS = ("python", "onnxruntime", "openvino")
 PREFIX_OPTION = "shm-region-prefix-name"  # of a backend: begins the names of its shared memory
 PLAIN_FOLDERS = ("/tmp", "/var/tmp")  # noqa: S108 - if the path of the usual one needs quotes
 

@@ -6,11 +6,10 @@ import matplotlib as mpl
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 
-from scripts.measuring.figures import BASELINE, LABELS, SERIES, UPPER_BOUND, Figures, load_id
+from scripts.measuring.figures import BASELINE, LABELS, OTHER, SERIES, UPPER_BOUND, load_id
 from scripts.measuring.report import Report, medians
 
 INCHES = (6.4, 4.2)  # of each diagram
-STYLES = {UPPER_BOUND: "--", BASELINE: ":"}
 
 
 def draw(report: Report, file: Path) -> None:
@@ -20,9 +19,8 @@ def draw(report: Report, file: Path) -> None:
     size = (INCHES[0] * len(models), INCHES[1] * 2)
     figure, axes = plt.subplots(2, len(models), figsize=size, squeeze=False)
     for column, model in enumerate(models):
-        figures = medians(report.rounds[model])
-        _throughput(axes[0, column], model, figures, report.plan.clients)
-        _latency(axes[1, column], figures, report.plan.clients)
+        _throughput(axes[0, column], report, model)
+        _latency(axes[1, column], report, model)
     cores, cpu = report.machine.cores, report.machine.cpu
     figure.suptitle(f"{cores} cores of {cpu}, medians of {report.plan.rounds} rounds")
     figure.tight_layout()
@@ -30,26 +28,32 @@ def draw(report: Report, file: Path) -> None:
     plt.close(figure)
 
 
-def _throughput(axes: Axes, model: str, figures: Figures, clients: tuple[int, ...]) -> None:
-    for bound, style in STYLES.items():
-        axes.axhline(figures[f"{bound}_rate"], label=LABELS[bound], color="black", ls=style)
-    axes.set(title=model, ylabel="throughput (images/s)")
-    _lines(axes, figures, clients, "rate")
+def _throughput(axes: Axes, report: Report, model: str) -> None:
+    figures, setup = medians(report.rounds[model]), report.setup(model)
+    for bound, label, style in (
+        (UPPER_BOUND, f"upper bound: {setup.label(report.limit(model))}", "--"),
+        (BASELINE, setup.label(BASELINE), ":"),
+    ):
+        axes.axhline(figures[f"{bound}_rate"], label=label, color="black", ls=style)
+    axes.set(title=f"{model} ({setup.build})", ylabel="throughput (images/s)")
+    _lines(axes, report, model, "rate")
     axes.legend(loc="lower right")
 
 
-def _latency(axes: Axes, figures: Figures, clients: tuple[int, ...]) -> None:
+def _latency(axes: Axes, report: Report, model: str) -> None:
     """Draw the p99 and the least mean latency that the upper bound allows (Little's law)."""
+    figures, clients = medians(report.rounds[model]), report.plan.clients
     alone, rate = figures[f"{UPPER_BOUND}_alone_p50_ms"], figures[f"{UPPER_BOUND}_rate"]
     least = [max(alone, 1000 * number / rate) for number in clients]
     axes.plot(clients, least, label="mean at the upper bound", color="black", ls="--")
     axes.set(ylabel="p99 latency (ms)")
-    _lines(axes, figures, clients, "p99_ms")
+    _lines(axes, report, model, "p99_ms")
     axes.legend(loc="upper left")
 
 
-def _lines(axes: Axes, figures: Figures, clients: tuple[int, ...], name: str) -> None:
-    for series in SERIES:
+def _lines(axes: Axes, report: Report, model: str, name: str) -> None:
+    figures, clients = medians(report.rounds[model]), report.plan.clients
+    for series in (*SERIES, OTHER) if report.setup(model).other else SERIES:
         values = [figures[f"{load_id(series, number)}_{name}"] for number in clients]
         axes.plot(clients, values, marker="o", label=LABELS[series])
     axes.set_xscale("log", base=2)

@@ -9,21 +9,26 @@ from dataclasses import dataclass
 Figures = dict[str, float]
 
 BASELINE = "baseline"
-UPPER_BOUND = "upper_bound"
+UPPER_BOUND = "upper_bound"  # the fastest engine of each round
+OWN_ENGINE = "own_engine"  # the one that serves the model
 MODEL = "model_http"
 ENSEMBLE = "ensemble_http"
 SERIES = (MODEL, ENSEMBLE)
+OTHER = "other_http"  # the ensemble of the build that it is measured against
 
 LABELS = {
-    MODEL: "model only, HTTP",
-    ENSEMBLE: "ensemble, HTTP",
-    BASELINE: "baseline: plain loop",
-    UPPER_BOUND: "upper bound: same code without a server",
+    MODEL: "model only",
+    ENSEMBLE: "ensemble",
+    OTHER: "ensemble of the other build",
+    BASELINE: "baseline: Pillow and onnxruntime",
+    "onnxruntime": "step's code, onnxruntime",
+    "openvino": "step's code, OpenVINO",
     "ensemble_peak_to_upper_bound": "ensemble: peak throughput / upper bound",
-    "model_peak_to_graph_only": "model only: peak throughput / onnxruntime without a server",
-    "one_client_p50_to_upper_bound": "one client: p50 / p50 of one upper-bound worker",
-    "one_client_p50_to_baseline": "one client: p50 / p50 of one baseline worker",
-    "preprocess_to_baseline": "preprocessing: CPU of the step's code / CPU of Pillow",
+    "model_peak_to_graph_only": "model only: peak throughput / upper bound's graph",
+    "one_client_p50_to_baseline": "one client: p50 / one baseline worker's",
+    "one_client_p50_to_upper_bound": "one client: p50 / one upper-bound worker's",
+    "one_client_p50_to_own_engine": "one client: p50 / one worker's of the same engine",
+    "preprocess_to_baseline": "preprocessing: CPU of the step's code / Pillow's",
     "overload_rate_to_peak": "overload: throughput / peak throughput",
     "overload_refused_share": "overload: share of requests refused",
     "overload_failed_share": "overload: share of requests failed",

@@ -5,22 +5,37 @@ import json
 import re
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from scripts.embedded import ServerError
-from scripts.measuring.figures import BASELINE, SERIES, UPPER_BOUND, BenchmarkPlan, Figures, load_id
+from scripts.measuring.figures import (
+    BASELINE,
+    ENSEMBLE,
+    LABELS,
+    OTHER,
+    OWN_ENGINE,
+    SERIES,
+    UPPER_BOUND,
+    BenchmarkPlan,
+    Figures,
+    load_id,
+)
+from scripts.measuring.subject import Build
+from scripts.repository.graphs import engines
 from scripts.repository.tuning import cores
 
-PACKAGES = ("onnxruntime", "pillow", "numpy")
+PACKAGES = ("pillow", "numpy")
 CPU_INFO = Path("/proc/cpuinfo")
 # The ratios besides those of each load.
 COMPARED = {
     "ensemble_peak_to_upper_bound": ("ensemble_http_peak_rate", "upper_bound_rate"),
     "model_peak_to_graph_only": ("model_http_peak_rate", "upper_bound_graph_rate"),
-    "one_client_p50_to_upper_bound": ("ensemble_http_1_clients_p50_ms", "upper_bound_alone_p50_ms"),
     "one_client_p50_to_baseline": ("ensemble_http_1_clients_p50_ms", "baseline_alone_p50_ms"),
+    "one_client_p50_to_upper_bound": ("ensemble_http_1_clients_p50_ms", "upper_bound_alone_p50_ms"),
+    "one_client_p50_to_own_engine": ("ensemble_http_1_clients_p50_ms", "own_engine_alone_p50_ms"),
     "preprocess_to_baseline": ("upper_bound_preprocess_cpu_ms", "baseline_preprocess_cpu_ms"),
     "overload_rate_to_peak": ("overload_rate", "ensemble_http_peak_rate"),
     "overload_p99_to_p50": ("overload_p99_ms", "overload_p50_ms"),
@@ -39,8 +54,38 @@ class Machine:
 def this_machine(triton: str) -> Machine:
     """Describe this machine; `triton` is the version of the measured server."""
     found = re.search(r"^model name\s*:\s*(.+)$", CPU_INFO.read_text(), re.MULTILINE)
-    versions = {name: version(name) for name in PACKAGES} | {"triton": triton}
-    return Machine(found[1] if found else "unknown CPU", cores(), versions)
+    versions = {name: version(name) for name in (*engines.installed(), *PACKAGES)}
+    return Machine(found[1] if found else "unknown CPU", cores(), versions | {"triton": triton})
+
+
+@dataclass(frozen=True)
+class Setup:
+    """How a model is served, and what it is compared with.
+
+    `loops` maps the loops without a server (the baseline and each engine that was run) to the
+    precision in which they computed. `other` is the build that the model is measured against.
+    """
+
+    build: Build
+    loops: dict[str, str]
+    other: Build | None = None
+
+    def label(self, loop: str) -> str:
+        """Return the label of a loop without a server, with its precision."""
+        return f"{LABELS[loop]} {self.loops[loop]}"
+
+    @property
+    def note(self) -> str:
+        """What an upper bound lacks: an engine that is not installed, or bf16 on this CPU."""
+        if "openvino" not in self.loops:
+            return "OpenVINO, which may be faster, was not run: pip install openvino"
+        if self.build.precision not in self.loops.values():
+            return f"this CPU has no {self.build.precision}, so OpenVINO computed in fp32"
+        return ""
+
+
+# Of reports that an older version wrote, which ran only onnxruntime.
+OLDER = Setup(Build("onnxruntime", "of any precision"), {})
 
 
 @dataclass(frozen=True)
@@ -50,12 +95,17 @@ class Report:
     machine: Machine
     plan: BenchmarkPlan
     rounds: dict[str, tuple[Figures, ...]]
+    setups: dict[str, Setup] = field(default_factory=dict)
 
     def write(self, file: Path) -> None:
         """Write JSON: the rounds, and the medians of their figures and ratios."""
         content = dataclasses.asdict(self) | {
             "medians": {
-                model: {"ratios": medians(self.ratios(model)), "figures": medians(rounds)}
+                model: {
+                    "upper_bound": self.limit(model),
+                    "ratios": medians(self.ratios(model)),
+                    "figures": medians(rounds),
+                }
                 for model, rounds in self.rounds.items()
             }
         }
@@ -63,7 +113,21 @@ class Report:
 
     def ratios(self, model: str) -> list[Figures]:
         """Return the ratios of each round of a model."""
-        return [ratios(figures, self.plan.clients) for figures in self.rounds[model]]
+        engine = self.setup(model).build.engine
+        return [ratios(figures, self.plan.clients, engine) for figures in self.rounds[model]]
+
+    def setup(self, model: str) -> Setup:
+        """Return how a model was served."""
+        return self.setups.get(model, OLDER)
+
+    def limit(self, model: str) -> str:
+        """Return the engine that was the upper bound in most rounds."""
+        run = [name for name in self.setup(model).loops if name != BASELINE]
+        if not run:
+            return OLDER.build.engine
+        return statistics.mode(
+            max(run, key=lambda name: figures[f"{name}_rate"]) for figures in self.rounds[model]
+        )
 
 
 def read(file: Path) -> Report:
@@ -79,23 +143,41 @@ def read(file: Path) -> Report:
             Machine(**content["machine"]),
             BenchmarkPlan(float(plan["seconds"]), int(plan["rounds"]), tuple(plan["clients"])),
             {model: tuple(rounds) for model, rounds in content["rounds"].items()},
+            {model: _setup(values) for model, values in content.get("setups", {}).items()},
         )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         hint = "pass a benchmark.json"
         raise ServerError(f"{file} is not a benchmark report ({error!r}); {hint}") from error
 
 
-def ratios(figures: Figures, clients: Sequence[int]) -> Figures:
-    """Divide the figures of one round by those that they are compared with."""
+def _setup(values: dict[str, Any]) -> Setup:
+    other = Build(**values["other"]) if values["other"] else None
+    return Setup(Build(**values["build"]), values["loops"], other)
+
+
+def ratios(figures: Figures, clients: Sequence[int], engine: str) -> Figures:
+    """Divide the figures of one round by those that they are compared with.
+
+    `engine` serves the model.
+    """
     pairs: dict[str, tuple[str, str]] = {}
+    figures = figures | {
+        OWN_ENGINE + name.removeprefix(engine): value
+        for name, value in figures.items()
+        if name.startswith(f"{engine}_")
+    }
     for series in SERIES:
         loads = [load_id(series, each) for each in clients]
         peak = max(figures[f"{load}_rate"] for load in loads)
         figures = figures | {f"{series}_peak_rate": peak}
         for load in loads:
-            for bound in (UPPER_BOUND, BASELINE):
+            for bound in (BASELINE, UPPER_BOUND, OWN_ENGINE):
                 pairs[f"{load}_rate_to_{bound}"] = (f"{load}_rate", f"{bound}_rate")
             pairs[f"{load}_p99_to_p50"] = (f"{load}_p99_ms", f"{load}_p50_ms")
+    for each in clients:
+        load, other = load_id(ENSEMBLE, each), load_id(OTHER, each)
+        for name in ("rate", "p50_ms", "p99_ms"):
+            pairs[f"{load}_{name}_to_other"] = f"{load}_{name}", f"{other}_{name}"
     shares = ("overload_refused_share", "overload_failed_share")
     return {
         name: figures[first] / figures[second]

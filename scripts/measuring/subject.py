@@ -14,6 +14,18 @@ from scripts.measuring.wrk import InferRequest
 from scripts.repository import manifest
 from scripts.repository.errors import BuildError
 from scripts.repository.steps.preprocess.recipe import Recipe
+from scripts.repository.tuning import Tuning
+
+
+@dataclass(frozen=True)
+class Build:
+    """The engine that serves a classifier, and the precision."""
+
+    engine: str
+    precision: str
+
+    def __str__(self) -> str:
+        return f"{self.engine} {self.precision}"
 
 
 @dataclass(frozen=True)
@@ -21,7 +33,7 @@ class Subject:
     """A classifier: the names of its ensemble and of its graph, and what they take.
 
     `graph` is the file that the ensemble runs, on uint8 [N, crop, crop, 3]. `tensor` is the input
-    of `onnx_name`.
+    of `onnx_name`, without the batch.
     """
 
     name: str
@@ -29,6 +41,7 @@ class Subject:
     recipe: Recipe
     graph: Path
     tensor: pb.ModelInput
+    build: Build
 
     def image_request(self, image: bytes) -> InferRequest:
         """Return a request that consists of an image file only."""
@@ -63,11 +76,16 @@ def read(repository: Path, name: str) -> Subject:
         raise BuildError(f"{repository} has {known}, not {name}; choose with --models")
     entry = entries[name]
     onnx_name = entry.parts["onnx"]
-    config = (repository / onnx_name / "config.pbtxt").read_text("utf-8")
-    tensor = text_format.Parse(config, pb.ModelConfig()).input[0]
+    text = (repository / onnx_name / "config.pbtxt").read_text("utf-8")
+    config = text_format.Parse(text, pb.ModelConfig())
+    tensor = config.input[0]
+    if not config.max_batch_size:
+        del tensor.dims[0]  # the batch
     recipe = Recipe.from_json(json.dumps(entry.recipe))
     graph = repository / entry.parts["pixels"] / "1" / "model.onnx"
-    return Subject(name, onnx_name, recipe, graph, tensor)
+    tuning = entry.tuning or Tuning()  # older builds recorded none
+    build = Build(tuning.engine, entry.precision)
+    return Subject(name, onnx_name, recipe, graph, tensor, build)
 
 
 def _request(model: str, tensor: InferInput, request_id: str = "") -> InferRequest:

@@ -15,15 +15,15 @@ import numpy as np
 from PIL import Image
 
 from scripts.embedded import ServerError
-from scripts.measuring.figures import Figures
-from scripts.repository.graphs.speed import single_threaded
-from scripts.repository.steps.preprocess import fitting, resizing
+from scripts.measuring.figures import BASELINE, Figures
+from scripts.repository.graphs import engines
+from scripts.repository.steps.preprocess import fitting, imaging, resizing
 from scripts.repository.steps.preprocess.recipe import Recipe
 from scripts.repository.tuning import cores
 
-WARM_UP_SECONDS = 0.1  # before each turn; the first one loads the graph
+WARM_UP_SECONDS = 0.1  # before each turn; an engine's first one loads the graph
 
-_session = cache(single_threaded)  # of a worker process
+_load = cache(engines.load)  # of a worker process
 Preprocess = Callable[[bytes, Recipe], Image.Image]
 
 
@@ -32,6 +32,31 @@ def with_pillow(data: bytes, recipe: Recipe) -> Image.Image:
     image = Image.open(io.BytesIO(data))
     size = image.height, image.width
     return fitting.picture(fitting.Decoded(image, size, size), recipe, resizing.with_pillow)
+
+
+@dataclass(frozen=True)
+class Loop:
+    """Preprocesses an image and runs a graph, again and again, in an engine that has one thread."""
+
+    preprocess: Preprocess
+    engine: str
+    precision: str
+
+
+def loops(precision: str) -> dict[str, Loop]:
+    """Return the baseline, and the step's code with each installed engine by the engine's name.
+
+    `precision` is that of the graph. Only OpenVINO can run it in bf16, if the CPU has bfloat16;
+    otherwise it runs in fp32.
+    """
+
+    def loop(preprocess: Preprocess, engine: str) -> Loop:
+        if precision == "bf16" and not (engine == "openvino" and engines.has_bfloat16()):
+            return Loop(preprocess, engine, "fp32")
+        return Loop(preprocess, engine, precision)
+
+    ours = {engine: loop(imaging.load, engine) for engine in engines.installed()}
+    return {BASELINE: loop(with_pillow, "onnxruntime")} | ours
 
 
 @dataclass(frozen=True)
@@ -44,10 +69,9 @@ class WorkerTurn:
 
 
 class Workers:
-    """One process for each core that decodes, resizes and runs a graph with one thread.
+    """One process for each core, which all run a loop for the duration of a turn.
 
-    The processes stay idle between turns. `graph` takes uint8 [N, height, width, channels];
-    `image` is the content of an image file.
+    `graph` takes uint8 [N, height, width, channels]; `image` is the content of an image file.
 
     Raises:
         ServerError: a worker failed.
@@ -66,12 +90,11 @@ class Workers:
         for pool in self._pools:
             pool.shutdown(cancel_futures=True)
 
-    def measure(self, seconds: float, preprocess: Preprocess, *, alone: bool = False) -> Figures:
-        """Run all workers, or one if `alone`, for some seconds with a preprocessing function."""
+    def measure(self, loop: Loop, seconds: float, *, alone: bool = False) -> Figures:
+        """Run a loop in all workers, or in one if `alone`, for some seconds."""
         pools = self._pools[:1] if alone else self._pools
         for duration in (WARM_UP_SECONDS, seconds):
-            arguments = (*self._arguments, duration, preprocess)
-            turns = [pool.submit(_turn, *arguments) for pool in pools]
+            turns = [pool.submit(_turn, loop, *self._arguments, duration) for pool in pools]
             try:
                 results = [turn.result() for turn in turns]
             except Exception as error:
@@ -94,23 +117,20 @@ def summary(turns: Sequence[WorkerTurn]) -> Figures:
     }
 
 
-def _turn(
-    graph: Path, recipe: Recipe, image: bytes, seconds: float, preprocess: Preprocess
-) -> WorkerTurn:
+def _turn(loop: Loop, graph: Path, recipe: Recipe, image: bytes, seconds: float) -> WorkerTurn:
     """Classify the image for some seconds; at least once."""
-    session = _session(graph)
-    name = session.get_inputs()[0].name
+    run = _load(loop.engine, graph, precision=loop.precision)
     images: list[float] = []
     preprocess_cpu = graph_seconds = 0.0
     start = now = time.perf_counter()
     while not images or now - start < seconds:
         begin, cpu = now, time.thread_time()
-        decoded = preprocess(image, recipe)
+        decoded = loop.preprocess(image, recipe)
         preprocess_cpu += time.thread_time() - cpu
         pixels = np.asarray(decoded).reshape(1, *recipe.crop, recipe.channels)
-        run = time.perf_counter()
-        session.run(None, {name: pixels})
+        decoded_at = time.perf_counter()
+        run(pixels)
         now = time.perf_counter()
-        graph_seconds += now - run
+        graph_seconds += now - decoded_at
         images.append(now - begin)
     return WorkerTurn(tuple(images), preprocess_cpu, graph_seconds)

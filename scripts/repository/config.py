@@ -41,14 +41,23 @@ class Batching:
     max_queue_size: int | None = None
     max_wait_seconds: float | None = None
 
+    @property
+    def has_limits(self) -> bool:
+        """Whether Triton rejects some requests."""
+        return bool(self.max_queue_size or self.max_wait_seconds)
+
 
 @dataclass(frozen=True)
 class Part:
     """A model that a backend runs: one step of an ensemble.
 
     `instances` None selects Triton's default. Instances are created per GPU if there is one, or on
-    the CPU if `on_cpu` is set. `warm_up` are the dimensions of a random input on which the model
-    runs once before it is reported as ready; empty means no warm-up.
+    the CPU if `on_cpu` is set. `warm_up` are the dimensions of a random image on which the model
+    runs once before it is reported as ready; empty means no warm-up. `file` is the model's file if
+    its name is not the backend's default.
+
+    With `explicit_batch`, the batch is the first dimension of each tensor and Triton does not know
+    it (`max_batch_size: 0`): each request runs by itself, with any number of images.
     """
 
     name: str
@@ -60,17 +69,28 @@ class Part:
     instances: int | None = None
     on_cpu: bool = False
     warm_up: tuple[int, ...] = ()
+    file: str | None = None
+    explicit_batch: bool = False
 
     def to_protobuf(self) -> pb.ModelConfig:
         """Create the protobuf message that config.pbtxt holds."""
-        config = pb.ModelConfig(name=self.name, backend=self.backend, max_batch_size=MAX_BATCH_SIZE)
+        config = pb.ModelConfig(
+            name=self.name,
+            backend=self.backend,
+            default_model_filename=self.file,
+            max_batch_size=0 if self.explicit_batch else MAX_BATCH_SIZE,
+        )
         _set_tensors(config, self.inputs, self.outputs)
-        _set_batching(config, self.batching)
+        # Without batches, Triton's batcher would only be a thread more, except for its queue.
+        if not self.explicit_batch or self.batching.has_limits:
+            _set_batching(config, self.batching)
         _set_instances(config, self.instances, on_cpu=self.on_cpu)
         for key, value in self.parameters.items():
             config.parameters[key].string_value = value
         if self.warm_up:
             _set_warm_up(config, self.inputs[0], self.warm_up)
+        if self.explicit_batch:
+            _add_batch_dimension(config)
         return config
 
 
@@ -132,6 +152,21 @@ def _set_tensors(
         )
         if tensor.is_scalar:
             output.reshape.SetInParent()  # to no dimensions
+
+
+def _add_batch_dimension(config: pb.ModelConfig) -> None:
+    """Put the batch in front of all dimensions, where the tensors have it in the model's file."""
+    for tensor in config.input:
+        tensor.dims.insert(0, -1)
+        tensor.format = pb.ModelInput.FORMAT_NONE  # the others need three dimensions
+    for output in config.output:
+        output.dims.insert(0, -1)
+        if output.HasField("reshape"):
+            output.reshape.shape.insert(0, -1)
+    for warm_up in config.model_warmup:
+        for sample in warm_up.inputs.values():
+            sample.dims.insert(0, warm_up.batch_size)
+        warm_up.batch_size = 0
 
 
 def _set_batching(config: pb.ModelConfig, batching: Batching) -> None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from scripts.repository.config import Batching, Ensemble, EnsembleStep, Part, Tensor
+from scripts.repository.errors import BuildError
 from scripts.repository.graphs import pixels, values
 from scripts.repository.graphs.pixels import INPUT
 from scripts.repository.graphs.prepare import Prepared
@@ -35,6 +36,8 @@ IMAGENET = Recipe()  # classifiers share its preprocessing steps, one for each `
 IMAGE = Tensor("IMAGE", "TYPE_STRING", (1,))
 # The same image when it comes from an ensemble; the preprocessing step then issues a credit.
 ENSEMBLE_IMAGE = replace(IMAGE, name="ENSEMBLE_IMAGE")
+# Data types that Triton's `openvino` backend does not have.
+NOT_ON_OPENVINO = ("TYPE_FP64", "TYPE_STRING")
 # Accompanies an image from preprocessing to postprocessing, for flow control.
 CREDIT = Tensor("CREDIT", "TYPE_INT64", (2,))
 
@@ -162,16 +165,43 @@ def _original_outputs(spec: ClassifierSpec) -> Iterator[Tensor]:
 def _graph_part(
     spec: ClassifierSpec, name: str, image: Tensor, outputs: tuple[Tensor, ...], batching: Batching
 ) -> Part:
-    threads = spec.tuning.graph_threads
-    return Part(
+    tuning = spec.tuning
+    part = Part(
         name=name,
-        backend="onnxruntime",
+        backend=tuning.engine,
         inputs=(image,),
         outputs=outputs,
         batching=batching,
-        parameters={"intra_op_thread_count": str(threads)} if threads else {},
-        instances=spec.tuning.graph_instances,
+        parameters=tuning.engine_parameters,
+        instances=tuning.graph_instances,
         warm_up=_warm_up(image, spec),
+    )
+    return _on_openvino(part, spec) if tuning.engine == "openvino" else part
+
+
+def _on_openvino(part: Part, spec: ClassifierSpec) -> Part:
+    """Describe a graph for Triton's `openvino` backend.
+
+    With a `max_batch_size`, that backend accepts batches of exactly this size. It cannot find an
+    ONNX file by itself, and has instances on the CPU only.
+    https://github.com/triton-inference-server/openvino_backend
+
+    Raises:
+        BuildError: the backend cannot serve one of the tensors.
+    """
+    for tensor in (*part.inputs, *part.outputs):
+        if tensor.data_type in NOT_ON_OPENVINO:
+            kind = tensor.data_type.removeprefix("TYPE_")
+            raise BuildError(
+                f"Triton's openvino backend cannot serve {tensor.name}, which is {kind}"
+            )
+    hint = {"HINT_BF16": "YES"} if spec.precision == "bf16" else {}
+    return replace(
+        part,
+        file="model.onnx",
+        explicit_batch=True,
+        parameters=part.parameters | hint,
+        on_cpu=True,
     )
 
 

@@ -10,6 +10,7 @@ from onnx import ModelProto
 from scripts.repository import calibration, digests, onnx_file, summary
 from scripts.repository.calibration import Images, Progress
 from scripts.repository.contents import Contents, Graphs
+from scripts.repository.ensemble import ClassifierSpec, onnx_part
 from scripts.repository.errors import BuildError
 from scripts.repository.graphs import pixels, samples
 from scripts.repository.graphs.agreement import check_openvino, compare
@@ -18,6 +19,7 @@ from scripts.repository.graphs.pixels import with_pixels
 from scripts.repository.graphs.prepare import Prepared
 from scripts.repository.graphs.quantize import quantize
 from scripts.repository.graphs.runner import Array, loadable
+from scripts.repository.graphs.scores import Scores
 from scripts.repository.graphs.speed import speeds
 from scripts.repository.manifest import Choice, Comparison, Quantization
 from scripts.repository.sources import ClassifierSource
@@ -122,29 +124,39 @@ def _with_openvino(
     source: ClassifierSource, made: Execution, model: ModelProto, request: Request
 ) -> Execution:
     """Check the graphs in OpenVINO, which is requested or may be chosen."""
+    choice = None
     try:
-        _check(source, made, model)
+        _check(source, made, model, request)
     except BuildError as error:
         if not request.auto:
             fp32 = " --precision fp32" if request.precision == "bf16" else ""
             raise BuildError(f"{error}; build it with --engine onnxruntime{fp32}") from error
         logger.warning("%s: %s; onnxruntime is chosen", source.name, error)
-        return made
-    if not request.auto:
-        return made
-    choice = _choose(source, made, request)
-    return replace(made, choice=choice, tuning=replace(made.tuning, engine=choice.engine))
+    else:
+        if not request.auto:
+            return made
+        choice = _choose(source, made, request)
+    engine = choice.engine if choice else "onnxruntime"
+    return replace(made, choice=choice, tuning=replace(made.tuning, engine=engine))
 
 
-def _check(source: ClassifierSource, made: Execution, model: ModelProto) -> None:
+def _check(source: ClassifierSource, made: Execution, model: ModelProto, request: Request) -> None:
     """Check both graphs that are written; `model` is the one that takes pixels."""
+    tuning = replace(request.tuning, engine="openvino")
+    onnx_part(ClassifierSpec(source.name, made.prepared, source.recipe, (), tuning))
     height, width = source.recipe.crop
-    signature = replace(made.prepared.signature, height=height, width=width)
-    images = samples.images(made.prepared.model, signature, CHECKED)
-    check_openvino(made.prepared.model, made.graphs.onnx, signature, images)
-    signature = replace(signature, input=pixels.INPUT, output=pixels.output(made.prepared))
+    prepared = made.prepared
+    signature = replace(prepared.signature, height=height, width=width)
+    images = samples.images(prepared.model, signature, CHECKED)
+    check_openvino(prepared.model, made.graphs.onnx, signature, images, prepared.scores)
+    signature = replace(signature, input=pixels.INPUT, output=pixels.output(prepared))
     images = samples.pixels(CHECKED, source.recipe.crop, source.recipe.channels)
-    check_openvino(model, made.graphs.pixels, signature, images)
+    check_openvino(model, made.graphs.pixels, signature, images, _of_pixels(prepared.scores))
+
+
+def _of_pixels(scores: Scores) -> Scores:
+    """Say how the output of the graph with pixels becomes probabilities."""
+    return replace(scores, is_single=False, needs_sigmoid=False, quantization=None)
 
 
 def _choose(source: ClassifierSource, made: Execution, request: Request) -> Choice:
@@ -171,8 +183,8 @@ def _compare(
     served = _load(made.tuning.engine, made.graphs.pixels, precision=request.precision)
     reference = _load("onnxruntime", before)
     images, described = _images(source.recipe, request, watch)
-    are_logits = made.prepared.scores.are_logits
-    comparison = compare(reference, served, images, are_logits=are_logits, images=described)
+    kind = _of_pixels(made.prepared.scores)
+    comparison = compare(reference, served, images, kind, described)
     if watch.report:
         slower = {"onnxruntime": reference}
         if made.tuning.engine == "openvino":

@@ -82,9 +82,28 @@ class Tuning:
         return self.cores // self.graph_instances if self.graph_instances else None
 
     @property
+    def engine_parameters(self) -> dict[str, str]:
+        """What tells the engine's backend in Triton its threads; nothing on a GPU.
+
+        onnxruntime has the threads of each session. In OpenVINO, Triton's instances share one
+        compiled graph: each uses a stream of it, and the streams divide the threads among them.
+        """
+        if not (self.graph_instances and self.graph_threads):
+            return {}
+        if self.engine == "onnxruntime":
+            return {"intra_op_thread_count": str(self.graph_threads)}
+        return {
+            "NUM_STREAMS": str(self.graph_instances),
+            "INFERENCE_NUM_THREADS": str(self.graph_instances * self.graph_threads),
+        }
+
+    @property
     def graph_batch(self) -> int | None:
-        """The preferred batch size of a graph; None takes everything that waits in the queue."""
-        return CPU_GRAPH_BATCH if self.is_cpu else None
+        """The preferred batch size of a graph; None takes everything that waits in the queue.
+
+        OpenVINO runs each request by itself: compiled for one image it is as fast as with two.
+        """
+        return CPU_GRAPH_BATCH if self.is_cpu and self.engine == "onnxruntime" else None
 
     @property
     def max_queue_size(self) -> int:

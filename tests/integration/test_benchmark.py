@@ -8,25 +8,34 @@ from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import onnx
 import pytest
 from PIL import Image
 
 from scripts import benchmark
-from scripts.embedded import EmbeddedServer, Endpoints, ServerError
+from scripts.embedded import EmbeddedServer, ServerError
 from scripts.measuring import report
 from scripts.measuring.wrk import InferRequest, Wrk
-from tests.integration.conftest import HASTE
+from scripts.repository import builder, sources
+from scripts.repository.tuning import Tuning
+from tests.descriptions import said
+from tests.graphs import FLEXIBLE, classifier
 
 pytestmark = pytest.mark.skipif(not shutil.which("wrk"), reason="wrk is not installed")
 
-QUICK = ["--models", "birds", "--seconds", "0.5", "--rounds", "1"]
+QUICK = ["--models", "birds", "--seconds", "0.2", "--rounds", "1"]
 
 
 @pytest.fixture(scope="module")
 def measured(small_repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The output folder of one run."""
+    """The output folder of one run, which compares OpenVINO with onnxruntime."""
     folder = tmp_path_factory.mktemp("benchmark")
-    where = ["--model-repository", str(small_repository), "--output", str(folder)]
+    repository, file = folder / "model_repository", folder / "birds.onnx"
+    onnx.save(classifier(FLEXIBLE), file)
+    source = sources.from_file(file, "birds", said())
+    builder.add(repository, source, tuning=Tuning(engine="openvino"))
+    where = ["--model-repository", str(repository), "--output", str(folder)]
+    where += ["--against", str(small_repository)]
     assert benchmark.main([*QUICK, *where, "--clients", "1,2"]) == 0
     return folder
 
@@ -34,17 +43,29 @@ def measured(small_repository: Path, tmp_path_factory: pytest.TempPathFactory) -
 def test_all_figures_of_a_model_are_measured(measured: Path) -> None:
     content = json.loads((measured / "benchmark.json").read_text())
     (one,) = content["rounds"]["birds"]
-    for series in ("model_http", "ensemble_http"):
+    for series in ("model_http", "ensemble_http", "other_http"):
         for load in (f"{series}_{clients}_clients" for clients in (1, 2)):
             assert 0 < one[f"{load}_p50_ms"] <= one[f"{load}_p99_ms"]
             assert one[f"{load}_rate"] > 0
-    for name in ("baseline", "upper_bound", "baseline_alone", "upper_bound_alone"):
-        assert one[f"{name}_rate"] > 0
-        assert one[f"{name}_preprocess_cpu_ms"] > 0
+    for name in ("baseline", "onnxruntime", "openvino", "upper_bound"):
+        for bare in (name, f"{name}_alone"):
+            assert one[f"{bare}_rate"] > 0
+            assert one[f"{bare}_preprocess_cpu_ms"] > 0
+    assert one["upper_bound_rate"] == max(one["onnxruntime_rate"], one["openvino_rate"])
     assert one["overload_rate"] > 0
     assert one["overload_failed_share"] == 0
-    ratios = content["medians"]["birds"]["ratios"]
-    assert all(value >= 0 for value in ratios.values())
+    medians = content["medians"]["birds"]
+    assert one["upper_bound_rate"] == one[f"{medians['upper_bound']}_rate"]
+    assert all(value >= 0 for value in medians["ratios"].values())
+    targets = ("rate_to_own_engine", "rate_to_other", "p50_ms_to_other", "p99_ms_to_other")
+    assert medians["ratios"].keys() >= {f"ensemble_http_2_clients_{name}" for name in targets}
+    assert "one_client_p50_to_own_engine" in medians["ratios"]
+
+
+def test_the_report_names_engines_and_precisions(measured: Path) -> None:
+    setup = report.read(measured / "benchmark.json").setup("birds")
+    assert (str(setup.build), str(setup.other)) == ("openvino fp32", "onnxruntime fp32")
+    assert setup.loops == dict.fromkeys(("baseline", "onnxruntime", "openvino"), "fp32")
 
 
 def test_the_chart_is_a_readable_image(measured: Path) -> None:
@@ -62,18 +83,16 @@ def test_the_report_can_be_read_and_written_again(measured: Path, tmp_path: Path
 
 def test_a_running_server_is_measured_and_compared(
     small_repository: Path,
+    keyed: EmbeddedServer,
     measured: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    endpoints = Endpoints.free()
     options = [*QUICK, "--model-repository", str(small_repository), "--output", str(tmp_path)]
     options += ["--compare", str(measured / "benchmark.json"), "--clients", "1"]
-    with EmbeddedServer(small_repository, endpoints=endpoints, arguments=HASTE):
-        options += ["--http", f"127.0.0.1:{endpoints.http}"]
-        assert benchmark.main(options) == 0
+    assert benchmark.main([*options, "--http", keyed.endpoints.at("http")]) == 0
     output = capsys.readouterr().out
-    assert "birds: before and after" in output
+    assert "birds: before (openvino fp32, upper bound " in output
     assert output.count("ensemble_http_1_clients_rate_to_upper_bound") == 1
     (one,) = json.loads((tmp_path / "benchmark.json").read_text())["rounds"]["birds"]
     assert one["ensemble_http_1_clients_rate"] > 0
@@ -85,6 +104,7 @@ def test_a_running_server_is_measured_and_compared(
         (["--models", "planes"], "has birds, not planes; choose with --models"),
         (["--models", "birds", "--http", "127.0.0.1:9"], "no Triton"),
         (["--models", "birds", "--compare", "nowhere.json"], "nowhere.json"),
+        (["--models", "birds", "--against", "nowhere"], "nowhere has no classifier, not birds"),
     ],
 )
 def test_errors_are_one_line(

@@ -14,10 +14,10 @@ import onnx
 import pytest
 
 from client import SAMPLE
-from scripts import build_repository
+from scripts import build_repository, engine_options
 from scripts.embedded import EmbeddedServer, Endpoints
-from scripts.repository import builder, manifest, sources
-from scripts.repository.graphs import synthetic
+from scripts.repository import builder, execution, manifest, sources
+from scripts.repository.graphs import engines, synthetic
 from scripts.repository.graphs.prepare import Prepared, prepare
 from tests.conftest import ROOT
 from tests.files import contents
@@ -111,6 +111,59 @@ def test_other_tuning_is_built(
         options = own(graph, "birds", output)
         assert build_repository.main([*options, "--cores", cores]) == 0
     assert len(prepared) == 2
+
+
+def test_another_engine_is_built_and_named(
+    tmp_path: Path, graph: Path, prepared: list[onnx.ModelProto], capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = own(graph, "birds", tmp_path / "model_repository")
+    for engine in ([], ["--engine", "openvino"], ["--engine", "openvino"]):
+        assert build_repository.main([*options, *engine]) == 0
+    assert len(prepared) == 2
+    lines = [line for line in capsys.readouterr().out.splitlines() if "10 classes" in line]
+    default, openvino, again = lines
+    assert openvino == f"{default}, fp32 on OpenVINO"
+    assert again == f"{openvino}, up to date"
+
+
+def test_an_engine_is_measured_once_and_again_with_force(
+    tmp_path: Path,
+    graph: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(engine_options, "CONTAINER_FILES", ())
+    ratios = iter([1.5, 0.7])
+    monkeypatch.setattr(execution, "speeds", lambda *_: (1.0, next(ratios)))
+    options = [*own(graph, "birds", tmp_path / "model_repository"), "--engine", "auto"]
+    for more in ([], [], ["--force"]):
+        assert build_repository.main([*options, *more]) == 0
+    first, again, forced = [
+        line.partition("birds.onnx, ")[2]
+        for line in capsys.readouterr().out.splitlines()
+        if "10 classes" in line
+    ]
+    assert first == "fp32 on OpenVINO (OpenVINO is 1.50 times as fast as onnxruntime)"
+    assert again == f"{first}, up to date"
+    assert forced == "fp32 on onnxruntime (OpenVINO is 0.70 times as fast as onnxruntime)"
+
+
+def test_bf16_is_built_with_a_report_or_a_warning(
+    tmp_path: Path,
+    graph: Path,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    options = [*own(graph, "birds", tmp_path / "model_repository"), "--precision", "bf16"]
+    assert build_repository.main(options) == 0
+    out = capsys.readouterr().out
+    assert "10 classes, recipe 37/32, from file birds.onnx, bf16 on OpenVINO" in out
+    if engines.has_bfloat16():
+        assert "bf16 on OpenVINO is " in out
+        assert "of 40 generated images" in out
+    else:
+        (warning,) = caplog.messages
+        assert warning.startswith("this CPU has no bfloat16 instructions")
 
 
 def test_a_build_starts_from_the_readme_of_a_checkout(tmp_path: Path, graph: Path) -> None:
@@ -246,8 +299,17 @@ def test_remove_removes_only_what_is_named(tmp_path: Path, graph: Path) -> None:
         (["--onnx", "nowhere.onnx", "--name", "birds"], "there is no file or folder nowhere.onnx"),
         (["--crop", "299", "--mean", "0"], "--crop, --mean, give your own classifier"),
         (["--onnx", "b.onnx", "--weights", "synthetic"], "--weights is for the zoo's classifiers"),
-        (["--precision", "int8"], "--precision int8 and --calibration must be given together"),
-        (["--calibration", "tests"], "--precision int8 and --calibration must be given together"),
+        (
+            ["--precision", "int8"],
+            "--precision int8 requires --calibration with a folder of images",
+        ),
+        (["--calibration", "tests"], "--calibration requires --precision int8 or bf16"),
+        (["--engine", "onnxruntime", "--precision", "bf16"], "onnxruntime does not compute in bf"),
+        (
+            ["--device", "gpu", "--engine", "auto"],
+            "--engine auto is for --device cpu; leave it out",
+        ),
+        (["--device", "gpu", "--precision", "bf16"], "--precision bf16 is for --device cpu; leave"),
         ([*INT8, "nowhere"], "--calibration: no folder nowhere; give one of images"),
         ([*INT8, "scripts"], "scripts has no image that can be read; at least 100 are"),
         (["--weights", "nowhere"], "no folder nowhere; give zoo, synthetic or a folder"),

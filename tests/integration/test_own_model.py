@@ -1,5 +1,6 @@
 """A user's own classifiers with real weights: SqueezeNet and EfficientNet-Lite0."""
 
+import itertools
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +12,10 @@ import tritonclient.grpc
 from client import Classifier
 from scripts import build_repository
 from scripts.embedded import EmbeddedServer, Endpoints
+from scripts.repository import builder, calibration, sources
 from scripts.repository.steps.preprocess.recipe import DECODINGS
+from scripts.repository.tuning import ENGINES, PRECISIONS, Tuning
+from tests.descriptions import said
 from tests.exports.rows import PHOTOGRAPHS, REAL_WEIGHTS
 from tests.integration.conftest import HASTE, url
 
@@ -36,14 +40,24 @@ def efficientnet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedS
         yield server
 
 
+# SqueezeNet with each engine in each precision that it has.
+SQUEEZENETS = {
+    f"{engine}_{precision}": (engine, precision)
+    for engine, precision in itertools.product(ENGINES, PRECISIONS)
+    if (engine, precision) != ("onnxruntime", "bf16")
+}
+
+
 @pytest.fixture(scope="module")
 def squeezenet(
     shared_assets: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[EmbeddedServer]:
     output = tmp_path_factory.mktemp("own") / "model_repository"
-    file = shared_assets / "squeezenet1.1.onnx"
-    options = ["--onnx", str(file), "--name", "squeezenet", "--output", str(output)]
-    assert build_repository.main(options) == 0
+    images = calibration.read(shared_assets / "photos")
+    for name, (engine, precision) in SQUEEZENETS.items():
+        source = sources.from_file(shared_assets / "squeezenet1.1.onnx", name, said())
+        tuning = Tuning(cores=1, engine=engine)
+        builder.add(output, source, tuning=tuning, precision=precision, images=images)
     with EmbeddedServer(output, endpoints=Endpoints.free(), arguments=HASTE) as server:
         yield server
 
@@ -58,16 +72,18 @@ def assert_correct(
     assert top.label.split()[0] in correct
 
 
+@pytest.mark.parametrize("name", SQUEEZENETS)
 @pytest.mark.parametrize("photo", PHOTOS)
 def test_it_classifies_the_photographs_correctly(
-    squeezenet: EmbeddedServer, protocol: str, shared_assets: Path, photo: str
+    squeezenet: EmbeddedServer, protocol: str, shared_assets: Path, photo: str, name: str
 ) -> None:
-    assert_correct(squeezenet, protocol, shared_assets / "photos" / photo)
+    assert_correct(squeezenet, protocol, shared_assets / "photos" / photo, name)
 
 
+@pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("number", range(3))
 def test_its_graph_reproduces_the_golden_logits(
-    squeezenet: EmbeddedServer, shared_assets: Path, number: int
+    squeezenet: EmbeddedServer, shared_assets: Path, number: int, engine: str
 ) -> None:
     golden = np.load(shared_assets / "squeezenet1.1-golden.npz")
     array = golden[f"input_{number}"]
@@ -75,7 +91,7 @@ def test_its_graph_reproduces_the_golden_logits(
     tensor.set_data_from_numpy(array)
     address = url(squeezenet, "grpc").removeprefix("grpc://")
     with tritonclient.grpc.InferenceServerClient(address) as triton:
-        logits = triton.infer("squeezenet_onnx", [tensor]).as_numpy(OUTPUT)
+        logits = triton.infer(f"{engine}_fp32_onnx", [tensor]).as_numpy(OUTPUT)
     np.testing.assert_allclose(logits, golden[f"output_{number}"], atol=2e-4)
 
 

@@ -507,9 +507,10 @@ def test_a_manifest_of_an_older_version_can_be_read(graph: Path, repository: Pat
     written = json.loads(file.read_text())
     entry = written["models"]["birds"]
     del written["version"], written["parts"]
-    for field in ("precision", "quantization", "inputs_sha256"):
+    for field in ("precision", "quantization", "comparison", "choice", "inputs_sha256"):
         del entry[field]
     entry["files_sha256"] = "of version 1 only"
+    del entry["tuning"]["engine"]
     entry["tuning"]["waiting"] = entry["tuning"].pop("queue")
     entry["parts"] = [entry["parts"][role] for role in manifest.ROLES]
     file.write_text(json.dumps(written))
@@ -517,6 +518,21 @@ def test_a_manifest_of_an_older_version_can_be_read(graph: Path, repository: Pat
     assert manifest.verify(repository, PARTS.values()) == list(PARTS.values())
     assert entry.parts == PARTS
     assert (entry.precision, entry.quantization, entry.tuning) == ("fp32", None, None)
+
+
+def test_an_int8_classifier_of_an_older_version_can_be_read(graph: Path, repository: Path) -> None:
+    builder.add(repository, sources.from_file(graph, "birds"))
+    file = repository / "manifest.json"
+    written = json.loads(file.read_text())
+    entry = written["models"]["birds"]
+    del entry["comparison"], entry["tuning"]["engine"]
+    calibrated = {"images": 80, "images_sha256": "a digest"}
+    compared = {"compared": 20, "agreeing": 19, "held_out": True}
+    entry |= {"precision": "int8", "quantization": calibrated | compared}
+    file.write_text(json.dumps(written))
+    read = manifest.read(repository)["birds"]
+    assert (read.quantization, read.comparison) == (Quantization(80, "a digest"), None)
+    assert read.tuning == Tuning()
 
 
 def test_a_manifest_of_a_newer_version_is_rejected(graph: Path, repository: Path) -> None:

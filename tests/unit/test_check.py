@@ -16,12 +16,14 @@ from scripts.repository import builder, libraries, sources
 from scripts.repository.check import FILE, SERVED, Check, Comparison
 from scripts.repository.description import Description
 from scripts.repository.errors import BuildError
+from scripts.repository.graphs.engines import has_bfloat16
 from scripts.repository.graphs.signature import Signature
 from scripts.repository.graphs.tensors import NUMPY_TYPES
 from scripts.repository.libraries import Library
 from scripts.repository.steps.preprocess.imaging import decode
+from scripts.repository.tuning import Tuning
 from tests.descriptions import said
-from tests.graphs import CLASSES, FLEXIBLE, SOFTMAXED, classifier
+from tests.graphs import CLASSES, FLEXIBLE, SOFTMAXED, classifier, convolved
 
 NHWC = "nchw = Transpose<perm = [0, 3, 1, 2]>(image)" + FLEXIBLE.replace("(image)", "(nchw)")
 INTEGERS = "cast = Cast<to = 1>(image) image2 = Mul(cast, scale)" + FLEXIBLE.replace(
@@ -78,6 +80,18 @@ def test_what_is_served_is_what_the_file_gives(
     compare: Compare, model: onnx.ModelProto, descriptions: list[Description]
 ) -> None:
     assert_same(compare(model, *descriptions))
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_what_openvino_serves_is_compared(tmp_path: Path, precision: str) -> None:
+    file = tmp_path / "birds.onnx"
+    onnx.save(convolved(), file)
+    source = sources.from_file(file, "birds", said(decoding="exact"))
+    repository, tuning = tmp_path / "model_repository", Tuning(engine="openvino")
+    entry = builder.add(repository, source, tuning=tuning, precision=precision)
+    difference = Check(source, entry, repository).compare(SAMPLE).difference
+    is_rounded = precision == "bf16" and has_bfloat16()
+    assert (1e-4 < difference < 0.05) if is_rounded else 0 < difference < 1e-5
 
 
 def test_scores_are_compared_as_the_kind_that_was_told(compare: Compare) -> None:

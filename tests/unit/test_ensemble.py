@@ -15,6 +15,7 @@ from scripts.repository.ensemble import (
     pixels_part,
     postprocess_part,
 )
+from scripts.repository.errors import BuildError
 from scripts.repository.graphs.prepare import Prepared
 from scripts.repository.graphs.scores import KINDS, Scores
 from scripts.repository.graphs.signature import Signature
@@ -32,13 +33,16 @@ def spec(
     signature: Signature = SIGNATURE,
     scores: Scores = SCORES,
     recipe: Recipe = RECIPE,
+    tuning: Tuning | None = None,
+    precision: str = "fp32",
 ) -> ClassifierSpec:
     """Describe a classifier of which only the declared outputs exist."""
     outputs = outputs or {"scores": (TensorProto.FLOAT, ["N", 5])}
     values = [helper.make_tensor_value_info(name, *value) for name, value in outputs.items()]
     model = onnx.ModelProto(graph=onnx.GraphProto(output=values))
     labels = tuple(f"label {number}" for number in range(scores.classes))
-    return ClassifierSpec("own", Prepared(model, signature, scores), recipe, labels, Tuning())
+    prepared = Prepared(model, signature, scores)
+    return ClassifierSpec("own", prepared, recipe, labels, tuning or Tuning(), precision)
 
 
 def dims(tensors: Any) -> dict[str, list[int]]:
@@ -146,3 +150,90 @@ def test_one_score_an_image_has_labels_only_where_it_is_two_classes() -> None:
     assert (list(original.dims), original.label_filename) == ([1], "")
     assert (list(served.dims), served.label_filename) == ([2], "labels.txt")
     assert postprocess_part(single).to_protobuf().parameters["max_top_k"].string_value == "2"
+
+
+OPENVINO = Tuning(engine="openvino")
+
+
+def parameters(config: pb.ModelConfig) -> dict[str, str]:
+    return {name: value.string_value for name, value in config.parameters.items()}
+
+
+def test_on_openvino_the_batch_is_the_first_dimension_of_every_tensor() -> None:
+    outputs: dict[str, tuple[int, list[Any] | None]] = {
+        "scores": (TensorProto.FLOAT16, ["N", 5, 1, 1]),
+        "features": (TensorProto.FLOAT, ["N", 8, "h", 7]),
+        "best": (TensorProto.INT64, ["N"]),
+    }
+    signature = replace(SIGNATURE, output_type="FP16", width=None)
+    classifier = spec(outputs, signature=signature, tuning=OPENVINO)
+    original, pixels = (part(classifier).to_protobuf() for part in (onnx_part, pixels_part))
+    assert dims(original.input) == {"image": [-1, 3, 48, -1]}
+    assert dims(original.output) == {
+        "scores": [-1, 5, 1, 1],
+        "features": [-1, 8, -1, 7],
+        "best": [-1, 1],
+    }
+    assert [list(output.reshape.shape) for output in original.output] == [[], [], [-1]]
+    assert dims(pixels.input) == {"PIXELS": [-1, 48, 32, 3]}
+    assert dims(pixels.output) == {"SCORES": [-1, 5]}
+    for config in (original, pixels):
+        assert (config.backend, config.default_model_filename) == ("openvino", "model.onnx")
+        assert config.max_batch_size == 0
+        assert config.input[0].format == pb.ModelInput.FORMAT_NONE
+        assert [group.kind for group in config.instance_group] == [pb.ModelInstanceGroup.KIND_CPU]
+        (warm_up,) = config.model_warmup
+        assert warm_up.batch_size == 0
+    assert list(original.model_warmup[0].inputs["image"].dims) == [1, 3, 48, 32]
+    assert list(pixels.model_warmup[0].inputs["PIXELS"].dims) == [1, 48, 32, 3]
+
+
+def test_on_openvino_only_the_queue_of_the_original_tensors_is_bounded() -> None:
+    classifier = spec(tuning=replace(OPENVINO, queue=7))
+    batching = onnx_part(classifier).to_protobuf().dynamic_batching
+    assert batching.default_queue_policy.max_queue_size == 7
+    assert not batching.preferred_batch_size
+    assert not pixels_part(classifier).to_protobuf().HasField("dynamic_batching")
+
+
+@pytest.mark.parametrize(
+    ("goal", "cores", "instances", "onnxruntime", "openvino"),
+    [
+        ("throughput", 2, 2, ("1",), ("2", "2")),
+        ("throughput", 20, 8, ("2",), ("16", "8")),
+        ("latency", 8, 1, ("8",), ("8", "1")),
+    ],
+)
+def test_each_engine_gets_the_threads_of_the_goal(
+    goal: str, cores: int, instances: int, onnxruntime: tuple[str, ...], openvino: tuple[str, ...]
+) -> None:
+    tuning = Tuning(goal=goal, cores=cores)
+    for part in (onnx_part, pixels_part):
+        config = part(spec(tuning=tuning)).to_protobuf()
+        assert parameters(config) == dict(zip(["intra_op_thread_count"], onnxruntime, strict=True))
+        assert config.instance_group[0].count == instances
+        config = part(spec(tuning=replace(tuning, engine="openvino"))).to_protobuf()
+        names = ["INFERENCE_NUM_THREADS", "NUM_STREAMS"]
+        assert parameters(config) == dict(zip(names, openvino, strict=True))
+        assert config.instance_group[0].count == instances
+
+
+def test_only_bfloat16_is_a_setting_of_openvino() -> None:
+    for precision, hint in (("fp32", None), ("bf16", "YES"), ("int8", None)):
+        config = pixels_part(spec(tuning=OPENVINO, precision=precision)).to_protobuf()
+        assert parameters(config).get("HINT_BF16") == hint
+
+
+@pytest.mark.parametrize(
+    ("outputs", "signature"),
+    [
+        ({"scores": (TensorProto.FLOAT, ["N", 5]), "x": (TensorProto.STRING, ["N"])}, SIGNATURE),
+        (None, replace(SIGNATURE, input_type="FP64")),
+    ],
+)
+def test_a_type_that_the_openvino_backend_lacks_is_refused(
+    outputs: Any, signature: Signature
+) -> None:
+    with pytest.raises(BuildError, match=r"which is (FP64|STRING)$"):
+        onnx_part(spec(outputs, signature=signature, tuning=OPENVINO))
+    assert onnx_part(spec(outputs, signature=signature)).to_protobuf().max_batch_size == 32

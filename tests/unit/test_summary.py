@@ -1,13 +1,16 @@
 """How a build describes what it made of a classifier."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import onnx
 import pytest
 
 from scripts.repository import builder, sources, summary
-from scripts.repository.manifest import Entry
+from scripts.repository.manifest import Choice, Entry
+from scripts.repository.tuning import Tuning
 from tests.descriptions import said
 from tests.graphs import FLEXIBLE, classifier
 
@@ -30,6 +33,35 @@ def build(tmp_path: Path) -> Build:
 def test_a_line_names_classes_sizes_and_file(build: Build) -> None:
     line = summary.line("birds", build(resize=40))
     assert line == "birds         10 classes, recipe 40/32, from file birds.onnx"
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({"precision": "int8"}, ", int8 on onnxruntime"),
+        ({"tuning": Tuning(engine="openvino")}, ", fp32 on OpenVINO"),
+        ({"tuning": Tuning(engine="openvino"), "precision": "bf16"}, ", bf16 on OpenVINO"),
+        (
+            {"choice": Choice("onnxruntime", 0.9)},
+            ", fp32 on onnxruntime (OpenVINO is 0.90 times as fast as onnxruntime)",
+        ),
+        ({"tuning": None}, ""),
+    ],
+)
+def test_a_line_names_what_runs_the_graphs(
+    build: Build, changes: dict[str, Any], text: str
+) -> None:
+    entry = build()
+    line = summary.line("birds", entry)
+    assert summary.line("birds", replace(entry, **changes)) == line + text
+
+
+def test_slower_precisions_are_described() -> None:
+    assert summary.without_gain("bf16", {"onnxruntime": 1.2, "openvino": 1.1}) is None
+    assert summary.without_gain("bf16", {"onnxruntime": 0.9, "openvino": 0.8}) == (
+        "bf16 is not faster than fp32 on onnxruntime and fp32 on OpenVINO on this CPU; it needs "
+        "fast bfloat16 instructions, such as AMX"
+    )
 
 
 @pytest.mark.parametrize(

@@ -49,9 +49,7 @@ def import_openvino() -> ModuleType:
     try:
         import openvino  # noqa: PLC0415
     except ImportError as error:
-        raise BuildError(
-            "OpenVINO is not installed; run pip install --group build, or give --engine onnxruntime"
-        ) from error
+        raise BuildError("OpenVINO is not installed; run pip install --group build") from error
     module: ModuleType = openvino
     return module
 
@@ -63,8 +61,9 @@ def load(
     precision: str = "fp32",
     threads: int = 1,
     output: str | None = None,
+    batches: bool = False,
 ) -> Run:
-    """Load a graph as an instance of the server's backend does, on some threads.
+    """Load a graph as an instance of the embedded server's backend does, on some threads.
 
     Args:
         engine: one of `ENGINES`.
@@ -73,13 +72,15 @@ def load(
             has it; otherwise the graph itself determines the precision.
         threads: threads that compute one batch.
         output: the name of the output to return; None selects the first one.
+        batches: let OpenVINO compute a batch at once, as Triton's own backend does, and not image
+            by image, which takes less time.
 
     Raises:
         BuildError: the engine is not installed, or cannot load the graph.
     """
     try:
         if engine == "openvino":
-            run = _openvino(graph, precision, threads, output)
+            run = _openvino(graph, precision, threads, output, batches=batches)
         else:
             run = _onnxruntime(graph, threads, output)
     except BuildError:
@@ -111,7 +112,9 @@ def _onnxruntime(graph: Path | bytes, threads: int, output: str | None) -> Run:
     return run
 
 
-def _openvino(graph: Path | bytes, precision: str, threads: int, output: str | None) -> Run:
+def _openvino(
+    graph: Path | bytes, precision: str, threads: int, output: str | None, *, batches: bool
+) -> Run:
     openvino = import_openvino()
     core = openvino.Core()
     # What embedded/backends/openvino sets.
@@ -121,9 +124,14 @@ def _openvino(graph: Path | bytes, precision: str, threads: int, output: str | N
         "INFERENCE_NUM_THREADS": threads,
         "ENABLE_CPU_PINNING": False,
     }
-    model = core.compile_model(core.read_model(graph), "CPU", properties)
-    request = model.create_infer_request()
-    port = model.output(output) if output else model.output(0)
+    model = core.read_model(graph)
+    if not batches:
+        shape = model.input(0).partial_shape
+        shape[0] = 1
+        model.reshape(shape)
+    compiled = core.compile_model(model, "CPU", properties)
+    request = compiled.create_infer_request()
+    port = compiled.output(output) if output else compiled.output(0)
 
     def run(batch: Array) -> Array:
         # A tensor that shares its memory has to be writable, though nothing writes to it.
@@ -131,7 +139,7 @@ def _openvino(graph: Path | bytes, precision: str, threads: int, output: str | N
         request.infer([shared])
         return np.array(request.get_tensor(port).data)  # the next batch overwrites it
 
-    return run
+    return run if batches else lambda batch: np.concatenate([run(image[None]) for image in batch])
 
 
 def _reason(error: Exception) -> str:
