@@ -11,7 +11,7 @@ import onnx
 import pytest
 from onnx import ModelProto
 
-from scripts.repository import builder, calibration, execution, manifest, sources
+from scripts.repository import builder, calibration, execution, manifest, onnx_file, sources
 from scripts.repository.errors import BuildError
 from scripts.repository.execution import Request, Watch
 from scripts.repository.graphs import speed
@@ -84,6 +84,15 @@ def test_openvino_serves_the_same_graphs_as_onnxruntime(
     entry = build(model, precision=precision)
     assert graphs(tmp_path) == before
     assert (entry.precision, entry.tuning, entry.batches) == (precision, OPENVINO, batches)
+
+
+def test_a_graph_with_its_weights_in_another_file_is_checked_and_compared(
+    build: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(onnx_file, "MAX_BYTES", 4000)
+    entry = build(imagenet(), precision="bf16")
+    assert (entry.comparison is not None) == has_bfloat16()
+    assert (tmp_path / "model_repository" / "birds_pixels" / "1" / "model.onnx.data").is_file()
 
 
 def test_builds_for_openvino_are_reproducible(build: Build, tmp_path: Path) -> None:
