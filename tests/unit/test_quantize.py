@@ -60,6 +60,27 @@ RESIDUAL_WEIGHTS = {
     "last": (16, CLASSES),
 }
 
+ATTENTION = """
+    patches = Conv<kernel_shape = [8, 8], strides = [8, 8]>(image, embedding)
+    rows = Reshape(patches, flat)
+    x = Transpose<perm = [0, 2, 1]>(rows)
+    normal = LayerNormalization<axis = -1>(x, ones)
+    keys = MatMul(normal, key)
+    queries = Transpose<perm = [0, 2, 1]>(keys)
+    products = MatMul(normal, queries)
+    attention = Softmax(products)
+    values = MatMul(attention, normal)
+    y = Add(x, values)
+    features = ReduceMean<axes = [1], keepdims = 0>(y)
+    scores = MatMul(features, last)
+"""
+ATTENTION_WEIGHTS = {
+    "embedding": (FILTERS, 3, 8, 8),
+    "ones": (FILTERS,),
+    "key": (FILTERS, FILTERS),
+    "last": (FILTERS, CLASSES),
+}
+
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory: pytest.TempPathFactory) -> Images:
@@ -201,6 +222,23 @@ def test_int8_scores_are_close_to_fp32_scores_on_each_engine(
     pixels = np.concatenate(list(calibration.pixels(images.compare, RECIPE)))
     actual = engines.load(engine, residual_int8)(pixels)
     assert np.abs(actual - expected).max() < 0.05 * np.abs(expected).max()
+
+
+def test_attention_is_int8_only_where_it_multiplies(images: Images) -> None:
+    rng = np.random.default_rng(6)
+    weights: dict[str, Array] = {
+        name: rng.standard_normal(dims).astype(np.float32)
+        for name, dims in ATTENTION_WEIGHTS.items()
+    }
+    weights["flat"] = np.array([0, FILTERS, -1])
+    original = classifier(ATTENTION, initializers=weights, opset=17)
+    model = quantize(prepare(original), images, RECIPE).prepared.model
+    producers = {name: node.op_type for node in model.graph.node for name in node.output}
+    consumers = {name: node.op_type for node in model.graph.node for name in node.input}
+    products = [node for node in model.graph.node if node.op_type == "MatMul"][:-1]
+    assert {producers[name] for node in products for name in node.input} == {"DequantizeLinear"}
+    (addition,) = (node for node in model.graph.node if node.op_type == "Add")
+    assert consumers[addition.output[0]] != "QuantizeLinear"
 
 
 def test_the_last_layer_stays_fp32(int8: Prepared) -> None:
