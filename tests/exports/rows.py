@@ -1,7 +1,7 @@
 """What people have: an export, the options that it needs, and what must come of it."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 FILES = Path(__file__).with_name("files")
@@ -28,6 +28,7 @@ class Row:
         refused: what the command must print if it must not build this export.
         compared: whether the framework's answers are expected.
         tolerance: how far a probability may be from the framework's.
+        answers: the name of the answers, if it is another.
     """
 
     name: str
@@ -38,11 +39,17 @@ class Row:
     refused: str = ""
     compared: bool = True
     tolerance: float = 1e-3
+    answers: str = ""
 
     @property
     def path(self) -> Path:
         """The file or folder for `--onnx`."""
         return FILES / (self.onnx or f"{self.name}/model.onnx")
+
+    @property
+    def answers_file(self) -> Path:
+        """What the framework answers."""
+        return ANSWERS / f"{self.answers or self.name}.json"
 
     @property
     def arguments(self) -> list[str]:
@@ -269,11 +276,46 @@ KERAS = (
     Row("keras_caffe", "Keras, `preprocess_input` of Caffe (BGR)", "--recipe keras-caffe"),
 )
 
+# Of these, one of each kind is served by OpenVINO as well.
+ON_OPENVINO = (
+    "keras_caffe",
+    "legacy_vit",
+    "fp16",
+    "uint8_nhwc",
+    "two_outputs_named",
+    "one_logit",
+    "qdq",
+    "attention",
+)
+
+
+def _on_openvino(row: Row) -> Row:
+    return replace(
+        row,
+        name=f"{row.name}_openvino",
+        options=f"{row.options} --engine openvino".strip(),
+        onnx=str(row.path.relative_to(FILES)),
+        answers=row.name,
+    )
+
+
+OPENVINO = (
+    *(_on_openvino(row) for row in (*KERAS, *EXPORTS) if row.name in ON_OPENVINO),
+    Row(
+        "zip_map_openvino",
+        "operators that OpenVINO does not have, such as scikit-learn's",
+        "--mean 0 0 0 --std 1 1 1 --resize-mode squash --resize 8 --engine openvino",
+        onnx="zip_map/model.onnx",
+        refused="--engine onnxruntime",
+    ),
+)
+
 SECTIONS = {
     "Preprocessing": RECIPES,
     "Folders of Hugging Face and timm": FOLDERS,
     "Keras and TensorFlow": KERAS,
     "Graphs and scores": EXPORTS,
+    "On OpenVINO": OPENVINO,
 }
 
 

@@ -23,7 +23,7 @@ from client import Classification, Classifier
 from scripts import build_repository
 from scripts.embedded import EmbeddedServer, Endpoints
 from tests.conftest import ROOT
-from tests.exports.rows import ANSWERS, PHOTOGRAPHS, SECTIONS, Row, rows
+from tests.exports.rows import PHOTOGRAPHS, SECTIONS, Row, rows
 from tests.integration.conftest import PROTOCOLS, url
 
 BUILT = [row for row in rows() if not row.refused]
@@ -144,7 +144,7 @@ def test_it_answers_as_its_framework_does(
 
 def compare(row: Row, file: Path, result: Classification) -> float:
     """Compare one result with the framework's answer; return the largest difference."""
-    answers = json.loads((ANSWERS / f"{row.name}.json").read_text("utf-8"))
+    answers = json.loads(row.answers_file.read_text("utf-8"))
     answer: dict[str, Any] = answers[file.name]
     served = result.predictions
     assert [each.class_id for each in served] == answer["ids"]
