@@ -17,7 +17,6 @@ from tests.files import contents
 from tests.graphs import CLASSES, convolved
 from tests.images import fill, mixed_sizes, photo
 from tests.integration.conftest import HASTE, url
-from tests.integration.test_own_model import PHOTOS, assert_correct
 
 COMMAND = [sys.executable, "-m", "scripts.build_repository"]
 
@@ -155,21 +154,3 @@ def test_its_results_match_fp32(server: EmbeddedServer, protocol: str) -> None:
     for expected, actual in zip(fp32, quantized, strict=True):
         assert actual.top.class_id == expected.top.class_id
         assert actual.top.probability == pytest.approx(expected.top.probability, abs=0.05)
-
-
-@pytest.fixture(scope="module")
-def squeezenet(
-    shared_assets: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[EmbeddedServer]:
-    output = tmp_path_factory.mktemp("squeezenet") / "model_repository"
-    options = own(shared_assets / "squeezenet1.1.onnx", "squeezenet", output)
-    assert build_repository.main([*options, *int8(shared_assets / "photos")]) == 0
-    with EmbeddedServer(output, endpoints=Endpoints.free(), arguments=HASTE) as server:
-        yield server
-
-
-@pytest.mark.parametrize("photo", PHOTOS)
-def test_a_real_model_classifies_the_photographs_correctly(
-    squeezenet: EmbeddedServer, protocol: str, shared_assets: Path, photo: str
-) -> None:
-    assert_correct(squeezenet, protocol, shared_assets / "photos" / photo)

@@ -13,7 +13,7 @@ from scripts.repository.graphs import walk
 INLINE = 1024  # bytes
 
 # The fields of larger numbers that OpenVINO 2026.4 reads as if they had the size of the type.
-MISREAD = {
+MISREAD: dict[int, tuple[str, type[np.unsignedinteger[Any]]]] = {
     TensorProto.BFLOAT16: ("int32_data", np.uint16),
     TensorProto.UINT32: ("uint64_data", np.uint32),
 }
