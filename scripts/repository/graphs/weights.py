@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from google.protobuf.message import Message
 from onnx import ModelProto, TensorProto
 
@@ -13,7 +14,7 @@ from scripts.repository.graphs import walk
 INLINE = 1024  # bytes
 
 # The fields of larger numbers that OpenVINO 2026.4 reads as if they had the size of the type.
-MISREAD: dict[int, tuple[str, type[np.unsignedinteger[Any]]]] = {
+MISREAD: dict[int, tuple[str, npt.DTypeLike]] = {
     TensorProto.BFLOAT16: ("int32_data", np.uint16),
     TensorProto.UINT32: ("uint64_data", np.uint32),
 }
