@@ -108,6 +108,13 @@ def server(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 
 
 @pytest.fixture(scope="session")
+def small_server(small_repository: Path) -> Iterator[EmbeddedServer]:
+    """A server of the birds with the default options."""
+    with EmbeddedServer(small_repository, endpoints=Endpoints.free(), arguments=HASTE) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
 def keyed(small_repository: Path) -> Iterator[EmbeddedServer]:
     """A server whose restricted APIs, such as shared memory, are open to holders of ADMIN_KEY."""
     at, access = Endpoints.free(), Access(admin_key=ADMIN_KEY)

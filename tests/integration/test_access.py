@@ -62,12 +62,10 @@ OPEN_CALLS: dict[str, tuple[Any, ...]] = {
 }
 
 
-@pytest.fixture(scope="module")
-def closed(small_repository: Path) -> Iterator[EmbeddedServer]:
+@pytest.fixture
+def closed(small_server: EmbeddedServer) -> EmbeddedServer:
     """A server without a key, as by default."""
-    at = Endpoints.free()
-    with EmbeddedServer(small_repository, endpoints=at, arguments=HASTE) as server:
-        yield server
+    return small_server
 
 
 @contextmanager
