@@ -21,6 +21,7 @@ ADAM7 = (
     (1, 0, 2, 2),
     (0, 1, 1, 2),
 )
+LINES_IN_BLOCK = 64
 
 
 def png(
@@ -36,15 +37,33 @@ def png(
     """A PNG of these rows, or of zeros; `chunks` come before the pixels."""
     header = struct.pack(">IIBBBBB", width, height, depth, colour_type, 0, 0, is_interlaced)
     passes = ADAM7 if is_interlaced else ((0, 0, 1, 1),)
-    stream = zlib.compressobj(1)
-    compressed = [stream.compress(b"\0" + row) for row in rows]
-    for left, top, across, down in passes:
+    lines = [(b"\0" + row, 1) for row in rows]
+    for left, top, across, down in () if rows else passes:
         bits = math.ceil((width - left) / across) * CHANNELS[colour_type] * depth
         row = bytes([PAETH]) + bytes(math.ceil(bits / 8))
-        missing = 0 if rows else math.ceil((height - top) / down)
-        compressed += [stream.compress(row) for _ in range(missing)]
-    pixels = chunk(b"IDAT", b"".join([*compressed, stream.flush()]))
+        lines.append((row, math.ceil((height - top) / down)))
+    pixels = chunk(b"IDAT", compressed(lines))
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunks + pixels + chunk(b"IEND", b"")
+
+
+def compressed(lines: Sequence[tuple[bytes, int]]) -> bytes:
+    """Compress each line as often as its number says, in the format of zlib (RFC 1950).
+
+    Blocks that end in a full flush do not depend on one another: one is compressed and repeated.
+    """
+    stream = zlib.compressobj(1, wbits=-zlib.MAX_WBITS)
+
+    def flushed(data: bytes) -> bytes:
+        return stream.compress(data) + stream.flush(zlib.Z_FULL_FLUSH)
+
+    parts, checksum = [b"\x78\x01"], 1
+    for line, count in lines:
+        blocks, rest = divmod(count, LINES_IN_BLOCK)
+        parts += [flushed(line * LINES_IN_BLOCK)] * blocks if blocks else []
+        parts.append(flushed(line * rest))
+        for _ in range(count):
+            checksum = zlib.adler32(line, checksum)
+    return b"".join([*parts, stream.flush(), struct.pack(">I", checksum)])
 
 
 def chunk(kind: bytes, content: bytes) -> bytes:

@@ -24,8 +24,9 @@ from tests.graphs import CLASSES, FLEXIBLE, SOFTMAXED, classifier
 PROTOCOLS = ("grpc", "http")
 ADMIN_KEY = "correct-horse=battery:staple,"
 ADMIN = key_headers(ADMIN_KEY)
-# By default Triton takes five seconds to stop, and keeps open HTTP connections for up to 30.
-HASTE = ["--exit-timeout-secs=0"]
+# By default Triton keeps open HTTP connections for up to 30 seconds when it stops, and it waits for
+# the thread that reads the CPU's metrics every two seconds.
+HASTE = ["--exit-timeout-secs=0", "--metrics-interval-ms=100"]
 
 
 def add_birds(
@@ -103,6 +104,13 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def server(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedServer]:
     log = tmp_path_factory.mktemp("log") / "tritonserver.log"
     with EmbeddedServer(repository, endpoints=Endpoints.free(), arguments=HASTE, log=log) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def small_server(small_repository: Path) -> Iterator[EmbeddedServer]:
+    """A server of the birds with the default options."""
+    with EmbeddedServer(small_repository, endpoints=Endpoints.free(), arguments=HASTE) as server:
         yield server
 
 

@@ -10,6 +10,7 @@ import ssl
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from http.client import HTTPSConnection
 from pathlib import Path
@@ -62,12 +63,10 @@ OPEN_CALLS: dict[str, tuple[Any, ...]] = {
 }
 
 
-@pytest.fixture(scope="module")
-def closed(small_repository: Path) -> Iterator[EmbeddedServer]:
+@pytest.fixture
+def closed(small_server: EmbeddedServer) -> EmbeddedServer:
     """A server without a key, as by default."""
-    at = Endpoints.free()
-    with EmbeddedServer(small_repository, endpoints=at, arguments=HASTE) as server:
-        yield server
+    return small_server
 
 
 @contextmanager
@@ -203,13 +202,16 @@ def over_grpc(server: EmbeddedServer, name: str, value: str) -> bytes:
 def test_options_in_the_process_list_do_not_help_a_stranger(
     closed: EmbeddedServer, keyed: EmbeddedServer
 ) -> None:
-    # The bytes are well-formed, since they reach a server whose key they carry.
-    assert b"200 OK" in over_http(keyed, *restriction(keyed))
-    assert b"birds" in over_grpc(keyed, *restriction(keyed))
     name, value = restriction(closed)
-    assert b"403 Forbidden" in over_http(closed, name, value)
-    assert b"birds" not in over_grpc(closed, name, value)
-    assert b"birds" not in over_grpc(closed, HEADER, value)
+    with ThreadPoolExecutor() as pool:  # each waits for a second of silence
+        allowed = [pool.submit(send, keyed, *restriction(keyed)) for send in (over_http, over_grpc)]
+        over_http_refused = pool.submit(over_http, closed, name, value)
+        over_grpc_refused = [pool.submit(over_grpc, closed, each, value) for each in (name, HEADER)]
+    # The bytes are well-formed, since they reach a server whose key they carry.
+    assert b"200 OK" in allowed[0].result()
+    assert b"birds" in allowed[1].result()
+    assert b"403 Forbidden" in over_http_refused.result()
+    assert all(b"birds" not in each.result() for each in over_grpc_refused)
 
 
 STRANGERS_CODE = """

@@ -8,12 +8,13 @@ from pathlib import Path
 import psutil
 import pytest
 
+from scripts import demo
+from scripts.repository.catalog import CATALOG
 from tests.commands import measured
 from tests.conftest import ROOT
 from tests.integration.conftest import alive
 
-# With a model that is built in less time.
-SMALL_DEMO = "from scripts import demo; demo.MODEL = 'mobilenetv2'; raise SystemExit(demo.main([]))"
+DEMO = "tests.small_demo"
 
 
 @pytest.fixture
@@ -23,11 +24,15 @@ def offline(tmp_path: Path) -> dict[str, str]:
     return os.environ | proxies | {"no_proxy": "", "HF_HOME": str(tmp_path)}
 
 
+def test_the_model_is_one_of_the_catalogue() -> None:
+    assert demo.MODEL in CATALOG
+
+
 def test_demo_without_a_network_uses_synthetic_weights(
     offline: dict[str, str],
 ) -> None:
     result = subprocess.run(
-        measured("scripts.demo"),
+        measured(DEMO),
         cwd=ROOT,
         env=offline,
         capture_output=True,
@@ -44,7 +49,7 @@ def test_demo_without_a_network_uses_synthetic_weights(
 
 
 def test_signal_leaves_no_server(offline: dict[str, str]) -> None:
-    command = [sys.executable, "-u", "-c", SMALL_DEMO]
+    command = [sys.executable, "-u", "-m", DEMO]
     process = subprocess.Popen(command, cwd=ROOT, env=offline, stdout=subprocess.PIPE, text=True)
     assert process.stdout
     assert any("Starting Triton" in line for line in process.stdout)

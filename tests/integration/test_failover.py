@@ -8,10 +8,11 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import requests
@@ -84,6 +85,15 @@ def counted(server: EmbeddedServer, outcome: str, model: str = "birds") -> int:
     return int(about["model_stats"][0]["inference_stats"][outcome]["count"])
 
 
+def grown(before: int, count: Callable[[], int], *, by: int = 1) -> int:
+    """Wait until a count, which lags behind the responses, has grown; return by how much."""
+    deadline = time.monotonic() + 10
+    while (now := count()) < before + by:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    return now - before
+
+
 def check(results: list[Classification]) -> None:
     """Assert that all images have results, in order and without errors."""
     assert [result.error for result in results if result.error] == []
@@ -92,20 +102,30 @@ def check(results: list[Classification]) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-def test_a_stream_survives_a_restart_of_the_server(
-    small_repository: Path, protocol: str, number: int
-) -> None:
+def test_a_stream_survives_a_restart_of_the_server(small_repository: Path, number: int) -> None:
     # A second in which it answers what is in flight, and refuses the rest.
-    arguments = ["--exit-timeout-secs=1"]
+    arguments = [*HASTE, "--exit-timeout-secs=1"]
+    at = Endpoints.free()
     with (
-        EmbeddedServer(small_repository, endpoints=Endpoints.free(), arguments=arguments) as server,
-        Classifier(url(server, protocol), model="birds", retries=30, timeout=5) as classifier,
+        EmbeddedServer(small_repository, endpoints=at, arguments=arguments) as server,
+        ExitStack() as stack,
+        ThreadPoolExecutor(len(PROTOCOLS)) as pool,
     ):
-        results = [*classifier.stream(numbered(0, 50))]
-        with restarted(server, number, pause=1) as restarting:
-            results += classifier.stream(numbered(50, 200, more_until=restarting))
+
+        def classify(classifier: Classifier) -> list[Classification]:
+            return list(classifier.stream(numbered(50, 200, more_until=restarting)))
+
+        options: dict[str, Any] = {"model": "birds", "retries": 30, "timeout": 5}
+        classifiers = [
+            stack.enter_context(Classifier(url(server, protocol), **options))
+            for protocol in PROTOCOLS
+        ]
+        before = [list(classifier.stream(numbered(0, 50))) for classifier in classifiers]
+        with restarted(server, number, pause=0.5) as restarting:
+            after = list(pool.map(classify, classifiers))
             assert counted(server, "success") > 0
-    check(results)
+    for results in zip(before, after, strict=True):
+        check(list(itertools.chain(*results)))
 
 
 def test_requests_are_balanced_and_a_failed_server_is_excluded_until_it_is_ready(
@@ -158,6 +178,7 @@ def test_both_addresses_of_a_host_name_are_used_and_one_may_be_down(
         address = f"{protocol}://triton.test:{at.ports[protocol]}"
         client = namespaces.inside(setup, sys.executable, "-c", code, address)
         subprocess.run(client, cwd=ROOT, check=True)
+        grown(sum(before), lambda: sum(counted(each, "success") for each in servers), by=100)
         counts = zip(servers, before, strict=True)
         return [counted(each, "success") - count for each, count in counts]
 
@@ -187,15 +208,10 @@ def test_a_server_that_never_responds_fails_after_the_connection_timeout(
         assert 0.3 <= time.monotonic() - start < 3
 
 
-@pytest.fixture(scope="module")
-def third(small_repository: Path) -> Iterator[EmbeddedServer]:
-    """A server with the birds, which tests suspend or flood."""
-    with EmbeddedServer(small_repository, endpoints=Endpoints.free(), arguments=HASTE) as server:
-        yield server
-
-
-def test_a_request_is_retried_after_its_deadline(third: EmbeddedServer, protocol: str) -> None:
-    address, process = url(third, protocol), process_of(third)
+def test_a_request_is_retried_after_its_deadline(
+    small_server: EmbeddedServer, protocol: str
+) -> None:
+    address, process = url(small_server, protocol), process_of(small_server)
     with Classifier(address, model="birds", timeout=0.4) as classifier:
         expected = classifier.image(SAMPLE).predictions
         process.suspend()
@@ -216,16 +232,18 @@ def test_a_request_is_retried_after_its_deadline(third: EmbeddedServer, protocol
 
 
 def test_the_server_does_not_decode_what_nobody_waits_for(
-    third: EmbeddedServer, protocol: str
+    small_server: EmbeddedServer, protocol: str
 ) -> None:
-    before = counted(third, "success", "birds_preprocess")
+    before = counted(small_server, "success", "birds_preprocess")
     picture = bombs.png(6_000, 4_000, bombs.GREY)  # takes long to decode
-    with Classifier(url(third, protocol), model="birds", retries=0, timeout=0.3) as classifier:
+    with Classifier(
+        url(small_server, protocol), model="birds", retries=0, timeout=0.3
+    ) as classifier:
         results = list(classifier.stream([picture] * 60, concurrency=60))
     assert {type(result.error) for result in results} <= {type(None), *UNANSWERED}
-    with Classifier(url(third, protocol), model="birds") as classifier:
+    with Classifier(url(small_server, protocol), model="birds") as classifier:
         classifier.image(SAMPLE)  # waits behind what is left of the queue
-    assert counted(third, "success", "birds_preprocess") - before < 40
+    assert counted(small_server, "success", "birds_preprocess") - before < 40
 
 
 def test_a_rejected_request_is_not_retried(server: EmbeddedServer, protocol: str) -> None:
@@ -236,22 +254,27 @@ def test_a_rejected_request_is_not_retried(server: EmbeddedServer, protocol: str
             pytest.raises(InvalidImage),
         ):
             classifier.image(b"no image")
-        return counted(server, "fail") - before
+        return grown(before, lambda: counted(server, "fail"))
 
     assert rejections(retries=5) == rejections(retries=0) > 0
 
 
-def test_the_client_can_wait_for_a_starting_server(small_repository: Path, protocol: str) -> None:
+def test_the_client_can_wait_for_a_starting_server(small_repository: Path) -> None:
     server = EmbeddedServer(small_repository, endpoints=Endpoints.free(), arguments=HASTE)
-    with Classifier(url(server, protocol), model="birds") as classifier:
-        starting = threading.Timer(0.5, server.start)
-        starting.start()
-        try:
+
+    def wait_and_classify(protocol: str) -> bool:
+        with Classifier(url(server, protocol), model="birds") as classifier:
             classifier.wait_until_ready(timeout=30)
-            assert classifier.image(SAMPLE).top
-        finally:
-            starting.join()
-            server.stop()
+            return bool(classifier.image(SAMPLE).top)
+
+    starting = threading.Timer(0.5, server.start)
+    starting.start()
+    try:
+        with ThreadPoolExecutor(len(PROTOCOLS)) as pool:
+            assert all(pool.map(wait_and_classify, PROTOCOLS))
+    finally:
+        starting.join()
+        server.stop()
 
 
 def test_a_failed_wait_raises_the_reason(server: EmbeddedServer, protocol: str) -> None:

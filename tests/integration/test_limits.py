@@ -1,7 +1,6 @@
 """Documented limits: a request that exceeds one gets a clear error, over both protocols."""
 
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,9 +10,8 @@ import tritonclient.http
 from tritonclient.utils import InferenceServerException
 
 from client import SAMPLE
-from scripts.embedded import EmbeddedServer, Endpoints
+from scripts.embedded import EmbeddedServer
 from tests.graphs import CLASSES, Array
-from tests.integration.conftest import HASTE
 
 JPEG = SAMPLE.read_bytes()
 INVALID = {"grpc": "StatusCode.INVALID_ARGUMENT", "http": "400"}
@@ -21,17 +19,11 @@ UNAVAILABLE = {"grpc": "StatusCode.UNAVAILABLE", "http": "503"}
 Ask = Callable[..., Array]
 
 
-@pytest.fixture(scope="module")
-def limited(small_repository: Path) -> Iterator[EmbeddedServer]:
-    with EmbeddedServer(small_repository, endpoints=Endpoints.free(), arguments=HASTE) as server:
-        yield server
-
-
 @pytest.fixture
-def ask(limited: EmbeddedServer, protocol: str) -> Iterator[Ask]:
+def ask(small_server: EmbeddedServer, protocol: str) -> Iterator[Ask]:
     """Classify files; options are those of tritonclient's `infer`."""
     library = {"grpc": tritonclient.grpc, "http": tritonclient.http}[protocol]
-    address = f"127.0.0.1:{limited.endpoints.ports[protocol]}"
+    address = f"127.0.0.1:{small_server.endpoints.ports[protocol]}"
     with library.InferenceServerClient(address) as client:
 
         def ask(*files: bytes, **options: object) -> Array:
@@ -76,9 +68,9 @@ def test_a_request_can_limit_the_time_that_it_waits(ask: Ask, protocol: str) -> 
     assert len(ask(JPEG, timeout=60_000_000)) == 1
 
 
-def test_scores_cannot_be_left_out(limited: EmbeddedServer) -> None:
+def test_scores_cannot_be_left_out(small_server: EmbeddedServer) -> None:
     credit = {"name": "CREDIT", "shape": [1, 2], "datatype": "INT64", "data": [1, 2]}
-    address = f"http://127.0.0.1:{limited.endpoints.http}/v2/models/birds_postprocess/infer"
+    address = f"http://127.0.0.1:{small_server.endpoints.http}/v2/models/birds_postprocess/infer"
     answer = requests.post(address, json={"inputs": [credit]}, timeout=10)
     assert answer.status_code == 400
     assert answer.json() == {"error": "the request has no SCORES"}

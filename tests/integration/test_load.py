@@ -138,12 +138,12 @@ def test_each_kind_of_failure_is_counted_apart(tmp_path: Path) -> None:
 
 
 class SlowAtFirst(Unreliable):
-    """Takes a second for each of the four requests of a warm-up with two sizes."""
+    """Takes half a second for each of the four requests of a warm-up with two sizes."""
 
     def do_POST(self) -> None:
         self.rfile.read(int(self.headers["Content-Length"]))
         if next(self.numbers) < 4:
-            time.sleep(1)
+            time.sleep(0.5)
         self.answer("correct")
 
 

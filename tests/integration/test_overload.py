@@ -97,7 +97,7 @@ def test_cancelled_requests_do_not_block_later_ones(server: EmbeddedServer, prot
         assert len({classifier.image(small).top.class_id for _ in range(50)}) == 1
 
 
-TURNS = 8
+TURNS = 16
 # A change of one step's copy in a repository, after which no credit can return.
 UNREACHABLE = {
     "the worker cannot create its pipe": ("preprocess", "missing/triton-credits-{}"),

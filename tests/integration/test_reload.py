@@ -22,7 +22,7 @@ from tests.integration.conftest import HASTE, add_birds, url
 
 KEEP_ALIVE_REQUESTS = 50
 # The replaced server keeps open HTTP connections for up to 30 seconds by default.
-PATIENCE = ["--", "--exit-timeout-secs=2"]
+PATIENCE = ["--", *HASTE, "--exit-timeout-secs=2"]
 
 
 @pytest.fixture(scope="module")

@@ -9,8 +9,8 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any
@@ -26,17 +26,21 @@ from tritonclient.utils import InferenceServerException
 from client import SAMPLE, Classifier, ModelNotFound
 from scripts.embedded import Access, EmbeddedServer, Endpoints, ServerError
 from scripts.embedded.supervisor import MAX_RESTARTS
+from scripts.serve import main
 from tests.conftest import ROOT
-from tests.integration.conftest import HASTE, PROTOCOLS, alive, url
+from tests.integration.conftest import HASTE, PROTOCOLS, add_birds, alive, url
 
 # The command with shorter waits.
 IMPATIENT = """
 from scripts import serve
 from scripts.embedded import supervisor, triton
-supervisor.BACK_OFF_SECONDS = 0.1
+supervisor.BACK_OFF_SECONDS = 0.01
 triton.STALLED_SECONDS = 4
 raise SystemExit(serve.main())
 """
+
+
+Failure = Callable[..., str]
 
 
 @contextmanager
@@ -59,6 +63,20 @@ def serve(
     finally:
         process.terminate()
         process.communicate(timeout=60)
+
+
+@pytest.fixture
+def failure(capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture) -> Failure:
+    """Run the command in this process until it fails, and return its one line of output."""
+
+    def failure(repository: Path, *arguments: str) -> str:
+        assert main([f"--model-repository={repository}", *arguments]) == 1
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.startswith("error: ")
+        assert caplog.messages == []
+        return line
+
+    return failure
 
 
 def ports(endpoints: Endpoints) -> list[str]:
@@ -132,8 +150,12 @@ def test_arguments_after_two_dashes_reach_tritonserver(small_repository: Path) -
 
 
 @pytest.fixture(scope="module")
-def selective(repository: Path) -> Iterator[EmbeddedServer]:
+def selective(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedServer]:
     """A server of some models, with the administrator's key `secret`."""
+    folder = tmp_path_factory.mktemp("selective")
+    repository = folder / "model_repository"
+    for name in ("birds", "planes"):
+        add_birds(repository, folder, name)
     at, access = Endpoints.free(), Access(admin_key="secret")
     with EmbeddedServer(
         repository, models=["birds"], endpoints=at, access=access, arguments=HASTE
@@ -142,9 +164,9 @@ def selective(repository: Path) -> Iterator[EmbeddedServer]:
 
 
 def test_only_the_given_models_are_loaded(selective: EmbeddedServer, protocol: str) -> None:
-    with Classifier(url(selective, protocol), model="mobilenetv2") as classifier:
+    with Classifier(url(selective, protocol), model="planes") as classifier:
         assert [model.name for model in classifier.models() if model.ready] == ["birds"]
-        with pytest.raises(ModelNotFound, match="mobilenetv2"):
+        with pytest.raises(ModelNotFound, match="planes"):
             classifier.image(SAMPLE)
 
 
@@ -175,7 +197,9 @@ def test_folders_that_the_manifest_does_not_list_are_ignored(broken: Path) -> No
         assert classifies(server)
 
 
-def test_a_file_that_does_not_match_the_manifest_is_one_clear_line(broken: Path) -> None:
+def test_a_file_that_does_not_match_the_manifest_is_one_clear_line(
+    broken: Path, failure: Failure
+) -> None:
     labels = broken / "birds_postprocess" / "labels.txt"
     labels.write_text(labels.read_text().replace("1", "one", 1))
     line = failure(broken, *ports(Endpoints.free()))
@@ -202,13 +226,16 @@ def test_the_folder_for_temporary_files_may_need_quotes_or_be_shared_memory(
 
 
 def test_invalid_files_are_one_clear_line_in_a_log_with_earlier_failures(
-    broken: Path, tmp_path: Path
+    broken: Path, tmp_path: Path, failure: Failure
 ) -> None:
     options = [*ports(Endpoints.free()), "--no-verify", f"--log={tmp_path / 'log'}"]
     model = broken / "birds_onnx" / "1" / "model.onnx"
     whole = model.read_bytes()
     model.write_bytes(b"no graph")
-    assert "failed to load 'birds_onnx'" in failure(broken, *options)
+    line = failure(broken, *options)
+    assert "broken: failed to load 'birds_onnx'" in line
+    assert "INVALID_PROTOBUF" in line
+    assert "broken/birds_onnx/1/model.onnx failed" in line
     model.write_bytes(whole)
     (broken / "birds" / "config.pbtxt").write_text("no configuration")
     assert "failed to read text proto" in failure(broken, *options)
@@ -237,7 +264,9 @@ def classifies(server: EmbeddedServer) -> bool:
 
 
 @pytest.mark.parametrize("protocol", ["http", "grpc", "metrics"])
-def test_port_in_use_is_one_clear_line(small_repository: Path, protocol: str) -> None:
+def test_port_in_use_is_one_clear_line(
+    small_repository: Path, protocol: str, failure: Failure
+) -> None:
     endpoints = Endpoints.free()
     with socket.create_server(("127.0.0.1", endpoints.ports[protocol])):
         line = failure(small_repository, *ports(endpoints))
@@ -246,12 +275,14 @@ def test_port_in_use_is_one_clear_line(small_repository: Path, protocol: str) ->
 
 
 @pytest.mark.parametrize("folder", [".", "nowhere"])
-def test_repository_without_a_model_is_one_clear_line(tmp_path: Path, folder: str) -> None:
+def test_repository_without_a_model_is_one_clear_line(
+    tmp_path: Path, folder: str, failure: Failure
+) -> None:
     line = failure(tmp_path / folder)
     assert "contains no model; build one: python -m scripts.build_repository" in line
 
 
-def test_unknown_model_is_one_clear_line(small_repository: Path) -> None:
+def test_unknown_model_is_one_clear_line(small_repository: Path, failure: Failure) -> None:
     line = failure(small_repository, *ports(Endpoints.free()), "--models", "planes")
     assert "'planes': model not found" in line
 
@@ -260,24 +291,6 @@ def test_unknown_model_is_one_clear_line(small_repository: Path) -> None:
 def broken(small_repository: Path, tmp_path: Path) -> Path:
     """A copy of the repository that a test may damage."""
     return Path(shutil.copytree(small_repository, tmp_path / "broken"))
-
-
-def test_invalid_model_file_is_one_clear_line(broken: Path) -> None:
-    (broken / "birds_onnx" / "1" / "model.onnx").write_bytes(b"no graph")
-    line = failure(broken, *ports(Endpoints.free()), "--no-verify")
-    assert "broken: failed to load 'birds_onnx'" in line
-    assert "INVALID_PROTOBUF" in line
-    assert "broken/birds_onnx/1/model.onnx failed" in line
-
-
-def failure(repository: Path, *arguments: str) -> str:
-    """Run the command until it fails, and return its one line of output."""
-    with serve(repository, *arguments) as process:
-        _, output = process.communicate(timeout=60)
-    assert process.returncode == 1
-    (line,) = output.splitlines()
-    assert line.startswith("error: ")
-    return line
 
 
 @pytest.mark.parametrize(
@@ -290,17 +303,17 @@ def failure(repository: Path, *arguments: str) -> str:
     ],
 )
 def test_invalid_options_are_one_clear_line(
-    small_repository: Path, options: list[str], reason: str
+    small_repository: Path, options: list[str], reason: str, failure: Failure
 ) -> None:
     assert reason in failure(small_repository, *ports(Endpoints.free()), *options)
 
 
 @pytest.mark.parametrize("port", ["0", "65536", "http"])
-def test_invalid_port_is_a_usage_error(small_repository: Path, port: str) -> None:
-    with serve(small_repository, f"--http-port={port}") as process:
-        _, output = process.communicate(timeout=60)
-    assert process.returncode == 2
-    assert "argument --http-port" in output
+def test_invalid_port_is_a_usage_error(port: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main([f"--http-port={port}"])
+    assert ended.value.code == 2
+    assert "argument --http-port" in capsys.readouterr().err
 
 
 def test_a_path_may_contain_spaces_an_address_may_be_a_host_name_and_no_file_changes(
@@ -337,40 +350,33 @@ def read_line(process: "subprocess.Popen[str]") -> str:
     return process.stderr.readline()
 
 
-def test_server_that_crashes_is_ready_again_on_the_same_ports_within_seconds(
+def test_a_server_that_crashes_is_ready_again_within_seconds_and_clients_with_retries_do_not_notice(
     small_repository: Path,
 ) -> None:
     endpoints = Endpoints.free()
-    with serve(small_repository, *ports(endpoints)) as process:
+    with serve(small_repository, *ports(endpoints)) as process, ExitStack() as stack:
         wait_until_ready(process)
         first = children(process)
-        for number, crash_protocol in enumerate(PROTOCOLS, 1):
+        classifiers = {
+            protocol: stack.enter_context(
+                Classifier(f"{protocol}://{endpoints.at(protocol)}", model="birds", retries=20)
+            )
+            for protocol in PROTOCOLS
+        }
+        for number, protocol in enumerate(PROTOCOLS, 1):
+            before = [each.image(SAMPLE).predictions for each in classifiers.values()]
             start = time.monotonic()
-            send_crashing_request(endpoints, crash_protocol)
+            send_crashing_request(endpoints, protocol)
+            assert classifiers[protocol].image(SAMPLE).predictions == before[0]
             line = read_line(process)
             assert line.startswith("tritonserver ended with signal SIGFPE; restarting")
             assert line.endswith(f"({number})\n")
             assert read_line(process).startswith("ready again after ")
             assert time.monotonic() - start < 30
-            for protocol in PROTOCOLS:
-                address = f"{protocol}://127.0.0.1:{endpoints.ports[protocol]}"
-                with Classifier(address, model="birds") as classifier:
-                    assert classifier.image(SAMPLE).predictions
+            assert [each.image(SAMPLE).predictions for each in classifiers.values()] == before
         assert alive(first) == []
         process.send_signal(signal.SIGINT)
         assert process.wait(timeout=60) == 0
-
-
-def test_client_with_retries_does_not_notice_a_restart(small_repository: Path) -> None:
-    endpoints = Endpoints.free()
-    with serve(small_repository, *ports(endpoints)) as process:
-        wait_until_ready(process)
-        for protocol in PROTOCOLS:
-            address = f"{protocol}://127.0.0.1:{endpoints.ports[protocol]}"
-            with Classifier(address, model="birds", retries=20) as classifier:
-                before = classifier.image(SAMPLE).predictions
-                send_crashing_request(endpoints, protocol)
-                assert classifier.image(SAMPLE).predictions == before
 
 
 def shared_memory(process: "subprocess.Popen[str]") -> set[Path]:

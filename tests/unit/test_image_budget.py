@@ -127,7 +127,7 @@ class Server:
             ]
             while not all(result.done() for result in results):
                 peak = max(peak, self.memory())
-                time.sleep(0.001)
+                time.sleep(0.005)
         outcomes, seconds = zip(*(result.result() for result in results), strict=True)
         return Burden(list(outcomes), max(seconds), peak - self.idle, self.memory() - self.idle)
 

@@ -54,7 +54,7 @@ def memory() -> Iterator[Path]:
 @pytest.mark.parametrize(
     ("how", "rename", "every"),
     [
-        ("SIGKILL", "exchange", 3),
+        ("SIGKILL", "exchange", 5),
         ("SIGKILL", "two", 10),
         ("SIGINT", "exchange", 10),
         ("ENOSPC", "exchange", 10),
