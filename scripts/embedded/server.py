@@ -250,6 +250,8 @@ class EmbeddedServer:
             f"--backend-directory={self._folder / guard.BACKENDS}",
             f"--cache-directory={installation.caches}",
             "--disable-auto-complete-config",
+            # A stop waits for the thread that reads the CPU's metrics: by default up to 2 s.
+            "--metrics-interval-ms=200",
             "--reuse-http-port=true",
             "--reuse-grpc-port=true",
             *(f"--backend-config={name},{PREFIX_OPTION}={prefix}" for name in BACKENDS),

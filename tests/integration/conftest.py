@@ -24,9 +24,8 @@ from tests.graphs import CLASSES, FLEXIBLE, SOFTMAXED, classifier
 PROTOCOLS = ("grpc", "http")
 ADMIN_KEY = "correct-horse=battery:staple,"
 ADMIN = key_headers(ADMIN_KEY)
-# By default Triton keeps open HTTP connections for up to 30 seconds when it stops, and it waits for
-# the thread that reads the CPU's metrics every two seconds.
-HASTE = ["--exit-timeout-secs=0", "--metrics-interval-ms=100"]
+# By default Triton keeps open HTTP connections for up to 30 seconds when it stops.
+HASTE = ["--exit-timeout-secs=0"]
 
 
 def add_birds(

@@ -4,7 +4,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from onnx import ModelProto, numpy_helper
+from onnx import ModelProto, helper, numpy_helper
 
 from scripts.repository.graphs import walk
 from scripts.repository.graphs.strides import with_early_strides
@@ -60,6 +60,11 @@ AUTOMATIC = """
     a = Conv<auto_pad = "SAME_UPPER">(image, three)
     last = Conv<auto_pad = "SAME_UPPER", strides = [2, 2]>(a, one)
 """
+NORMALIZED = """
+    a = Conv(image, three)
+    b = BatchNormalization(a, bias, bias, bias, variance)
+    last = Conv<strides = [2, 2]>(b, one)
+"""
 PADDED = "a = Relu(image) last = Conv<strides = [2, 2], pads = [1, 1, 1, 1]>(a, one)"
 # What a subgraph takes keeps all pixels.
 SUBGRAPH = """
@@ -83,6 +88,8 @@ def graph(body: str) -> ModelProto:
     for name, dims in WEIGHTS.items():
         array = RNG.integers(-4, 5, dims).astype(np.float32)
         model.graph.initializer.append(numpy_helper.from_array(array, name))
+    variance = np.ones(CHANNELS, np.float32)
+    model.graph.initializer.append(numpy_helper.from_array(variance, "variance"))
     model.graph.initializer.append(numpy_helper.from_array(np.array(True), "yes"))
     return model
 
@@ -113,6 +120,7 @@ def strides(model: ModelProto, operator: str) -> list[list[int]]:
         (BROADCAST, [[1, 1]], [[3, 3], [3, 3]]),
         (CONSTANT, [[1, 1]], [[2, 2]]),
         (AUTOMATIC, [[1, 1], [1, 1]], [[2, 2]]),
+        (NORMALIZED, [[2, 2], [1, 1]], []),
         (PADDED, [[2, 2]], []),
         (SUBGRAPH, [[1, 1]], [[2, 2]]),
     ],
@@ -127,3 +135,18 @@ def test_strides_move_and_scores_stay(
     assert sorted(strides(after, "MaxPool"), reverse=True) == poolings
     image = RNG.integers(-8, 9, (2, CHANNELS, *size)).astype(np.float32)
     np.testing.assert_array_equal(run(before, image), run(after, image))
+
+
+def test_weights_that_are_inputs_stay() -> None:
+    before = graph(STAGE)
+    before.graph.input.extend(
+        helper.make_tensor_value_info(each.name, each.data_type, each.dims)
+        for each in before.graph.initializer
+    )
+    image = RNG.integers(-8, 9, (2, CHANNELS, 12, 12)).astype(np.float32)
+    np.testing.assert_array_equal(run(before, image), run(with_early_strides(before), image))
+
+
+def test_a_graph_without_such_strides_is_not_copied() -> None:
+    model = graph(PADDED.replace("one", "three"))
+    assert with_early_strides(model) is model

@@ -6,11 +6,13 @@ from onnx import ModelProto
 
 from scripts.repository.graphs import inference_mode
 from scripts.repository.graphs.batches import with_batches
+from scripts.repository.graphs.compare import precision
 from scripts.repository.graphs.opset import opset, servable
 from scripts.repository.graphs.original import run_original
 from scripts.repository.graphs.samples import DEFAULT_SIZE
 from scripts.repository.graphs.scores import Scores, recognise
 from scripts.repository.graphs.signature import Signature, read_signature, without_zip_maps
+from scripts.repository.graphs.strides import with_early_strides
 from scripts.repository.steps.preprocess.recipe import Size
 
 __all__ = ["DEFAULT_SIZE", "Prepared", "prepare"]
@@ -59,7 +61,8 @@ def prepare(
     """Make the batch size variable, and height and width too if the graph supports it.
 
     Initializers are removed from the inputs, opset and IR are converted to versions that
-    onnxruntime 1.19 and later support where that is possible, and tensors keep their names.
+    onnxruntime 1.19 and later support where that is possible, and tensors keep their names. Pixels
+    that no layer needs are not computed.
 
     Args:
         model: the graph of a file; it is not changed.
@@ -77,7 +80,10 @@ def prepare(
     signature = read_signature(model, output=output, layout=layout)
     original = run_original(model, signature, size)
     kind = recognise(model, signature.output, original.scores, told=scores)
-    batched = with_batches(servable(original), original)
+    graph = servable(original)
+    if precision(graph) == "FP32":  # a pooling between the nodes of an INT8 layer splits it
+        graph = with_early_strides(graph)
+    batched = with_batches(graph, original)
     return Prepared(
         model=batched.model,
         signature=batched.signature,

@@ -28,7 +28,6 @@ from scripts.repository.graphs.loop import dims
 from scripts.repository.graphs.opset import OPSETS, with_opset
 from scripts.repository.graphs.prepare import Prepared
 from scripts.repository.graphs.runner import LOG_NOTHING, Array, first_line, session
-from scripts.repository.graphs.strides import with_early_strides
 from scripts.repository.graphs.tensors import tensor
 from scripts.repository.manifest import Quantization
 from scripts.repository.steps.preprocess.recipe import Recipe
@@ -137,7 +136,6 @@ def _folded(model: ModelProto) -> ModelProto:
         except Exception as error:
             raise BuildError(f"onnxruntime cannot fold the graph: {first_line(error)}") from error
         folded = onnx.load(file)
-    folded = with_early_strides(folded)
     for number, node in enumerate(folded.graph.node):
         node.name = f"node_{number}"  # `nodes_to_exclude` needs unique names
     onnx.helper.set_model_props(folded, METADATA)

@@ -12,12 +12,14 @@ import onnx
 from onnx import ModelProto, NodeProto, helper
 
 from scripts.repository.graphs import walk
+from scripts.repository.graphs.weights import without_weights
 
 Strides = tuple[int, ...]
 
 ALL_PIXELS: Strides = (1, 1)
 # Operators that compute each pixel from the same pixel of their inputs.
-PIXELWISE = frozenset(["Relu", "Add"])
+PIXELWISE = frozenset(["Relu", "Add", "BatchNormalization"])
+PER_CHANNEL = frozenset(["BatchNormalization"])  # their other inputs have a number per channel
 EXPLICIT_PADS = frozenset([b"NOTSET", b"VALID"])
 IMAGE_DIMS = 4  # batch, channels, height, width
 
@@ -25,9 +27,17 @@ IMAGE_DIMS = 4  # batch, channels, height, width
 def with_early_strides(model: ModelProto) -> ModelProto:
     """Copy a graph in which no 1 x 1 convolution of images has a stride.
 
-    OpenVINO moves such strides as well, but in an INT8 graph to a place between the conversion of
-    bytes and their scaling. It then computes the convolution in FP32.
+    Without such a stride, the graph itself is returned.
+
+    onnxruntime computes the pixels that nothing needs. OpenVINO moves strides as well, but in an
+    INT8 graph to a place between the conversion of bytes and their scaling, and then computes the
+    convolution in FP32.
     """
+    kernels = _kernels(model)
+    convolutions = (node for node in model.graph.node if node.op_type == "Conv")
+    pixelwise = (node for node in convolutions if kernels.get(node.input[1]) == (1, 1))
+    if not any(stride > 1 for node in pixelwise for stride in _ints(node, "strides")):
+        return model
     copy = ModelProto()
     copy.CopyFrom(model)
     nodes = _ordered(_Strides(copy).moved())
@@ -46,7 +56,7 @@ class _Strides:
     def __init__(self, model: ModelProto) -> None:
         self._graph = model.graph
         self._images = frozenset(_images(model))
-        self._kernels = {each.name: tuple(each.dims[2:]) for each in model.graph.initializer}
+        self._kernels = _kernels(model)
         self._needs: dict[str, dict[Strides, list[NodeProto]]] = defaultdict(dict)
 
     def moved(self) -> list[NodeProto]:
@@ -70,7 +80,8 @@ class _Strides:
             padding = walk.attribute(node, "auto_pad")
             is_able = padding is None or padding.s in EXPLICIT_PADS
         else:
-            is_able = node.op_type in PIXELWISE and self._images.issuperset(node.input)
+            pixels = node.input[:1] if node.op_type in PER_CHANNEL else node.input
+            is_able = node.op_type in PIXELWISE and self._images.issuperset(pixels)
         return needs[0] if is_able and len(needs) == 1 else ALL_PIXELS
 
     def _change(self, node: NodeProto, strides: Strides) -> None:
@@ -115,10 +126,17 @@ def _ordered(nodes: list[NodeProto]) -> list[NodeProto]:
     return sorted(nodes, key=lambda node: poolings[node.output[0]])
 
 
+def _kernels(model: ModelProto) -> dict[str, Strides]:
+    """Read the size of each weight's kernel, if it is that of a convolution."""
+    return {each.name: tuple(each.dims[2:]) for each in model.graph.initializer}
+
+
 def _images(model: ModelProto) -> Iterator[str]:
-    graph = onnx.shape_inference.infer_shapes(model).graph
+    slim, _ = without_weights(model)
+    graph = onnx.shape_inference.infer_shapes(slim).graph
+    weights = {each.name for each in graph.initializer}  # older files list them as inputs
     for value in (*graph.input, *graph.value_info, *graph.output):
-        if len(value.type.tensor_type.shape.dim) == IMAGE_DIMS:
+        if len(value.type.tensor_type.shape.dim) == IMAGE_DIMS and value.name not in weights:
             yield value.name
 
 

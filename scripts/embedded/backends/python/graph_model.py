@@ -4,6 +4,7 @@ The server's backend directory has it beside `triton_python_backend_utils`, from
 can import it. The `model.py` of a backend loads the model file and runs it on arrays.
 """
 
+import ctypes
 import itertools
 import json
 import re
@@ -44,6 +45,8 @@ class GraphModel:
             self.load(path, config, args)
         except Exception as error:
             raise pb_utils.TritonModelException(self._line(error)) from error
+        # The server's settings keep freed memory in the process: here what only loading needed.
+        ctypes.CDLL(None).malloc_trim(0)
 
     def load(self, path: Path, config: dict[str, Any], args: dict[str, str]) -> None:
         """Load the model file. `args` are those of `initialize`, with `config` in them as JSON."""
