@@ -175,6 +175,7 @@ def test_a_graph_refuses_what_its_queue_cannot_hold(
 ) -> None:
     values = tensors(1)
     alone = http.infer(f"{MOBILENET}_onnx", [tensor("data", values)]).as_numpy(OUTPUT)
+    http.async_infer(f"{MOBILENET}_onnx", [tensor("data", tensors(32))])  # keeps the graph busy
     waiting = [
         http.async_infer(f"{MOBILENET}_onnx", [tensor("data", values)]) for _ in range(BURST)
     ]
