@@ -43,6 +43,13 @@ FLEXIBLE = """
     scores = MatMul(features, weight)
 """
 RESHAPED = FLEXIBLE.replace("Flatten(pooled)", "Reshape(pooled, shape)")
+HALF = """
+    small = Cast<to = 10>(image)
+    pooled = GlobalAveragePool(small)
+    features = Flatten(pooled)
+    each = MatMul(features, half)
+    scores = Cast<to = 1>(each)
+"""
 SOFTMAXED = FLEXIBLE.replace("scores =", "logits =") + "scores = Softmax(logits)"
 
 FILTERS = 8
@@ -67,6 +74,12 @@ def convolved(body: str = CONVOLVED, **settings: Any) -> onnx.ModelProto:
     }
     initializers = {name: array.astype(np.float32) for name, array in arrays.items()}
     return classifier(body, initializers=initializers, **settings)
+
+
+def half(**settings: Any) -> onnx.ModelProto:
+    """A classifier that computes its last layer in FP16."""
+    weight = np.random.default_rng(0).standard_normal((3, CLASSES)).astype(np.float16)
+    return classifier(HALF, initializers={"half": weight}, **settings)
 
 
 def imagenet() -> onnx.ModelProto:

@@ -14,7 +14,7 @@ from scripts.repository.graphs.agreement import check_openvino, compare
 from scripts.repository.graphs.scores import Scores
 from scripts.repository.graphs.signature import read_signature
 from scripts.repository.manifest import Comparison
-from tests.graphs import CLASSES, CONVOLVED, FLEXIBLE, Array, classifier, convolved, shape
+from tests.graphs import CLASSES, CONVOLVED, FLEXIBLE, Array, classifier, convolved, half, shape
 
 LOGITS = Scores("logits", "the test", CLASSES)
 SIGMOID = replace(LOGITS, kind="sigmoid")
@@ -34,14 +34,6 @@ QUANTISED = "bytes, scale, zero = DynamicQuantizeLinear(features) real = Dequant
 QUANTISED = FLEXIBLE.replace("scores =", f"{QUANTISED}scale, zero) scores =").replace(
     "MatMul(features", "MatMul(real"
 )
-HALF = """
-    small = Cast<to = 10>(image)
-    pooled = GlobalAveragePool(small)
-    features = Flatten(pooled)
-    each = MatMul(features, half)
-    scores = Cast<to = 1>(each)
-"""
-WEIGHT = np.random.default_rng(0).standard_normal((3, CLASSES))
 
 
 @pytest.mark.parametrize(
@@ -51,7 +43,7 @@ WEIGHT = np.random.default_rng(0).standard_normal((3, CLASSES))
         convolved(image="float[N,3,32,32]", scores=f"float[N,{CLASSES}]"),
         convolved(image="float[N,3,H,W]", scores=f"float[N,{CLASSES}]"),
         variable(QUANTISED),
-        variable(HALF, initializers={"half": WEIGHT.astype(np.float16)}),
+        half(image="float[N,3,32,32]", scores=f"float[N,{CLASSES}]"),
     ],
     ids=["fp32", "convolved", "any size", "int8", "fp16"],
 )

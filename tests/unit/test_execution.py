@@ -19,7 +19,7 @@ from scripts.repository.graphs.engines import has_bfloat16
 from scripts.repository.manifest import Choice, Entry
 from scripts.repository.tuning import Tuning
 from tests.files import contents
-from tests.graphs import CLASSES, FLEXIBLE, classifier, convolved, imagenet, shape
+from tests.graphs import CLASSES, FLEXIBLE, classifier, convolved, half, imagenet, shape
 from tests.images import fill
 
 OPENVINO = Tuning(engine="openvino")
@@ -30,14 +30,6 @@ STRIDED = FLEXIBLE.replace(
     "line = Reshape(pooled, flat) picked = Gather(line, three) features = Reshape(picked, shape)",
 )
 FIXED = {"flat": np.array([-1]), "three": np.arange(3), **shape(1, 3)}
-HALF = """
-    small = Cast<to = 10>(image)
-    pooled = GlobalAveragePool(small)
-    features = Flatten(pooled)
-    each = MatMul(features, half)
-    scores = Cast<to = 1>(each)
-"""
-WEIGHT = np.random.default_rng(0).standard_normal((3, CLASSES))
 Build = Callable[..., Entry]
 
 
@@ -70,7 +62,7 @@ def graphs(folder: Path) -> dict[str, bytes]:
     [
         (convolved(), "variable"),
         (classifier(FLEXIBLE, image="float[N,3,H,W]"), "variable"),
-        (classifier(HALF, initializers={"half": WEIGHT.astype(np.float16)}), "variable"),
+        (half(), "variable"),
         (classifier(STRIDED, initializers=FIXED), "loop"),
     ],
     ids=["fp32", "any size", "fp16", "loop"],
