@@ -37,7 +37,7 @@ def _throughput(axes: Axes, report: Report, model: str) -> None:
         axes.axhline(figures[f"{bound}_rate"], label=label, color="black", ls=style)
     axes.set(title=f"{model} ({setup.build})", ylabel="throughput (images/s)")
     _lines(axes, report, model, "rate")
-    axes.legend(loc="lower right")
+    axes.legend(loc="best")
 
 
 def _latency(axes: Axes, report: Report, model: str) -> None:
@@ -53,9 +53,12 @@ def _latency(axes: Axes, report: Report, model: str) -> None:
 
 def _lines(axes: Axes, report: Report, model: str, name: str) -> None:
     figures, clients = medians(report.rounds[model]), report.plan.clients
-    for series in (*SERIES, OTHER) if report.setup(model).other else SERIES:
+    labels = {series: LABELS[series] for series in SERIES}
+    if other := report.setup(model).other:
+        labels[OTHER] = f"{LABELS[OTHER]}, {other}"
+    for series, label in labels.items():
         values = [figures[f"{load_id(series, number)}_{name}"] for number in clients]
-        axes.plot(clients, values, marker="o", label=LABELS[series])
+        axes.plot(clients, values, marker="o", label=label)
     axes.set_xscale("log", base=2)
     axes.set_xticks(clients, [str(each) for each in clients])
     axes.minorticks_off()
