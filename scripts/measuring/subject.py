@@ -14,7 +14,6 @@ from scripts.measuring.wrk import InferRequest
 from scripts.repository import manifest
 from scripts.repository.errors import BuildError
 from scripts.repository.steps.preprocess.recipe import Recipe
-from scripts.repository.tuning import Tuning
 
 
 @dataclass(frozen=True)
@@ -83,8 +82,7 @@ def read(repository: Path, name: str) -> Subject:
         del tensor.dims[0]  # the batch
     recipe = Recipe.from_json(json.dumps(entry.recipe))
     graph = repository / entry.parts["pixels"] / "1" / "model.onnx"
-    tuning = entry.tuning or Tuning()  # older builds recorded none
-    build = Build(tuning.engine, entry.precision)
+    build = Build(entry.engine, entry.precision)
     return Subject(name, onnx_name, recipe, graph, tensor, build)
 
 

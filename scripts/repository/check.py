@@ -68,8 +68,7 @@ class Check:
         self._recipe = source.recipe
         self._labels = (repository / entry.labels).read_text("utf-8").splitlines()
         file = repository / entry.parts["pixels"] / "1" / "model.onnx"
-        engine = entry.tuning.engine if entry.tuning else "onnxruntime"
-        self._served = engines.load(engine, file, precision=entry.precision)
+        self._served = engines.load(entry.engine, file, precision=entry.precision)
         model = without_zip_maps(source.load().model)
         signature = read_signature(model, output=source.output, layout=source.layout)
         _check_size(signature, source.recipe)

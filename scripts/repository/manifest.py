@@ -97,6 +97,11 @@ class Entry:
     batches: str = "variable"
     difference: float = 0.0
 
+    @property
+    def engine(self) -> str:
+        """One of `ENGINES`; older versions recorded none, and had onnxruntime only."""
+        return (self.tuning or Tuning()).engine
+
 
 # The entry's fields that are objects of their own.
 NESTED: dict[str, type[Any]] = {

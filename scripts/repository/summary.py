@@ -52,11 +52,10 @@ def without_gain(precision: str, gains: dict[str, float]) -> str | None:
 
 def _run(entry: Entry) -> str:
     """Say how the graphs are run, if not in FP32 by onnxruntime as always."""
-    engine = entry.tuning.engine if entry.tuning else "onnxruntime"
-    is_default = (entry.precision, engine, entry.choice) == ("fp32", "onnxruntime", None)
+    is_default = (entry.precision, entry.engine, entry.choice) == ("fp32", "onnxruntime", None)
     if is_default:
         return ""
-    text = f", {entry.precision} on {TITLES[engine]}"
+    text = f", {entry.precision} on {TITLES[entry.engine]}"
     if entry.choice:
         text += f" (OpenVINO is {entry.choice.ratio:.2f} times as fast as onnxruntime)"
     return text
