@@ -108,11 +108,17 @@ def test_ten_crops_and_one_differ(pictures: list[bytes]) -> None:
     assert np.abs(one - ten).max() > 1e-3
 
 
-def test_a_zoo_classifier_of_320_pixels_equals_the_reference(
-    server: EmbeddedServer, repository: Path, protocol: str, pictures: list[bytes]
-) -> None:
+@pytest.fixture(scope="module")
+def large(repository: Path, pictures: list[bytes]) -> dict[str, Probabilities]:
+    """The probabilities of the classifier that takes 320 pixels."""
     graph = onnx.load(repository / f"{MOBILENET.name}_onnx" / "1" / "model.onnx")
-    for suffix, probabilities in expected(pictures[0], LARGE, graph).items():
+    return expected(pictures[0], LARGE, graph)
+
+
+def test_a_zoo_classifier_of_320_pixels_equals_the_reference(
+    server: EmbeddedServer, protocol: str, pictures: list[bytes], large: dict[str, Probabilities]
+) -> None:
+    for suffix, probabilities in large.items():
         with Classifier(url(server, protocol), model=f"{MOBILENET.name}{suffix}") as client:
             assert_equal(client.image(pictures[0]), probabilities)
 
