@@ -178,9 +178,9 @@ def _opened(shard: Path) -> Iterator[pq.ParquetFile]:
 def _image_column(schema: pa.Schema, shard: Path) -> str:
     known: list[str] = [field.name for field in schema if _has_images(field.type)]
     described = [name for name in known if _feature(schema, name).get("_type") == "Image"]
-    for name in (*IMAGE_COLUMNS, *(described if len(described) == 1 else ())):
-        if name in known:
-            return name
+    usual = [name for name in IMAGE_COLUMNS if name in known]
+    if len(described) == 1 or usual:
+        return described[0] if len(described) == 1 else usual[0]
     raise EvaluationError(
         f"{shard} has no column of images (binary, or a struct with bytes) named image; "
         f"it has {', '.join(schema.names)}"
