@@ -25,12 +25,12 @@ PHOTOS = ("chelsea.jpg", "coffee.jpg", "rocket.jpg")
 def squeezenets(
     shared_assets: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[EmbeddedServer]:
-    """SqueezeNet on both engines, exactly decoded."""
+    """SqueezeNet on both engines, exactly decoded, with one crop and with ten."""
     repository = tmp_path_factory.mktemp("reference") / "model_repository"
     file = shared_assets / "squeezenet1.1.onnx"
     for engine in ENGINES:
         source = sources.from_file(file, engine, said(decoding="exact"))
-        builder.add(repository, source, tuning=Tuning(cores=1, engine=engine))
+        builder.add(repository, source, tuning=Tuning(cores=1, engine=engine), crops=10)
     with EmbeddedServer(repository, endpoints=Endpoints.free(), arguments=HASTE) as server:
         yield server
 
@@ -67,3 +67,14 @@ def test_it_agrees_with_real_weights(
     best = reference.best(reference.logits(session, [reference.pixels(data)])[0], 5)
     assert np.argsort(-row, kind="stable")[:5].tolist() == best.classes
     np.testing.assert_allclose(row[best.classes], best.probabilities, atol=1e-6)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_it_agrees_with_ten_crops(
+    squeezenets: EmbeddedServer, shared_assets: Path, engine: str
+) -> None:
+    name, file = f"{engine}_10crop", shared_assets / "squeezenet1.1.onnx"
+    data = (shared_assets / "photos" / "coffee.jpg").read_bytes()
+    row = open_reference(name, squeezenets.repository, file).probabilities(data)
+    with Classifier(url(squeezenets, "grpc"), model=name) as squeezenet:
+        assert_agrees(squeezenet, data, row)
