@@ -37,17 +37,17 @@ class Identity:
     def difference(self, other: "Identity") -> str | None:
         """Name the first thing in which another identity differs."""
         if (self.dataset_sha256, self.images) != (other.dataset_sha256, other.images):
-            return f"another data set ({self.images} images, now {other.images})"
+            return f"another data set ({self.images:,} images, now {other.images:,})"
         for name, text in (
             ("model", "another model"),
             ("labels_sha256", "other labels"),
             ("recipe", "another preprocessing recipe"),
-            ("reference", "another reference, or none"),
+            ("reference", "another reference, or without one"),
         ):
             if getattr(self, name) != getattr(other, name):
                 return text
         if not _is_same_answer(self.sample, other.sample):
-            return "another build of the model, which answers otherwise for the sample photograph"
+            return "another build of the model, whose answer for the sample photograph differs"
         return None
 
 
@@ -107,7 +107,7 @@ class Journal:
             self._write({"version": VERSION, **asdict(identity)})
         elif different := _identity(self.file).difference(identity):
             raise EvaluationError(
-                f"{self.file} is the journal of {different}; "
+                f"{self.file} was written with {different}; "
                 "choose another --output, or begin anew with --restart"
             )
 

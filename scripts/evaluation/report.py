@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from scripts.evaluation.results import Agreement, Result
+from scripts.evaluation.results import REFERENCE, Agreement, Result
 from scripts.evaluation.sheet import Sheet
 from scripts.evaluation.statistics import SIGNIFICANCE, Share, holm
 
@@ -51,15 +51,20 @@ class Report:
 
     def sentences(self) -> list[str]:
         """Return what the tables do not say by themselves."""
-        return [*self._about_failures(), *self._about_published(), *self._about_differences()]
+        return [
+            *self._about_rates(),
+            *self._about_failures(),
+            *self._about_published(),
+            *self._about_differences(),
+        ]
 
     def sheets(self) -> list[Sheet]:
         """Return the tables, the most important first."""
-        return [*self._accuracies(), self._images(), *self._agreements(), *self._farthest()]
+        return [*self._accuracies(), self._images(), *self._agreements(), *self._differences()]
 
     def details(self) -> list[Sheet]:
-        """Return the tables of the most confused pairs and of the images that failed."""
-        return [*self._confused(), *self._failures()]
+        """Return the tables of single images and classes."""
+        return [*self._confused(), *self._farthest(), *self._failures()]
 
     @property
     def _adjusted(self) -> list[float | None]:
@@ -94,7 +99,8 @@ class Report:
         rows = [row for each in self.results for row in self._accuracy_rows(each)]
         if rows:
             columns = ("model", "", "accuracy", "95 % interval", "published", "published is")
-            yield Sheet("Accuracy", columns, rows, right=2)
+            kept = len(columns) if self.published else -2
+            yield Sheet("Accuracy", columns[:kept], [row[:kept] for row in rows], right=2)
 
     def _accuracy_rows(self, result: Result) -> Iterator[tuple[str, ...]]:
         if not result.accuracy:
@@ -112,7 +118,7 @@ class Report:
                 each.model,
                 f"{each.images:,}",
                 f"{len(each.failures):,}",
-                _optional(each.accuracy and each.accuracy.calibration_error, "{:.4f}"),
+                _optional(each.accuracy.calibration_error if each.accuracy else None, "{:.4f}"),
                 f"{each.images_per_second:.1f}",
             )
             for each in self.results
@@ -128,26 +134,33 @@ class Report:
                 each.other,
                 f"{each.top1.total:,}",
                 _percent(each.top1.value),
-                _optional(each.top5 and each.top5.value, "{:.2%}"),
+                _percent(each.top5.value) if each.top5 else "-",
                 _percent(each.order.value),
             )
             for each in self.agreements
         ]
         columns = ("model", "compared with", "images", "same top-1", "same top-5", "in order")
         yield Sheet("Agreement", columns, rows, right=2)
+
+    def _differences(self) -> Iterator[Sheet]:
+        """Return tables of what differs: accuracy, if there are labels, and probabilities."""
+        names = ("model", "compared with")
         rows = [
-            (
-                each.model,
-                each.other,
-                _optional(each.gain, "{:+.2%}"),
-                _optional(each.p, "{:.3g}"),
-                _optional(each.largest, "{:.4f}"),
-                _optional(each.mean, "{:.5f}"),
-            )
+            (each.model, each.other, f"{each.gain:+.2%}", f"{each.p:.3g}")
             for each in self.agreements
+            if each.gain is not None and each.p is not None
         ]
-        columns = ("model", "compared with", "top-1", "McNemar's p", "largest", "mean")
-        yield Sheet("Differences in accuracy and in probability", columns, rows, right=2)
+        if rows:
+            columns = (*names, "top-1 accuracy", "McNemar's p")
+            yield Sheet("Difference in accuracy", columns, rows, right=2)
+        rows = [
+            (each.model, each.other, f"{each.largest:.4f}", f"{each.mean:.5f}")
+            for each in self.agreements
+            if each.largest is not None and each.mean is not None
+        ]
+        if rows:
+            title = "Largest difference in the probability of a class, in all images and on average"
+            yield Sheet(title, (*names, "largest", "mean"), rows, right=2)
 
     def _farthest(self) -> Iterator[Sheet]:
         for each in self.agreements:
@@ -173,6 +186,10 @@ class Report:
     def _about_failures(self) -> Iterator[str]:
         if any(each.failures and each.accuracy for each in self.results):
             yield "Images that the server refuses count as wrong."
+
+    def _about_rates(self) -> Iterator[str]:
+        if any(each.other == REFERENCE for each in self.agreements):
+            yield "The reference ran on this machine at the same time, so images/s are fewer."
 
     def _about_published(self) -> Iterator[str]:
         if any(each.accuracy and each.model in self.published for each in self.results):

@@ -91,7 +91,7 @@ def result(model: str, file: Path, classes: int) -> Result:
         EvaluationError: the journal is damaged.
     """
     labels, best, confidences = array("l"), array("l"), array("d")
-    failures = []
+    failures: list[Failure] = []
     count, in_five, seconds = 0, 0, 0.0
     is_labelled = True
     for record in journal.records(file):

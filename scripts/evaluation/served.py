@@ -4,7 +4,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,6 @@ from scripts.evaluation.errors import EvaluationError
 from scripts.repository import labels
 from scripts.repository.catalog import CATALOG
 from scripts.repository.ensemble import IMAGENET_LABELS
-from scripts.repository.steps.preprocess.recipe import Recipe
 from scripts.repository.tuning import MAX_TOP_K
 
 BEST = 5  # classes that are kept of each answer
@@ -77,10 +76,10 @@ class Served:
     def published(self) -> tuple[float, float] | None:
         """The zoo's top-1 and top-5 as fractions, if it is a model of the zoo with its recipe."""
         model = CATALOG.get(self.name)
-        if not model or self.labels != IMAGENET_LABELS or not self.recipe:
+        if not model or self.labels != IMAGENET_LABELS:
             return None
-        recipe = replace(Recipe.from_json(json.dumps(self.recipe)), decoding=model.recipe.decoding)
-        return (model.top1 / 100, model.top5 / 100) if recipe == model.recipe else None
+        recipe = json.loads(model.recipe.to_json()) | {"decoding": self.recipe.get("decoding")}
+        return (model.top1 / 100, model.top5 / 100) if recipe == self.recipe else None
 
 
 def describe(server: Server, name: str, labels_file: Path | None = None) -> Served:
