@@ -14,9 +14,9 @@ MOBILENET = square(224, 224)
 class ZooModel:
     """A classifier of the zoo: input 224 x 224 RGB, output logits of ILSVRC2012's 1,000 classes.
 
-    `size` is in bytes, `archive_sha256` is that of the zoo's .tar.gz, which has test data beside the
-    model, `top1` and `top5` are the zoo's published accuracies in percent, and `output` is the name
-    of the logits tensor.
+    `size` is in bytes, `archive_sha256` is that of the zoo's .tar.gz with the model and test data,
+    `top1` and `top5` are the zoo's published accuracies in percent, and `output` is the name of the
+    logits tensor.
     """
 
     name: str
