@@ -5,6 +5,7 @@ from pathlib import Path
 
 import requests
 
+from scripts.evaluation import tensors
 from scripts.evaluation.errors import EvaluationError
 from scripts.repository import digests
 from scripts.repository.catalog import ZooModel
@@ -57,12 +58,13 @@ def require(models: Iterable[ZooModel], folder: Path) -> dict[str, Path]:
 
 
 def check(model: ZooModel, archive: Path) -> None:
-    """Verify the sha256 of a model's archive.
+    """Verify that a model's archive is the zoo's, by its sha256.
 
     Raises:
         EvaluationError: it is not the zoo's.
         OSError: it cannot be read.
     """
+    tensors.check_type(archive)
     if digests.of_file(archive) != model.archive_sha256:
         raise EvaluationError(
             f"{archive} is not the zoo's {model.archive}, or is incomplete: its sha256 is not "

@@ -76,9 +76,8 @@ def read(archive: Path) -> list[DataSet]:
     """
     if not archive.is_file():
         raise EvaluationError(f"{archive} is not a file; give the .tar.gz with the test data")
+    check_type(archive)
     with archive.open("rb") as file:
-        _check_type(archive, file.read(len(GIT_LFS)))
-        file.seek(0)
         try:
             files = _files(file)
             sets = [_data_set(name, files[name]) for name in sorted(files, key=_number)]
@@ -94,7 +93,15 @@ def read(archive: Path) -> list[DataSet]:
     return sets
 
 
-def _check_type(archive: Path, start: bytes) -> None:
+def check_type(archive: Path) -> None:
+    """Check that a file is compressed with gzip.
+
+    Raises:
+        EvaluationError: it is not.
+        OSError: it cannot be read.
+    """
+    with archive.open("rb") as file:
+        start = file.read(len(GIT_LFS))
     if start == GIT_LFS:
         raise EvaluationError(
             f"{archive} is a Git LFS pointer, not the archive; run git lfs pull, or copy the file"
