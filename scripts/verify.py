@@ -211,8 +211,8 @@ def _models(options: argparse.Namespace, served: Collection[str]) -> list[ZooMod
     models = [model for name, model in CATALOG.items() if name in served]
     if not models:
         raise EvaluationError(
-            "the server has none of the graphs of the zoo's classifiers, but of "
-            f"{', '.join(served) or 'no other'}; give --archive for your own"
+            f"the server has none of the zoo's classifiers, but {', '.join(served) or 'no other'}; "
+            "give --archive for your own"
         )
     return models
 

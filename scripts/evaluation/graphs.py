@@ -43,7 +43,7 @@ class Graph:
 class GraphClient:
     """A connection to a server, at HOST:PORT, over one of `PROTOCOLS`. Proxies are not used.
 
-    `served` are the classifiers whose graph the server has, in alphabetical order.
+    `served` are the names of the server's classifiers, in alphabetical order.
 
     Raises:
         EvaluationError: no server responds there.
@@ -54,15 +54,11 @@ class GraphClient:
         self._url = f"{protocol}://{address}"
         try:
             with Classifier(self._url, retries=0) as classifier:
-                self._classifiers = [model.name for model in classifier.models()]
+                self.served = [model.name for model in classifier.models()]
         except (ClientError, ValueError) as error:
             raise EvaluationError(f"--{protocol}: {error}") from error
         self._client, self._library = _connect(protocol, address)
         self._timeout, self._as_json = TIMEOUTS[protocol], AS_JSON[protocol]
-        with _translated(self._url):
-            statistics = self._client.get_inference_statistics(**self._as_json)
-        names = sorted(model["name"] for model in statistics.get("model_stats", []))
-        self.served = [name.removesuffix(SUFFIX) for name in names if name.endswith(SUFFIX)]
 
     def close(self) -> None:
         """Close the connection."""
@@ -76,7 +72,8 @@ class GraphClient:
         """
         model = f"{name}{SUFFIX}"
         if name not in self.served:
-            raise EvaluationError(f"{self._url} does not serve {model}; {self._hint(name)}")
+            served = ", ".join(self.served) or "no classifier"
+            raise EvaluationError(f"{self._url} does not serve {name}; it has {served}")
         with _translated(f"{self._url}, {model}"):
             metadata = self._client.get_model_metadata(model, **self._as_json)
             config = self._client.get_model_config(model, **self._as_json)
@@ -91,11 +88,6 @@ class GraphClient:
             (tensor["name"], tensor["datatype"], len(tensor["shape"])),
             tuple(output["name"] for output in metadata["outputs"]),
         )
-
-    def _hint(self, name: str) -> str:
-        if name in self._classifiers:
-            return f"start it with --models {name} {name}{SUFFIX}, or without --models"
-        return f"it has the graphs of {', '.join(self.served) or 'no classifier'}"
 
     def run(self, graph: Graph, data_set: DataSet) -> tuple[list[Array], float]:
         """Send the input of a data set.
