@@ -1,9 +1,7 @@
 """Computes the features of images: what the last layer of a classifier takes."""
 
-import contextlib
 import hashlib
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -12,6 +10,7 @@ from onnx import ModelProto
 
 from scripts.adaptation import last_layer
 from scripts.adaptation.errors import AdaptationError
+from scripts.adaptation.parallel import in_order
 from scripts.evaluation.datasets import Sample
 from scripts.repository import onnx_file
 from scripts.repository.graphs import engines, samples
@@ -20,8 +19,9 @@ from scripts.repository.graphs.prepare import prepare
 from scripts.repository.graphs.runner import loadable
 from scripts.repository.graphs.signature import read_signature
 from scripts.repository.graphs.zip_map import without_zip_maps
+from scripts.repository.original_file import pixels
 from scripts.repository.sources import ClassifierSource
-from scripts.repository.steps.preprocess.imaging import Busy, ImageError, load
+from scripts.repository.steps.preprocess.imaging import ImageError
 from scripts.repository.steps.preprocess.recipe import Recipe
 
 Rows = npt.NDArray[np.float32]
@@ -37,23 +37,22 @@ class Backbone:
         run: computes features of pixels, UINT8 [N, height, width, channels], on one thread.
         recipe: how an image becomes pixels, with exact decoding.
         width: number of features.
+        sha256: of the classifier's file.
     """
 
     graph: ModelProto
     run: engines.Run
     recipe: Recipe
     width: int
+    sha256: str
 
     def features(self, data: bytes) -> Rows:
         """Compute the features [width] of an image file.
 
         Raises:
             ImageError: the file cannot be decoded, or exceeds the limits.
-            Busy: other programs are decoding large images.
         """
-        image = load(data, self.recipe)
-        pixels = np.asarray(image).reshape(1, *self.recipe.crop, self.recipe.channels)
-        row: Rows = self.run(pixels)[0]
+        row: Rows = self.run(pixels(data, self.recipe))[0]
         return row
 
 
@@ -67,7 +66,8 @@ def backbone(source: ClassifierSource) -> Backbone:
         AdaptationError: the graph has no last layer that can be replaced.
         BuildError: the graph cannot be run with the recipe.
     """
-    model = last_layer.plain(without_zip_maps(source.load().model))
+    original = source.load()
+    model = last_layer.plain(without_zip_maps(original.model))
     signature = read_signature(model, output=source.output, layout=source.layout)
     layer = last_layer.find(model, signature.output)
     graph = last_layer.backbone(model, layer)
@@ -81,7 +81,7 @@ def backbone(source: ClassifierSource) -> Backbone:
             f"the last layer takes {layer.width} features at several positions, {width} in all; "
             f"{last_layer.ADVICE}"
         )
-    return Backbone(graph, run, recipe, width)
+    return Backbone(graph, run, recipe, width, original.sha256)
 
 
 @dataclass(frozen=True)
@@ -103,15 +103,13 @@ def compute(
     `progress` is called with the number of images done so far.
 
     Raises:
-        AdaptationError: other programs are decoding large images.
+        AdaptationError: an image has no label.
     """
-    with ThreadPoolExecutor(cores) as pool:
-        results = pool.map(lambda sample: _image(base, sample), images)
-        with contextlib.closing(results):  # an interruption drops the images that wait
-            for done, image in enumerate(results, 1):
-                yield image
-                if progress:
-                    progress(done)
+    results = in_order(lambda sample: _image(base, sample), images, cores)
+    for done, image in enumerate(results, 1):
+        yield image
+        if progress:
+            progress(done)
 
 
 def _image(base: Backbone, sample: Sample) -> Image:
@@ -123,6 +121,4 @@ def _image(base: Backbone, sample: Sample) -> Image:
     except (ImageError, OSError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         return Image(sample.name, sample.label, reason=reason)
-    except Busy as error:
-        raise AdaptationError(f"{sample.name}: {error}") from error
     return Image(sample.name, sample.label, hashlib.sha256(data).hexdigest(), features)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -32,7 +33,9 @@ FOLLOWING = frozenset(
     ]
 )
 LOGITS = "logits"
-ADVICE = "export the classifier in FP32 with a fully connected layer, or a 1x1 convolution, at the end"
+ADVICE = (
+    "export the classifier in FP32 with a fully connected layer, or a 1x1 convolution, at the end"
+)
 # Before it, initializers have to be inputs, too.
 FIRST_IR_WITH_INITIALIZERS = 4
 
@@ -84,14 +87,10 @@ def backbone(model: ModelProto, layer: LastLayer) -> ModelProto:
     """
     graph = _part(model, layer.features)
     current = layer.features
-    operators = [*FLATTENING[layer.operator]]
+    for operator in FLATTENING[layer.operator]:
+        current = _append(graph, operator, [current])
     if layer.data_type != TensorProto.FLOAT:
-        operators.append("Cast")
-    for operator in operators:
-        attributes = {"to": TensorProto.FLOAT} if operator == "Cast" else {}
-        name = _free_name(graph, f"features_{operator.lower()}")
-        graph.graph.node.append(helper.make_node(operator, [current], [name], name, **attributes))
-        current = name
+        current = _append(graph, "Cast", [current], to=TensorProto.FLOAT)
     graph.graph.output.append(_rows(graph, current, layer.width))
     return graph
 
@@ -109,8 +108,7 @@ def with_layer(features: ModelProto, weights: Weights, bias: Weights) -> ModelPr
         graph.initializer.append(numpy_helper.from_array(array, name))
         if model.ir_version < FIRST_IR_WITH_INITIALIZERS:
             graph.input.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, array.shape))
-    row = graph.output[0].name
-    graph.node.append(helper.make_node("Gemm", [row, *names], [logits], logits, transB=1))
+    _append(model, "Gemm", [graph.output[0].name, *names], logits, transB=1)
     del graph.output[:]
     graph.output.append(_rows(model, logits, len(bias)))
     return model
@@ -196,7 +194,7 @@ def _part(model: ModelProto, output: str) -> ModelProto:
     nodes = _needed(part, output)
     used = {output}.union(*map(_inputs, nodes))
     images = {value.name for value in inputs(part)}
-    kept = {
+    kept: dict[str, list[Any]] = {
         "node": nodes,
         "initializer": [each for each in graph.initializer if each.name in used],
         "sparse_initializer": [
@@ -224,10 +222,21 @@ def _copy(model: ModelProto) -> ModelProto:
     return copy
 
 
+def _append(
+    model: ModelProto, operator: str, takes: list[str], name: str = "", **attributes: int
+) -> str:
+    """Append a node, and return the name of its output."""
+    name = name or _free_name(model, f"features_{operator.lower()}")
+    node = helper.make_node(operator, takes, [name], name)
+    node.attribute.extend(helper.make_attribute(key, each) for key, each in attributes.items())
+    model.graph.node.append(node)
+    return name
+
+
 def _free_name(model: ModelProto, name: str) -> str:
     """Return a name that no tensor of the graph has yet."""
     graph = model.graph
-    used = {each.name for each in (*graph.input, *graph.initializer)}
+    used = {value.name for value in graph.input} | {tensor.name for tensor in graph.initializer}
     used.update(*((*each.input, *each.output) for each in walk.nodes(model)))
     while name in used:
         name += "_"
