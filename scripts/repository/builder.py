@@ -278,6 +278,7 @@ def _make(source: ClassifierSource, request: Request, watch: Watch) -> _Made:
         origins={"scores": prepared.scores.origin, **source.origins},
         labels_origin=_labels_origin(source, labels),
         output=prepared.signature.output,
+        layout=prepared.signature.layout,
         batches=prepared.batches,
         difference=prepared.difference,
         crops=request.crops,

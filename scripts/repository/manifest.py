@@ -72,7 +72,8 @@ class Entry:
     has a `quantization` and a `comparison`, and `bf16` a `comparison` if the CPU that built it has
     bfloat16 instructions. `choice` is how the engine of `tuning` was chosen, if by measuring.
     `inputs_sha256` is a digest of everything that the classifier was built from.
-    `output` is the tensor that holds the scores in the file, of the kind `scores`.
+    `output` is the tensor that holds the scores in the file, of the kind `scores`, and `layout` the
+    order of the dimensions of its input, NCHW or NHWC.
     `origins` tells where the recipe's fields and the kind of scores come from; what it lacks was
     assumed. `batches` is `variable` or `loop`, and `difference` the largest one found
     between the scores of the original graph and the prepared one, relative to their spread.
@@ -98,6 +99,7 @@ class Entry:
     origins: dict[str, str] = field(default_factory=dict)
     labels_origin: str = ""
     output: str = ""
+    layout: str = ""
     batches: str = "variable"
     difference: float = 0.0
     crops: int = 1
