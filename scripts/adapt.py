@@ -133,7 +133,7 @@ def parser() -> argparse.ArgumentParser:
     )
     # The other options of build_repository's own classifiers.
     parser.set_defaults(
-        hub=None, revision=None, labels=None, scores=None, check=[], decoding="fast"
+        models=None, hub=None, revision=None, labels=None, scores=None, check=[], decoding="fast"
     )
     return parser
 
