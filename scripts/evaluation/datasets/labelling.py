@@ -82,9 +82,11 @@ def class_folders(names: Sequence[str], classes: Classes | None = None) -> list[
     """
     folders = [name.split("/")[:-1] for name in names]
     depth = 0
-    while (outer := _common(folders, depth)) and not (classes and classes.candidates(outer)):
+    while (outer := _common(folders, depth)) is not None:
+        if classes and classes.candidates(outer):
+            break
         depth += 1
-    return [path[depth] if len(path) > depth else None for path in folders]
+    return [(path[depth] or None) if len(path) > depth else None for path in folders]
 
 
 def _common(folders: Sequence[Sequence[str]], depth: int) -> str | None:
