@@ -34,7 +34,7 @@ def open_images(path: Path) -> FolderImages | TarImages | ParquetImages:
     if path.is_file():
         return _in_file(path)
     if shards := matching(path) if glob.has_magic(str(path)) else []:
-        return _in_parquet(shards, path.parent, str(path))
+        return _in_parquet(shards, shards[0].parent, str(path))
     if path.exists():
         raise EvaluationError(f"{path} is neither a folder nor a file; {GIVE}")
     raise EvaluationError(f"{path} does not exist; {GIVE}")

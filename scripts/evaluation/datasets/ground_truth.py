@@ -25,6 +25,7 @@ LABEL_COLUMNS = (
 )
 # Kaggle's column: a WordNet id and four coordinates for each object, `n03995372 85 1 499 272`.
 BOXES = "predictionstring"
+MAX_BYTES = 1 << 28
 LINE_END = re.compile(r"\r\n|\n|\r")
 DELIMITERS = "\t;,"
 FORMS = "write a file and its label on each line, as CSV"
@@ -90,6 +91,8 @@ def read_text(file: Path) -> str:
     if not file.is_file():
         raise EvaluationError(f"{file} is not a file; give a text file with labels")
     try:
+        if file.stat().st_size > MAX_BYTES:
+            raise EvaluationError(f"{file} is too large to have labels alone; give a text file")
         text = file.read_bytes().decode("utf-8-sig")
     except OSError as error:
         raise EvaluationError(f"cannot read {file}: {error.strerror}") from error

@@ -28,7 +28,7 @@ from scripts.evaluation.datasets.labelling import (
 )
 from scripts.evaluation.datasets.synsets import read_synsets
 from scripts.evaluation.datasets.tar import TarImages
-from scripts.evaluation.datasets.words import count, examples
+from scripts.evaluation.datasets.words import examples, printable
 from scripts.evaluation.errors import EvaluationError
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def open_dataset(
     Raises:
         EvaluationError: the layout is not known, or labels do not fit the classifier.
     """
-    known, origin = Classes(tuple(classes)), str(path)
+    known, origin = Classes(tuple(classes)), printable(str(path))
     images = open_images(path)
     if not isinstance(images, FolderImages | TarImages):
         return _label_parquet(images, known, ground_truth, synsets, origin)
@@ -102,7 +102,7 @@ def open_folders(path: Path) -> Folders:
     classes = tuple(sorted({folder for folder in folders if folder}))
     if {name.lower() for name in classes} <= SPLITS or len(classes) == 1:
         raise EvaluationError(
-            f"{path} has images in {count(len(classes), 'folder')} ({examples(classes)}); "
+            f"{path} has images in {examples(classes) or 'no folder'}; "
             "give a folder that has a folder for each class"
         )
     indices = {name: index for index, name in enumerate(classes)}

@@ -31,7 +31,10 @@ ROWS = 16  # read at a time
 BUFFER = 1 << 16  # bytes read at a time
 
 IMAGE_KINDS = (pa.types.is_binary, pa.types.is_large_binary)
-LABEL_KINDS = (pa.types.is_integer, pa.types.is_string, pa.types.is_large_string)
+LABEL_KINDS = (
+    *(pa.types.is_integer, pa.types.is_string, pa.types.is_large_string),
+    pa.types.is_dictionary,  # of pandas' categories
+)
 
 
 @dataclass(frozen=True)
