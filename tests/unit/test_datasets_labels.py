@@ -159,7 +159,7 @@ CLSLOC = "".join(f"{name} {number} words\n" for number, name in enumerate(IDS, 1
         ({TRUTH: "0\n2\n", "map_clsloc.txt": CLSLOC}, "has the numbers 0, which"),
         ({TRUTH: "1\n4\n", "map_clsloc.txt": CLSLOC}, "has the numbers 4, which"),
         ({TRUTH: "1\n2\n", "map_clsloc.txt": CLSLOC + CLSLOC}, "has a number twice"),
-        ({TRUTH: "1\n2\n", "meta.mat": "no"}, "is not meta.mat of an ILSVRC2012 devkit"),
+        ({TRUTH: "1\n2\n", "meta.mat": "no"}, "is not meta.mat .*devkit, or is damaged: scipy"),
         ({TRUTH: ""}, "is empty; write a file and its label"),
         ({TRUTH: "cat\ndog\n"}, "line 1 is 'cat', no number or WordNet id"),
         ({TRUTH: "\0\0"}, "is not text"),

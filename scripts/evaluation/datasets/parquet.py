@@ -172,7 +172,7 @@ def _opened(shard: Path) -> Iterator[pq.ParquetFile]:
         # Without these, whole row groups are read into memory.
         with pq.ParquetFile(shard, buffer_size=BUFFER, pre_buffer=False) as file:
             yield file
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, ValueError) as error:  # a column name may not be text
         reason = getattr(error, "strerror", None) or first_line(error)
         raise EvaluationError(
             f"cannot read {shard}: {reason}; copy or download it again"
