@@ -171,6 +171,8 @@ CLSLOC = "".join(f"{name} {number} words\n" for number, name in enumerate(IDS, 1
         ),
         ({"val.txt": "a.png 1\nb.png red\n"}, "line 2 is 'b.png red', not a file and a number"),
         ({"labels.csv": "a,b,c\n1,2,3\n"}, "has the columns a, b, c; name the one of the files"),
+        ({"labels.csv": ",,\n , ,"}, "has no labels; write a file and its label on each line"),
+        ({"labels.csv": "file,label\n"}, "has no labels; write a file and its label on each line"),
         ({"labels.csv": "file,label\nx,tabby, tabby cat\n"}, "line 2 has 3 columns, the first has"),
         ({"labels.csv": 'file,label\n"x,tabby\n'}, "line 2 is not CSV"),
         ({"labels.csv": "ILSVRC2012_val_00000001,yeti\n"}, "1 of 1 label fit no class"),

@@ -73,7 +73,11 @@ def read_ground_truth(file: Path) -> InOrder | ByName:
     if not text.strip():
         raise EvaluationError(f"{file} is empty; {FORMS}")
     if delimiters := [each for each in DELIMITERS if each in lines[0]]:
-        return ByName(file, _from_csv(_table(text, delimiters, file), file))
+        table = _table(text, delimiters, file)
+        rows = _from_csv(table, file) if table else ()
+        if not rows:
+            raise EvaluationError(f"{file} has no labels; {FORMS}")
+        return ByName(file, rows)
     for number, line in enumerate(lines, 1):
         if not line.strip():
             raise EvaluationError(f"{file}: line {number} is empty; {FORMS}")
