@@ -36,9 +36,16 @@ def _find(path: Path, names: Sequence[str]) -> Path | None:
     """Return the first of the names that is there, in the nearest folder that has one."""
     for folder in _places(path):
         for name in names:
-            if (folder / name).is_file():
+            if _is_file(folder / name):
                 return folder / name
     return None
+
+
+def _is_file(file: Path) -> bool:
+    try:
+        return file.is_file()
+    except OSError:  # its folder may not be searched
+        return False
 
 
 def _places(path: Path) -> Iterator[Path]:

@@ -92,9 +92,9 @@ def read_text(file: Path) -> str:
     Raises:
         EvaluationError: it is no such file.
     """
-    if not file.is_file():
-        raise EvaluationError(f"{file} is not a file; give a text file with labels")
     try:
+        if not file.is_file():
+            raise EvaluationError(f"{file} is not a file; give a text file with labels")
         if file.stat().st_size > MAX_BYTES:
             raise EvaluationError(f"{file} is too large to have labels alone; give a text file")
         text = file.read_bytes().decode("utf-8-sig")
