@@ -197,6 +197,7 @@ def test_members_that_are_no_images_are_mentioned(
         ("a broken header", "is damaged or incomplete after byte"),
         ("two archives", "is several archives, one after the other; unpack them"),
         ("archives in it", "has archives in it, such as 'n01440764.tar'; unpack"),
+        ("negative size", r"is damaged or incomplete \(negative size\)"),
         ("no images", "has no images"),
         ("empty", "is damaged or incomplete"),
         ("text", "is damaged or incomplete"),
@@ -212,6 +213,10 @@ def test_damaged_archives_are_refused(tmp_path: Path, damage: str, message: str)
         del data[header:]
     elif damage == "a broken header":
         data[header] = 0xFF
+    elif damage == "negative size":
+        member = tarfile.TarInfo("4.png")
+        member.size = -1024
+        data[header : header + 512] = member.tobuf(tarfile.GNU_FORMAT)
     elif damage == "two archives":
         data = data + data
     elif damage == "archives in it":

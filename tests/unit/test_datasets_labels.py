@@ -215,6 +215,13 @@ def test_a_list_in_alphabetical_order_is_not_taken_for_ilsvrcs_numbers(tmp_path:
     assert list(labels_of(open_dataset(folder, ANIMALS, synsets=synsets)).values()) == [1, 0]
 
 
+def test_the_devkit_is_found_before_it_is_unpacked(tmp_path: Path) -> None:
+    folder = fill(tmp_path / "my images", validation_names(2))
+    (tmp_path / "ILSVRC2012_devkit_t12.tar.gz").touch()
+    with pytest.raises(EvaluationError, match=r"run: tar -xzf \S+/ILSVRC2012_devkit_t12.tar.gz -C"):
+        open_dataset(folder, ANIMALS)
+
+
 def test_options_that_would_not_be_used_are_refused(tmp_path: Path) -> None:
     folder = fill(tmp_path / "images", ["a.png"])
     (tmp_path / "labels.csv").write_text("a.png,tabby\n")

@@ -12,6 +12,7 @@ GROUND_TRUTH = (
     "imagenet_2012_validation_synset_labels.txt",
     "ILSVRC2012_validation_ground_truth.txt",
     "val.txt",
+    "metadata.csv",
     "labels.csv",
     "labels.tsv",
 )
@@ -25,6 +26,11 @@ KAGGLE = ("ILSVRC", "Data", "CLS-LOC")
 def find_ground_truth(path: Path) -> Path | None:
     """Find the file with the labels of the images in a folder or archive."""
     return _find(path, GROUND_TRUTH)
+
+
+def find_packed_devkit(path: Path) -> Path | None:
+    """Find the archive of ILSVRC's devkit, which has the labels of the validation set."""
+    return _find(path, [f"{DEVKIT}.tar.gz"])
 
 
 def find_synsets(path: Path, ground_truth: Path, names: Sequence[str]) -> Path | None:

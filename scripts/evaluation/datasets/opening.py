@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +13,7 @@ from scripts.evaluation.datasets.beside import (
     ILSVRC_SYNSETS,
     SYNSET_LISTS,
     find_ground_truth,
+    find_packed_devkit,
     find_synsets,
 )
 from scripts.evaluation.datasets.classes import Classes
@@ -70,6 +72,11 @@ def open_dataset(
     if ground_truth is None:
         if dataset := by_folder(images, known, numbers=True, origin=origin):
             return dataset
+        if packed := find_packed_devkit(path):
+            raise EvaluationError(
+                f"{origin}: the labels are in {packed}; run: "
+                f"tar -xzf {shlex.quote(str(packed))} -C {shlex.quote(str(packed.parent))}"
+            )
         raise _no_labels(images, known, origin)
     truth = read_ground_truth(ground_truth)
     if synsets and not truth.are_numbers:
