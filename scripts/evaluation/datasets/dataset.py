@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Protocol
@@ -48,6 +48,9 @@ class Dataset(Protocol):
         Raises:
             EvaluationError: a file that has many images cannot be read any more.
         """
+
+    def limited(self, count: int) -> Dataset:
+        """Return `count` of the samples, evenly spaced, as a data set; all if there are fewer."""
 
 
 class Images(Protocol):
@@ -108,6 +111,18 @@ class ImageSet:
         for index, source in zip(kept, sources, strict=True):
             label = self.labels[index] if self.labels is not None else None
             yield Sample(names[self.positions[index]], label, source)
+
+    def limited(self, count: int) -> ImageSet:
+        """Return `count` of the samples, evenly spaced, as a data set; all if there are fewer."""
+        kept = [number * len(self) // count for number in range(min(count, len(self)))]
+        if len(kept) == len(self):
+            return self
+        labels = self.labels
+        return replace(
+            self,
+            positions=[self.positions[index] for index in kept],
+            labels=None if labels is None else [labels[index] for index in kept],
+        )
 
 
 @dataclass(frozen=True)
