@@ -1,17 +1,13 @@
 """Data sets in the layouts that people have them in, of pictures with known labels."""
 
-import csv
 import io
-import json
 import tarfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-import numpy as np
 from PIL import Image
 
 from scripts.evaluation.datasets import Dataset
-from scripts.repository.ensemble import IMAGENET_LABELS
 
 ANIMALS = ("n02123045 tabby, tabby cat", "n02124075 Egyptian cat", "n02085620 Chihuahua")
 IDS = tuple(label.split()[0] for label in ANIMALS)

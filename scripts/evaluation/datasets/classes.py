@@ -33,9 +33,10 @@ class Classes:
         """Find the class index of each label of a data set.
 
         A name is a class's label, its WordNet id, its text after the id, or one of the text's
-        synonyms (parts between commas); then the same without regard to case, spaces, hyphens and
-        underscores; then the first word of a label, with a warning. If all names are numbers and no
-        label begins with a number, they are class indices from 0, with a warning.
+        synonyms (parts between commas), or its own first synonym is; then the same without regard
+        to case, spaces, hyphens and underscores; then the first word of a label, with a warning.
+        If all names are numbers and no label begins with a number, they are class indices from 0,
+        with a warning.
 
         `origin` says in messages where the names come from.
 
@@ -103,7 +104,9 @@ class Classes:
             (_table([[label] for label in self.labels], str.strip), str.strip),
             (_table([[text] for text in texts], str.strip), str.strip),
             (_table(words, str.strip), str.strip),
+            (_table(words, str.strip), _before_comma),
             (_table(words, _fold), _fold),
+            (_table(words, _fold), lambda name: _fold(_before_comma(name))),
             (_table(first_words, _fold), _fold),
         )
 
@@ -150,9 +153,8 @@ class Classes:
     def _refuse_unclear(self, found: dict[str, set[int]], origin: str) -> None:
         if unknown := [name for name, indices in found.items() if not indices]:
             raise EvaluationError(
-                f"{origin}: {len(unknown):,} of {count(len(found), 'label')} are not among the "
-                f"classifier's ({examples(self.labels)}): {examples(unknown)}; "
-                "rename or remove them"
+                f"{origin}: {len(unknown):,} of {count(len(found), 'label')} fit no class of the "
+                f"classifier ({examples(self.labels)}): {examples(unknown)}; rename or remove them"
             )
         for name, indices in found.items():
             if len(indices) > 1:
@@ -198,6 +200,10 @@ def _text(label: str) -> str:
 def _words(label: str) -> list[str]:
     text = _text(label)
     return [text, *text.split(",")]
+
+
+def _before_comma(name: str) -> str:
+    return name.partition(",")[0].strip()
 
 
 def _fold(name: str) -> str:

@@ -50,7 +50,7 @@ class Dataset(Protocol):
         """
 
     def limited(self, count: int) -> Dataset:
-        """Return `count` of the samples, evenly spaced, as a data set; all if there are fewer."""
+        """Return `count` of the samples, evenly spaced; all if there are no more."""
 
 
 class Images(Protocol):
@@ -113,16 +113,11 @@ class ImageSet:
             yield Sample(names[self.positions[index]], label, source)
 
     def limited(self, count: int) -> ImageSet:
-        """Return `count` of the samples, evenly spaced, as a data set; all if there are fewer."""
-        kept = [number * len(self) // count for number in range(min(count, len(self)))]
-        if len(kept) == len(self):
-            return self
-        labels = self.labels
-        return replace(
-            self,
-            positions=[self.positions[index] for index in kept],
-            labels=None if labels is None else [labels[index] for index in kept],
-        )
+        """Return `count` of the samples, evenly spaced; all if there are no more."""
+        total = len(self)
+        kept = [index * total // count for index in range(count)] if count < total else range(total)
+        labels = None if self.labels is None else [self.labels[index] for index in kept]
+        return replace(self, positions=[self.positions[index] for index in kept], labels=labels)
 
 
 @dataclass(frozen=True)

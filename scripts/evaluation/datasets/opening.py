@@ -68,6 +68,8 @@ def open_dataset(
                 return dataset
     ground_truth = ground_truth or find_ground_truth(path)
     if ground_truth is None:
+        if dataset := by_folder(images, known, numbers=True, origin=origin):
+            return dataset
         raise _no_labels(images, known, origin)
     truth = read_ground_truth(ground_truth)
     if synsets and not truth.are_numbers:

@@ -57,8 +57,11 @@ class ParquetImages:
         """
         first = 0
         for shard, rows in zip(self.shards, self.rows, strict=True):
-            wanted = _between(positions, first, first + rows)
-            yield from _read_rows(shard, self.column, wanted)
+            if wanted := _between(positions, first, first + rows):
+                with _opened(shard) as file:
+                    if file.metadata.num_rows != rows:
+                        raise EvaluationError(f"{shard} has changed; start again")
+                    yield from _read_rows(file, self.column, wanted)
             first += rows
 
 
@@ -131,18 +134,14 @@ def _labels(file: pq.ParquetFile, column: str) -> list[str | None]:
     return [None if label in (None, "", NO_LABEL) else str(label) for label in labels]
 
 
-def _read_rows(shard: Path, column: str, rows: Sequence[int]) -> Iterator[bytes]:
-    if not rows:
-        return
-    with _opened(shard) as file:
-        first = 0
-        for group in range(file.num_row_groups):
-            end = first + file.metadata.row_group(group).num_rows
-            wanted = [row - first for row in _between(rows, first, end)]
-            if wanted:
-                batches = file.iter_batches(ROWS, [group], [column], use_threads=False)
-                yield from _pick(batches, wanted)
-            first = end
+def _read_rows(file: pq.ParquetFile, column: str, rows: Sequence[int]) -> Iterator[bytes]:
+    first = 0
+    for group in range(file.num_row_groups):
+        end = first + file.metadata.row_group(group).num_rows
+        if wanted := _between(rows, first, end):
+            batches = file.iter_batches(ROWS, [group], [column], use_threads=False)
+            yield from _pick(batches, wanted)
+        first = end
 
 
 def _pick(batches: Iterable[pa.RecordBatch], rows: Iterable[int]) -> Iterator[bytes]:
@@ -158,8 +157,10 @@ def _pick(batches: Iterable[pa.RecordBatch], rows: Iterable[int]) -> Iterator[by
             return
 
 
-def _between(numbers: Sequence[int], low: int, high: int) -> Sequence[int]:
-    return numbers[bisect_left(numbers, low) : bisect_left(numbers, high)]
+def _between(numbers: Sequence[int], low: int, high: int) -> list[int]:
+    """Return those of increasing numbers that are in a range, counted from its beginning."""
+    inside = numbers[bisect_left(numbers, low) : bisect_left(numbers, high)]
+    return [number - low for number in inside]
 
 
 @contextmanager
@@ -178,9 +179,9 @@ def _opened(shard: Path) -> Iterator[pq.ParquetFile]:
 def _image_column(schema: pa.Schema, shard: Path) -> str:
     known: list[str] = [field.name for field in schema if _has_images(field.type)]
     described = [name for name in known if _feature(schema, name).get("_type") == "Image"]
-    for name in (*IMAGE_COLUMNS, *(described if len(described) == 1 else ())):
-        if name in known:
-            return name
+    usual = [name for name in IMAGE_COLUMNS if name in known]
+    if len(described) == 1 or usual:
+        return described[0] if len(described) == 1 else usual[0]
     raise EvaluationError(
         f"{shard} has no column of images (binary, or a struct with bytes) named image; "
         f"it has {', '.join(schema.names)}"
