@@ -2,9 +2,8 @@
 
 import logging
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,18 +11,12 @@ import numpy.typing as npt
 from scripts.repository import libraries
 from scripts.repository.errors import BuildError
 from scripts.repository.graphs import engines
-from scripts.repository.graphs.original import run_original
-from scripts.repository.graphs.runner import Runner
-from scripts.repository.graphs.scores import probabilities, recognise
-from scripts.repository.graphs.signature import Signature, read_signature
-from scripts.repository.graphs.tensors import tensor
-from scripts.repository.graphs.zip_map import without_zip_maps
 from scripts.repository.libraries import Library
 from scripts.repository.manifest import Entry
+from scripts.repository.original_file import OriginalFile, pixels
 from scripts.repository.sources import ClassifierSource
 from scripts.repository.steps.postprocess.ranking import DEFAULT_TOP_K, best, softmax
-from scripts.repository.steps.preprocess.imaging import ImageError, decode, load
-from scripts.repository.steps.preprocess.recipe import Recipe, written
+from scripts.repository.steps.preprocess.imaging import ImageError, decode
 
 logger = logging.getLogger(__name__)
 
@@ -69,14 +62,13 @@ class Check:
         self._labels = (repository / entry.labels).read_text("utf-8").splitlines()
         file = repository / entry.parts["pixels"] / "1" / "model.onnx"
         self._served = engines.load(entry.engine, file, precision=entry.precision)
-        model = without_zip_maps(source.load().model)
-        signature = read_signature(model, output=source.output, layout=source.layout)
-        _check_size(signature, source.recipe)
-        original = run_original(model, signature, source.recipe.crop)
-        self._signature = original.signature
-        self._file = Runner(original.model, original.signature)
-        told = source.scores or entry.scores
-        self._scores = recognise(original.model, signature.output, original.scores, told=told)
+        self._file = OriginalFile(
+            source.load().model,
+            source.recipe,
+            output=source.output,
+            layout=source.layout,
+            scores=source.scores or entry.scores,
+        )
         self._libraries = libraries.installed(source)
 
     def compare(self, image: Path) -> Comparison:
@@ -98,9 +90,8 @@ class Check:
         )
 
     def _ways(self, data: bytes) -> Iterator[tuple[str, Array]]:
-        yield SERVED, self._serve(_pixels(data, self._recipe))
-        exact = _pixels(data, replace(self._recipe, decoding="exact"))
-        yield FILE, self._run(tensor(exact, self._recipe, self._signature))
+        yield SERVED, self._serve(pixels(data, self._recipe))
+        yield FILE, self._file.classify(data)
         for library in self._libraries:
             if (row := self._run_library(library, data)) is not None:
                 yield library.name, row
@@ -108,21 +99,17 @@ class Check:
     def _run_library(self, library: Library, data: bytes) -> Array | None:
         """Run the file on what a library makes of an image, if the graph takes that."""
         try:
-            return self._run(library.tensor(decode(data), self._signature))
+            row: Array = self._file.run(library.tensor(decode(data), self._file.signature))[0]
         except BuildError as error:
             logger.warning("%s cannot be compared with: %s", library.name, error)
             return None
-
-    def _serve(self, pixels: npt.NDArray[np.uint8]) -> Array:
-        """Run the graph of the ensemble, and what follows it in the postprocessing step."""
-        scores = self._served(pixels)[0]
-        row = softmax(scores) if self._scores.are_logits else scores
-        return np.asarray(row, np.float64)
-
-    def _run(self, images: npt.NDArray[Any]) -> Array:
-        """Run the original graph."""
-        row: Array = probabilities(self._file.run(images), self._scores)[0]
         return row
+
+    def _serve(self, images: npt.NDArray[np.uint8]) -> Array:
+        """Run the graph of the ensemble, and what follows it in the postprocessing step."""
+        scores = self._served(images)[0]
+        row = softmax(scores) if self._file.are_logits else scores
+        return np.asarray(row, np.float64)
 
     def _answer(self, way: str, row: Array) -> Answer:
         top = best(row.astype(np.float32), min(DEFAULT_TOP_K, len(row)))
@@ -132,18 +119,3 @@ class Check:
             tuple(row[top].tolist()),
             tuple(self._labels[each] for each in top),
         )
-
-
-def _check_size(signature: Signature, recipe: Recipe) -> None:
-    height, width = recipe.crop
-    size = (signature.height or height, signature.width or width)
-    if size != recipe.crop:
-        raise BuildError(
-            f"--check: the file itself takes {written(size)} pixels, not {written(recipe.crop)}, "
-            "so there is nothing to compare with"
-        )
-
-
-def _pixels(data: bytes, recipe: Recipe) -> npt.NDArray[np.uint8]:
-    pixels = np.asarray(load(data, recipe))
-    return pixels.reshape(1, *recipe.crop, recipe.channels)

@@ -13,7 +13,7 @@ from scripts.repository.errors import BuildError
 from scripts.repository.fetch import Progress, fetch, verified
 from scripts.repository.graphs import synthetic
 from scripts.repository.graphs.signature import Signature, read_signature
-from scripts.repository.metadata import folder, onnx_properties, recipes
+from scripts.repository.metadata import folder, onnx_properties, recipes, self_description
 from scripts.repository.metadata.normalization import mean_and_std
 from scripts.repository.onnx_file import Graph
 from scripts.repository.steps.preprocess.recipe import Recipe, Size
@@ -79,6 +79,19 @@ def from_seed(model: ZooModel) -> ClassifierSource:
     return ClassifierSource(model.name, f"synthetic {model.zoo_file}.onnx", load, model.recipe)
 
 
+def from_weights(
+    model: ZooModel, weights: str, *, progress: Progress | None = None
+) -> ClassifierSource:
+    """Use a classifier of the catalogue with the weights that a command's `--weights` names.
+
+    `weights` is `zoo`, `synthetic`, or a folder with the zoo's files; `progress` is that of a
+    download.
+    """
+    if weights == "synthetic":
+        return from_seed(model)
+    return from_zoo(model, files=None if weights == "zoo" else Path(weights), progress=progress)
+
+
 def from_file(
     path: Path,
     name: str,
@@ -131,10 +144,13 @@ def _found(
     """Find what describes a file; only the first recipe is believed, as a whole."""
     wanted: dict[str, Any] = {"size": size, "preprocessing": recipe is None}
     has_labels = any(option.labels for option in options)
-    found = [
-        *folder.describe(file.parent, file, labels=not has_labels, **wanted),
-        *onnx_properties.describe(graph.model, **wanted),
-    ]
+    if own := self_description.read(graph.model):
+        found = [own]
+    else:
+        found = [
+            *folder.describe(file.parent, file, labels=not has_labels, **wanted),
+            *onnx_properties.describe(graph.model, **wanted),
+        ]
     if recipe:
         found.insert(0, recipes.describe(recipe, size))
     is_known = False

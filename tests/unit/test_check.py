@@ -105,10 +105,9 @@ def test_a_row_has_a_probability_and_a_label(compare: Compare) -> None:
     assert answer.row(0) == f"{answer.probabilities[0]:.4f} {'abcdefghij'[answer.classes[0]]}"
 
 
-def test_a_file_that_cannot_be_run_at_the_crop_is_not_compared(compare: Compare) -> None:
-    fixed = classifier(FLEXIBLE, image="float[1,3,48,48]")
-    with pytest.raises(BuildError, match="takes 48 pixels, not 32, so there is nothing to compare"):
-        compare(fixed, said(crop=32))
+def test_a_file_of_another_fixed_size_is_run_at_the_crop(compare: Compare) -> None:
+    assert_same(compare(classifier(FLEXIBLE, image="float[1,3,48,48]"), said(crop=32)))
+    assert_same(compare(classifier(NHWC, image="float[1,48,48,3]"), said(crop=(32, 40))))
 
 
 def test_a_file_that_is_not_an_image_is_refused_in_one_line(tmp_path: Path) -> None:

@@ -1,0 +1,115 @@
+"""Collects the images that a layer can be trained and tested on."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from scripts.adaptation.errors import AdaptationError
+from scripts.adaptation.features import Image, Rows
+
+Labels = npt.NDArray[np.int64]
+
+LEAST = 2  # images of a class: one to train on, and one to test
+NAMED = 3  # images that a message names
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Images with labels.
+
+    Attributes:
+        features: FP32 [images, width].
+        labels: the class of each image [images].
+        names: the name of each image.
+    """
+
+    features: Rows
+    labels: Labels
+    names: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Collection:
+    """What the images of a data set are good for.
+
+    Attributes:
+        examples: the images that can be used, each once.
+        unreadable: a line with the reason for each image that cannot be decoded.
+        repeated: names of images that are the same file as an earlier one of their class.
+        contradictory: names of images that are the same file in several classes.
+    """
+
+    examples: Examples
+    unreadable: tuple[str, ...]
+    repeated: tuple[str, ...]
+    contradictory: tuple[str, ...]
+
+    @property
+    def warnings(self) -> list[str]:
+        """Say which images are left out, and why."""
+        return [
+            f"left out {len(names)} {what}: {_some(names)}"
+            for names, what in (
+                (self.unreadable, "images that cannot be read"),
+                (self.repeated, "copies of other images of their class"),
+                (self.contradictory, "images that are in several classes"),
+            )
+            if names
+        ]
+
+
+def collect(images: Iterable[Image], classes: Sequence[str]) -> Collection:
+    """Collect the images that can be used.
+
+    Copies of a file would be in the training part and in the held-out part; each file is used once.
+    Of a file in several classes, no copy is used.
+
+    Raises:
+        AdaptationError: a class has fewer than two images that can be used.
+    """
+    found = list(images)
+    classes_of: dict[str, set[int]] = defaultdict(set)
+    for image in found:
+        classes_of[image.sha256].add(image.label)
+    usable: dict[str, Image] = {}
+    unreadable, repeated, contradictory = [], [], []
+    for image in found:
+        if image.features is None:
+            unreadable.append(f"{image.name} ({image.reason})")
+        elif len(classes_of[image.sha256]) > 1:
+            contradictory.append(image.name)
+        elif image.sha256 in usable:
+            repeated.append(image.name)
+        else:
+            usable[image.sha256] = image
+    collection = Collection(
+        _examples(list(usable.values())), tuple(unreadable), tuple(repeated), tuple(contradictory)
+    )
+    _check_classes(collection, classes)
+    return collection
+
+
+def _examples(images: list[Image]) -> Examples:
+    rows = [image.features for image in images if image.features is not None]
+    features = np.stack(rows) if rows else np.empty((0, 0), np.float32)
+    labels = np.array([image.label for image in images], np.int64)
+    return Examples(features, labels, tuple(image.name for image in images))
+
+
+def _check_classes(collection: Collection, classes: Sequence[str]) -> None:
+    counts = np.bincount(collection.examples.labels, minlength=len(classes))
+    few = [f"{classes[index]} ({counts[index]})" for index in np.flatnonzero(counts < LEAST)]
+    if few:
+        reasons = "; ".join(["", *collection.warnings])
+        raise AdaptationError(
+            f"too few images that can be used: {_some(few)}; each class needs {LEAST} or more: add "
+            f"images, or remove its folder{reasons}"
+        )
+
+
+def _some(names: Sequence[str]) -> str:
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return ", ".join(names[:NAMED]) + more
