@@ -25,7 +25,7 @@ from ._options import Tls
 from ._results import Classification, Model, Prediction
 from ._sources import SAMPLE, ImageFile, Source, expand
 
-__version__ = "0.5.0"
+__version__ = "0.6.0"
 
 __all__ = [
     "SAMPLE",

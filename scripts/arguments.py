@@ -6,6 +6,7 @@ from pathlib import Path
 
 MAX_PORT = 65_535
 MAX_GREY = 255
+MAX_PERCENT = 100
 Size = tuple[int, int]
 
 
@@ -55,6 +56,14 @@ def share(text: str) -> float:
     number = _number(text, float, "a number")
     if not 0 <= number <= 1:
         raise argparse.ArgumentTypeError("must be from 0 to 1")
+    return number
+
+
+def percent(text: str) -> float:
+    """Read a number from 0 to 100."""
+    number = _number(text, float, "a number")
+    if not 0 <= number <= MAX_PERCENT:
+        raise argparse.ArgumentTypeError(f"must be from 0 to {MAX_PERCENT}")
     return number
 
 

@@ -25,7 +25,7 @@ from scripts.repository.manifest import Entry
 from scripts.repository.metadata import hub, recipes
 from scripts.repository.metadata.folder import SUBFOLDER
 from scripts.repository.sources import ClassifierSource
-from scripts.repository.steps.preprocess.recipe import DECODINGS
+from scripts.repository.steps.preprocess.recipe import CROPS, DECODINGS
 
 EXAMPLES = """\
   python -m scripts.build_repository
@@ -41,6 +41,8 @@ EXAMPLES = """\
   python -m scripts.build_repository --device gpu
   python -m scripts.build_repository --optimize latency --cores 8
   python -m scripts.build_repository --queue 16
+  python -m scripts.build_repository --models resnet50_v1 --crops 10
+  python -m scripts.build_repository --models resnet50_v1 --resize 352 --crop 320
   python -m scripts.build_repository --remove birds
 """
 
@@ -89,13 +91,22 @@ def parser() -> argparse.ArgumentParser:
         metavar="NAME",
         help="remove these classifiers; builds only what --models or --onnx names",
     )
+    parser.add_argument(
+        "--crops",
+        type=int,
+        choices=CROPS,
+        default=1,
+        help="10: also build NAME_10crop, which takes the mean of ten crops of an image (default: "
+        "%(default)s)",
+    )
     _add_target(parser.add_argument_group("target machine"))
     engine_options.add(parser.add_argument_group("engine and precision, for CPUs"))
     recipe_options.add_classifier(parser.add_argument_group("your own classifier"))
     recipe_options.add_preprocessing(
         parser.add_argument_group(
             "preprocessing of your own classifier",
-            "What is not given is read from the files beside the ONNX file, or from itself.",
+            "What is not given is read from the files beside the ONNX file, or from itself. "
+            "--resize and --crop are also for the zoo's classifiers that --models names.",
         )
     )
     return parser
@@ -153,7 +164,7 @@ def build(options: argparse.Namespace) -> int:
     """Remove and build the classifiers that the options name."""
     console = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
     chosen = _check(options)
-    request = engine_options.request(options)
+    request = replace(engine_options.request(options), crops=options.crops)
     names = {model.name for model in chosen} | {options.name} - {None}
     with builder.session(options.output, names) as session, _progress(console) as progress:
         session.remove(options.remove)
@@ -186,7 +197,7 @@ def _check(options: argparse.Namespace) -> list[ZooModel]:
     chosen = catalog.select(options.models or default)
     if options.weights != "zoo" and not chosen:
         raise BuildError("--weights is for the zoo's classifiers; name them with --models")
-    return chosen
+    return [recipe_options.resized(model, options) for model in chosen]
 
 
 def _build_one(

@@ -1,10 +1,13 @@
-"""The options of `build_repository` that describe a user's own classifier."""
+"""The options of `build_repository` that describe a user's own classifier, or resize the zoo's."""
 
 import argparse
+import logging
+from dataclasses import replace
 from typing import Any
 
 from scripts import arguments
 from scripts.repository import labels, sources
+from scripts.repository.catalog import ZooModel
 from scripts.repository.description import Description
 from scripts.repository.errors import BuildError
 from scripts.repository.graphs.scores import KINDS
@@ -15,7 +18,10 @@ from scripts.repository.steps.preprocess.recipe import (
     INTERPOLATIONS,
     RESIZE_MODES,
     ROUNDINGS,
+    written,
 )
+
+logger = logging.getLogger(__name__)
 
 LAYOUTS = ("nchw", "nhwc")
 NORMALIZATIONS: dict[str, dict[str, Any]] = {
@@ -36,6 +42,8 @@ FIELDS = {
     "--mean": "mean",
     "--std": "std",
 }
+# What the zoo's classifiers take as well, whose graphs have no fixed size.
+SIZES = ("--resize", "--crop")
 # What --normalization determines, too.
 NORMALIZING = ("--pixel-range", "--mean", "--std")
 
@@ -106,7 +114,11 @@ def add_preprocessing(group: argparse._ArgumentGroup) -> None:
     )
     group.add_argument("--list-recipes", action="store_true", help="list the named recipes")
     sizes: dict[str, Any] = {"type": arguments.height_and_width, "metavar": "N|HxW"}
-    group.add_argument("--resize", **sizes, help="size before the crop (default: crop * 256 / 224)")
+    group.add_argument(
+        "--resize",
+        **sizes,
+        help="size before the crop (default: crop * 256 / 224, for the zoo's its own ratio)",
+    )
     group.add_argument("--crop", **sizes, help="centre crop (default: the graph's size, or 224)")
     group.add_argument(
         "--resize-mode",
@@ -165,11 +177,9 @@ def check(options: argparse.Namespace) -> None:
     Raises:
         BuildError: an option would be ignored, or a file is missing.
     """
-    is_own = options.onnx or options.hub
     if options.onnx and options.hub:
         raise BuildError("--onnx and --hub exclude each other")
-    if not is_own and (named := given(options)):
-        raise BuildError(f"to use {', '.join(named)}, give your own classifier: --onnx or --hub")
+    _check_zoo(options)
     if options.revision and not options.hub:
         raise BuildError("--revision selects a version on the hub; give --hub with it, not --onnx")
     others = [option for option in NORMALIZING if _value(options, option) is not None]
@@ -180,6 +190,47 @@ def check(options: argparse.Namespace) -> None:
     for image in options.check:
         if not image.is_file():
             raise BuildError(f"--check: there is no file {image}; give images")
+
+
+def _check_zoo(options: argparse.Namespace) -> None:
+    is_own = options.onnx or options.hub
+    named = given(options)
+    sizes = [option for option in named if option in SIZES]
+    if is_own and options.models and sizes:
+        raise BuildError(
+            f"{', '.join(sizes)} would be for --models as well as for your own classifier; build "
+            "them one after the other"
+        )
+    others = [option for option in named if not (options.models and option in SIZES)]
+    if others and not is_own:
+        zoo = ", or name the zoo's with --models" if others == sizes else ""
+        raise BuildError(
+            f"to use {', '.join(others)}, give your own classifier: --onnx or --hub{zoo}"
+        )
+
+
+def resized(model: ZooModel, options: argparse.Namespace) -> ZooModel:
+    """Give a classifier of the zoo the sizes of the options, and log what they leave open.
+
+    Raises:
+        BuildError: they do not fit together.
+    """
+    before = model.recipe
+    crop, resize = options.crop or before.crop, options.resize or before.resize
+    if options.crop and not options.resize:
+        sides = zip(crop, before.resize, before.crop, strict=True)
+        height, width = (round(side * whole / part) for side, whole, part in sides)
+        resize = height, width
+        logger.warning(
+            "%s: images are resized to %s for --crop %s, as the zoo does to %s for %s; give "
+            "--resize for another size",
+            model.name,
+            *map(written, (resize, crop, before.resize, before.crop)),
+        )
+    try:
+        return replace(model, recipe=replace(before, resize=resize, crop=crop))
+    except ValueError as error:
+        raise BuildError(f"{model.name}: {error}") from error
 
 
 def descriptions(options: argparse.Namespace) -> list[Description]:

@@ -79,7 +79,8 @@ def view(repository: Path, models: Sequence[str] = ()) -> View:
     if (repository / manifest.FILE).exists():
         entries = manifest.read(repository)
         needs = {name: set(entry.parts.values()) for name, entry in entries.items()}
-        needs |= {part: {part} for part in set[str]().union(*needs.values()) - set(entries)}
+        parts = set[str]().union(*needs.values()) - set(entries)
+        needs |= {part: needed for part, needed in _steps(repository).items() if part in parts}
         chosen = models or sorted(entries)
     else:
         needs, entries = _steps(repository), {}

@@ -69,10 +69,14 @@ class Confusion:
         return np.bincount(self.labels, self.counts, self.classes).astype(np.int64)
 
     def most_confused(self, count: int = PAIRS) -> list[Pair]:
-        """Return the pairs of different classes with the most images, the most frequent first."""
+        """Return the pairs of different classes with the most images, the most frequent first.
+
+        Of pairs with as many images, those of a label with fewer images come first.
+        """
         totals = self.totals
         (places,) = np.nonzero(self.labels != self.predictions)
-        places = places[np.argsort(-self.counts[places], kind="stable")][:count]
+        counts = self.counts[places]
+        places = places[np.lexsort((-counts / totals[self.labels[places]], -counts))][:count]
         return [
             Pair(
                 int(self.labels[place]),

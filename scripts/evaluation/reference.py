@@ -11,7 +11,7 @@ from scripts.evaluation.errors import EvaluationError
 from scripts.repository import manifest, onnx_file, sources
 from scripts.repository.catalog import CATALOG
 from scripts.repository.fetch import Progress
-from scripts.repository.manifest import Entry
+from scripts.repository.manifest import TEN_CROP_ROLES, Entry
 from scripts.repository.metadata import folder
 from scripts.repository.onnx_file import Graph
 from scripts.repository.original_file import OriginalFile
@@ -25,10 +25,11 @@ THREADS = 1
 class Reference:
     """The file that a classifier was built from, run in its own precision on exact pixels.
 
-    It can be used by several threads at once.
+    It can be used by several threads at once. `sha256` is that of the file.
     """
 
     file: OriginalFile
+    sha256: str
 
     def probabilities(self, data: bytes) -> npt.NDArray[np.float64]:
         """Compute the probabilities, FP64 [classes], of an image file.
@@ -53,7 +54,7 @@ def open_reference(
     are. Engine, precision and decoding of what is served make no difference.
 
     Args:
-        name: the classifier.
+        name: the classifier, or its ensemble of ten crops.
         repository: the model repository.
         onnx: the file, or a folder with it; None downloads that of the zoo, or makes the synthetic
             one again.
@@ -65,7 +66,7 @@ def open_reference(
             was built from.
         BuildError: the manifest or the file cannot be read, downloaded or run.
     """
-    entry = _entry(name, repository)
+    entry, crops = _entry(name, repository)
     path = folder.find_onnx(onnx) if onnx else None
     graph = _graph(name, entry, path, weights, progress)
     if graph.sha256 != entry.source_sha256:
@@ -81,20 +82,27 @@ def open_reference(
             output=entry.output or None,
             layout=entry.layout or None,
             scores=entry.scores,
+            crops=crops,
             threads=THREADS,
-        )
+        ),
+        graph.sha256,
     )
 
 
-def _entry(name: str, repository: Path) -> Entry:
+def _entry(name: str, repository: Path) -> tuple[Entry, int]:
+    """Find the entry of an ensemble, and how many crops of an image the ensemble takes."""
     entries = manifest.read(repository)
-    if name not in entries:
-        known = ", ".join(sorted(entries)) or "no classifier"
+    ensembles = {classifier: (entry, 1) for classifier, entry in entries.items()}
+    for entry in entries.values():
+        if ten_crop := entry.parts.get(TEN_CROP_ROLES[0]):
+            ensembles[ten_crop] = entry, entry.crops
+    if name not in ensembles:
+        known = ", ".join(sorted(ensembles)) or "no classifier"
         raise EvaluationError(
             f"{repository} has {known}, not {name}; give the repository that is served with "
             "--model-repository"
         )
-    return entries[name]
+    return ensembles[name]
 
 
 def _graph(

@@ -20,9 +20,9 @@ from scripts.repository.errors import BuildError
 from scripts.repository.execution import Request, Watch, execute
 from scripts.repository.graphs import normalization
 from scripts.repository.graphs.prepare import Prepared, prepare
-from scripts.repository.manifest import ROLES, Entry, Files
+from scripts.repository.manifest import ROLES, TEN_CROP_ROLES, Entry, Files
 from scripts.repository.sources import ClassifierSource
-from scripts.repository.steps.preprocess.recipe import written
+from scripts.repository.steps.preprocess.recipe import check_crops, written
 from scripts.repository.transaction import Transaction
 from scripts.repository.tuning import Tuning
 
@@ -33,6 +33,8 @@ COLOURS = {1: "grey", 3: "rgb"}
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 MAX_NAME = 200  # characters; a file's name has at most 255, and those of the parts are longer
 SHARED = "imagenet_"  # the prefix of the steps that classifiers share
+# What follows the names of classifiers in those of their parts.
+RESERVED = (*ROLES, "10crop", *TEN_CROP_ROLES)
 FILES = ("manifest.json", "readme.md")  # of a model repository itself
 # What versions before the manifest's second left in the repository when they were killed.
 OLD_STAGING = ".staging"
@@ -50,8 +52,7 @@ def check_name(name: str) -> None:
         raise BuildError(
             f"a model name of {len(name)} characters is too long; choose one of at most {MAX_NAME}"
         )
-    classifier, _, role = name.rpartition("_")
-    is_part = classifier in CATALOG and role in ROLES
+    is_part = any(name == f"{model}_{role}" for model in CATALOG for role in RESERVED)
     if is_part or name in CATALOG or name.startswith(SHARED) or name.casefold() in FILES:
         raise BuildError(f"the name {name} is reserved; choose another with --name")
 
@@ -84,10 +85,11 @@ def add(
     tuning: Tuning | None = None,
     precision: str = "fp32",
     images: Images | None = None,
+    crops: int = 1,
 ) -> Entry:
     """Build one classifier in a session of its own; see `Session.add` and `Request`."""
     with session(repository, {source.name}) as opened:
-        return opened.add(source, Request(tuning or Tuning(), precision, images))
+        return opened.add(source, Request(tuning or Tuning(), precision, images, crops=crops))
 
 
 class Session:
@@ -111,16 +113,17 @@ class Session:
         made = _make(source, request, watch or Watch())
         staged = self._transaction.stage()
         entries, recorded = manifest.read(staged), manifest.parts(staged)
-        _check_parts(made.spec, entries)
-        spec = made.spec
-        for role in contents.STEP_ROLES:
-            spec = self._with_step(role, spec, entries, recorded)
-        parts = contents.of_classifier(spec, made.graphs)
+        names = {name for spec in made.specs for name in spec.parts.values()}
+        _check_parts(source.name, names, entries)
+        specs = [self._with_steps(spec, entries, recorded) for spec in made.specs]
+        parts = contents.of_classifier(specs, made.graphs)
         for name, part in parts.items():
             _delete(staged / name)
             contents.write(staged / name, part)
         entry = replace(
-            made.entry, parts=spec.parts, labels=f"{spec.postprocess_name}/{LABELS_FILE}"
+            made.entry,
+            parts={role: name for spec in specs for role, name in spec.parts.items()},
+            labels=f"{specs[0].postprocess_name}/{LABELS_FILE}",
         )
         written = {name: contents.sha256(part) for name, part in parts.items()}
         self._outdated.discard(source.name)
@@ -173,6 +176,13 @@ class Session:
             self._outdated.difference_update(names)
             self._record(kept, recorded, before=entries)
 
+    def _with_steps(
+        self, spec: ClassifierSpec, entries: dict[str, Entry], recorded: dict[str, Files]
+    ) -> ClassifierSpec:
+        for role in contents.STEP_ROLES:
+            spec = self._with_step(role, spec, entries, recorded)
+        return spec
+
     def _with_step(
         self,
         role: str,
@@ -186,19 +196,19 @@ class Session:
         only by classifiers that are built in this session.
         """
         variants = contents.variants(role, spec, len(entries) + 1)
-        for variant in variants:
-            content = contents.sha256(contents.of_step(role, variant))
-            if content == recorded.get(variant.parts[role]):
+        names = [contents.step_name(role, variant) for variant in variants]
+        for name, variant in zip(names, variants, strict=True):
+            if contents.sha256(contents.of_step(role, variant)) == recorded.get(name):
                 return variant
-        users = [_users(variant.parts[role], entries) - {spec.name} for variant in variants]
+        users = [_users(name, entries) - {spec.name} for name in names]
         at = next(at for at, others in enumerate(users) if others <= self._names)
         self._outdated |= users[at]
-        if at and variants[at].parts[role] not in recorded:
+        if at and names[at] not in recorded:
             logger.warning(
                 "%s uses the new step %s: %s has other settings, for %s",
                 spec.name,
-                variants[at].parts[role],
-                variants[0].parts[role],
+                names[at],
+                names[0],
                 ", ".join(sorted(users[0])),
             )
         return variants[at]
@@ -220,9 +230,12 @@ class Session:
 
 @dataclass(frozen=True)
 class _Made:
-    """A classifier that is not written yet. The entry lacks the names of its parts."""
+    """A classifier that is not written yet. The entry lacks the names of its parts.
 
-    spec: ClassifierSpec
+    `specs` are those of its ensembles, the one for a single crop first.
+    """
+
+    specs: tuple[ClassifierSpec, ...]
     graphs: Graphs
     entry: Entry
 
@@ -230,6 +243,7 @@ class _Made:
 def _make(source: ClassifierSource, request: Request, watch: Watch) -> _Made:
     graph = source.load()
     try:
+        _check_crops(source, request)
         prepared = prepare(
             graph.model,
             size=source.recipe.crop,
@@ -267,11 +281,13 @@ def _make(source: ClassifierSource, request: Request, watch: Watch) -> _Made:
         layout=prepared.signature.layout,
         batches=prepared.batches,
         difference=prepared.difference,
+        crops=request.crops,
     )
     spec = ClassifierSpec(
         source.name, prepared, source.recipe, labels, made.tuning, request.precision
     )
-    return _Made(spec, made.graphs, entry)
+    specs = tuple(replace(spec, crops=crops) for crops in sorted({1, request.crops}))
+    return _Made(specs, made.graphs, entry)
 
 
 def _inputs_sha256(source: ClassifierSource, request: Request) -> str:
@@ -289,6 +305,13 @@ def _inputs_sha256(source: ClassifierSource, request: Request) -> str:
         **request.inputs,
     }
     return digests.of_text(json.dumps(inputs))
+
+
+def _check_crops(source: ClassifierSource, request: Request) -> None:
+    try:
+        check_crops(source.recipe, request.crops)
+    except ValueError as error:
+        raise BuildError(f"{error}; or leave out --crops") from error
 
 
 def _check_recipe(source: ClassifierSource, prepared: Prepared) -> None:
@@ -337,11 +360,11 @@ def _numbered(classes: int) -> tuple[str, ...]:
     return tuple(f"class {number}" for number in range(classes))
 
 
-def _check_parts(spec: ClassifierSpec, entries: dict[str, Entry]) -> None:
-    for name, entry in entries.items():
+def _check_parts(name: str, parts: set[str], entries: dict[str, Entry]) -> None:
+    for other, entry in entries.items():
         own = {part for part in entry.parts.values() if not part.startswith(SHARED)}
-        if name != spec.name and (taken := own & set(spec.parts.values())):
-            raise BuildError(f"{taken.pop()} belongs to {name}; choose another with --name")
+        if other != name and (taken := own & parts):
+            raise BuildError(f"{min(taken)} belongs to {other}; choose another with --name")
 
 
 def _parts(entries: dict[str, Entry]) -> set[str]:

@@ -56,6 +56,7 @@ class Part:
     runs once before it is reported as ready; empty means no warm-up. `file` is the model's file if
     its name is not the backend's default.
 
+    `max_batch_size` 0 tells that the tensors have no batch dimension: each request runs by itself.
     With `explicit_batch`, the batch is the first dimension of each tensor and Triton does not know
     it (`max_batch_size: 0`): each request runs by itself, with any number of images.
     """
@@ -71,6 +72,7 @@ class Part:
     warm_up: tuple[int, ...] = ()
     file: str | None = None
     explicit_batch: bool = False
+    max_batch_size: int = MAX_BATCH_SIZE
 
     def to_protobuf(self) -> pb.ModelConfig:
         """Create the protobuf message that config.pbtxt holds."""
@@ -78,11 +80,11 @@ class Part:
             name=self.name,
             backend=self.backend,
             default_model_filename=self.file,
-            max_batch_size=0 if self.explicit_batch else MAX_BATCH_SIZE,
+            max_batch_size=0 if self.explicit_batch else self.max_batch_size,
         )
         _set_tensors(config, self.inputs, self.outputs)
         # Without batches, Triton's batcher would only be a thread more, except for its queue.
-        if not self.explicit_batch or self.batching.has_limits:
+        if config.max_batch_size or self.batching.has_limits:
             _set_batching(config, self.batching)
         _set_instances(config, self.instances, on_cpu=self.on_cpu)
         for key, value in self.parameters.items():
@@ -105,16 +107,22 @@ class EnsembleStep:
 
 @dataclass(frozen=True)
 class Ensemble:
-    """A chain of parts under one name. Only the parts have queues and batches."""
+    """A chain of parts under one name. Only the parts have queues and batches.
+
+    `max_batch_size` 0 tells that its own tensors have no batch dimension.
+    """
 
     name: str
     inputs: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]
     steps: tuple[EnsembleStep, ...]
+    max_batch_size: int = MAX_BATCH_SIZE
 
     def to_protobuf(self) -> pb.ModelConfig:
         """Create the protobuf message that config.pbtxt holds."""
-        config = pb.ModelConfig(name=self.name, platform="ensemble", max_batch_size=MAX_BATCH_SIZE)
+        config = pb.ModelConfig(
+            name=self.name, platform="ensemble", max_batch_size=self.max_batch_size
+        )
         _set_tensors(config, self.inputs, self.outputs)
         for step in self.steps:
             config.ensemble_scheduling.step.add(

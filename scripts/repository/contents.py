@@ -1,5 +1,6 @@
 """The files of a classifier's models, in memory."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -34,15 +35,20 @@ class Graphs:
     pixels: Contents
 
 
-def of_classifier(spec: ClassifierSpec, graphs: Graphs) -> dict[str, Contents]:
-    """Write the models of a classifier, by name."""
-    return {
-        spec.name: _configuration(ensemble(spec)) | {f"{VERSION}/": b""},
-        spec.preprocess_name: of_step("preprocess", spec),
+def of_classifier(specs: Sequence[ClassifierSpec], graphs: Graphs) -> dict[str, Contents]:
+    """Write the models of a classifier, by name; `specs` differ in the number of crops only."""
+    spec = specs[0]
+    models = {
         spec.pixels_name: _graph(pixels_part(spec), spec, graphs.pixels),
-        spec.postprocess_name: of_step("postprocess", spec),
         spec.onnx_name: _graph(onnx_part(spec), spec, graphs.onnx),
     }
+    for each in specs:
+        models |= {
+            each.ensemble_name: _configuration(ensemble(each)) | {f"{VERSION}/": b""},
+            each.preprocess_name: of_step("preprocess", each),
+            each.postprocess_name: of_step("postprocess", each),
+        }
+    return models
 
 
 def of_step(role: str, spec: ClassifierSpec) -> Contents:
@@ -53,6 +59,11 @@ def of_step(role: str, spec: ClassifierSpec) -> Contents:
     if role == "preprocess":
         return _configuration(preprocess_part(spec)) | code
     return _configuration(postprocess_part(spec)) | code | _labels(spec)
+
+
+def step_name(role: str, spec: ClassifierSpec) -> str:
+    """Name the step in one of `STEP_ROLES`."""
+    return spec.preprocess_name if role == "preprocess" else spec.postprocess_name
 
 
 def variants(role: str, spec: ClassifierSpec, count: int) -> list[ClassifierSpec]:

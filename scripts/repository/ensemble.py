@@ -5,6 +5,10 @@ Each graph is written twice: `NAME_pixels` takes uint8 pixels and includes the n
 Triton's example clients image_client.py and grpc_image_client.py need. These examples also need a
 fixed image size: `NAME_pixels` always has one, `NAME_onnx` keeps a variable one if the graph allows
 it, because that is the more useful contract for tensors.
+
+With ten crops, a second ensemble `NAME_10crop` has steps of its own before and after the same
+graph. Its tensors have no batch dimension: a request has one image, whose crops are a batch for the
+graph.
 """
 
 from collections.abc import Iterator
@@ -16,7 +20,7 @@ from scripts.repository.errors import BuildError
 from scripts.repository.graphs import pixels, values
 from scripts.repository.graphs.pixels import INPUT
 from scripts.repository.graphs.prepare import Prepared
-from scripts.repository.manifest import ROLES
+from scripts.repository.manifest import GRAPH_ROLES, ROLES
 from scripts.repository.steps.preprocess.limits import Limits
 from scripts.repository.steps.preprocess.recipe import Recipe, is_square
 from scripts.repository.tuning import (
@@ -47,6 +51,7 @@ class ClassifierSpec:
     """Everything from which the models of one classifier are written.
 
     Classifiers share steps. The numbers tell apart those that differ in tuning or code only.
+    `crops`, one of `recipe.CROPS`, are those of an image, of which the ensemble takes the mean.
     """
 
     name: str
@@ -57,6 +62,17 @@ class ClassifierSpec:
     precision: str = "fp32"  # one of `PRECISIONS`
     preprocess_number: int = 1
     postprocess_number: int = 1
+    crops: int = 1
+
+    @property
+    def suffix(self) -> str:
+        """Ends the names and the roles of the ensemble and its own steps."""
+        return f"_{self.crops}crop" if self.crops > 1 else ""
+
+    @property
+    def ensemble_name(self) -> str:
+        """The model that clients call."""
+        return f"{self.name}{self.suffix}"
 
     @property
     def onnx_name(self) -> str:
@@ -75,29 +91,32 @@ class ClassifierSpec:
         same_sizes = replace(recipe, resize=IMAGENET.resize, crop=IMAGENET.crop)
         is_imagenet = replace(same_sizes, decoding=IMAGENET.decoding) == IMAGENET
         if is_imagenet and recipe.crop == IMAGENET.crop and is_square(recipe.resize):
-            suffix = "_exact" if recipe.decoding == "exact" else ""
-            name = f"imagenet_preprocess_{recipe.resize[0]}{suffix}"
+            exact = "_exact" if recipe.decoding == "exact" else ""
+            name = f"imagenet_preprocess_{recipe.resize[0]}{exact}{self.suffix}"
             return _numbered(name, self.preprocess_number)
-        return f"{self.name}_preprocess"
+        return f"{self.name}_preprocess{self.suffix}"
 
     @property
     def postprocess_name(self) -> str:
         """The postprocessing model; classifiers of ImageNet's 1,000 classes can share one."""
         if self.labels == IMAGENET_LABELS and self.prepared.scores.are_logits:
-            return _numbered("imagenet_postprocess", self.postprocess_number)
-        return f"{self.name}_postprocess"
+            return _numbered(f"imagenet_postprocess{self.suffix}", self.postprocess_number)
+        return f"{self.name}_postprocess{self.suffix}"
 
     @property
     def parts(self) -> dict[str, str]:
         """The name of the model in each role."""
         names = (
-            self.name,
+            self.ensemble_name,
             self.preprocess_name,
             self.pixels_name,
             self.postprocess_name,
             self.onnx_name,
         )
-        return dict(zip(ROLES, names, strict=True))
+        return {
+            role if role in GRAPH_ROLES else f"{role}{self.suffix}": name
+            for role, name in zip(ROLES, names, strict=True)
+        }
 
 
 def _numbered(name: str, number: int) -> str:
@@ -107,7 +126,7 @@ def _numbered(name: str, number: int) -> str:
 def preprocess_part(spec: ClassifierSpec) -> Part:
     """Configure the step from IMAGE to PIXELS."""
     tuning = spec.tuning
-    return Part(
+    part = Part(
         name=spec.preprocess_name,
         backend="python",
         inputs=(replace(IMAGE, optional=True), replace(ENSEMBLE_IMAGE, optional=True)),
@@ -116,10 +135,20 @@ def preprocess_part(spec: ClassifierSpec) -> Part:
         parameters={
             "recipe": spec.recipe.to_json(),
             "limits": Limits().to_json(),
+            "crops": str(spec.crops),
             "credit_limit": str(tuning.credit_limit),
         },
         instances=tuning.preprocess_instances,
         on_cpu=True,
+    )
+    if spec.crops == 1:
+        return part
+    return replace(
+        part,
+        inputs=_rows(1, part.inputs),
+        outputs=_rows(spec.crops, part.outputs),
+        batching=replace(part.batching, preferred_size=None),
+        max_batch_size=0,
     )
 
 
@@ -219,7 +248,7 @@ def _warm_up(image: Tensor, spec: ClassifierSpec) -> tuple[int, ...]:
 
 def postprocess_part(spec: ClassifierSpec) -> Part:
     """Configure the step from SCORES to the best classes."""
-    return Part(
+    part = Part(
         name=spec.postprocess_name,
         backend="python",
         inputs=(_scores("SCORES", spec), replace(CREDIT, optional=True)),
@@ -228,17 +257,26 @@ def postprocess_part(spec: ClassifierSpec) -> Part:
             "labels": LABELS_FILE,
             "scores": "logits" if spec.prepared.scores.are_logits else "probabilities",
             "max_top_k": str(min(MAX_TOP_K, spec.prepared.classes)),
+            "crops": str(spec.crops),
         },
         instances=POSTPROCESS_INSTANCES,
         on_cpu=True,
     )
+    if spec.crops == 1:
+        return part
+    return replace(
+        part,
+        inputs=_rows(spec.crops, part.inputs),
+        outputs=_rows(1, part.outputs),
+        max_batch_size=0,
+    )
 
 
 def ensemble(spec: ClassifierSpec) -> Ensemble:
-    """Chain the three steps under the classifier's name."""
+    """Chain the three steps under the ensemble's name."""
     outputs = _best_classes()
-    return Ensemble(
-        name=spec.name,
+    chain = Ensemble(
+        name=spec.ensemble_name,
         inputs=(IMAGE,),
         outputs=outputs,
         steps=(
@@ -259,6 +297,16 @@ def ensemble(spec: ClassifierSpec) -> Ensemble:
             ),
         ),
     )
+    if spec.crops == 1:
+        return chain
+    return replace(
+        chain, inputs=_rows(1, chain.inputs), outputs=_rows(1, chain.outputs), max_batch_size=0
+    )
+
+
+def _rows(count: int, tensors: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """Put a first dimension of a known size in place of the batch."""
+    return tuple(replace(tensor, dims=(count, *tensor.dims)) for tensor in tensors)
 
 
 def _pixels(spec: ClassifierSpec) -> Tensor:

@@ -44,12 +44,14 @@ class Request:
         images: those that calibrate INT8, and those to compare with FP32. None compares bf16 on
             generated images.
         auto: choose the engine by measuring, instead of that of `tuning`.
+        crops: 10 adds an ensemble that takes the mean of ten crops.
     """
 
     tuning: Tuning
     precision: str = "fp32"
     images: Images | None = None
     auto: bool = False
+    crops: int = 1
 
     @property
     def inputs(self) -> dict[str, Any]:
@@ -60,6 +62,7 @@ class Request:
             "precision": self.precision,
             "images": self.images.all_sha256 if self.images else None,
             "openvino": digests.version("openvino") if uses_openvino else None,
+            "crops": self.crops,
         }
 
 

@@ -19,6 +19,9 @@ VERSION = 2
 README = "README.md"
 # The models of a classifier; `onnx` is not a step of the ensemble.
 ROLES = ("ensemble", "preprocess", "pixels", "postprocess", "onnx")
+GRAPH_ROLES = ("pixels", "onnx")
+# With ten crops, a second ensemble with steps of its own uses the same graph.
+TEN_CROP_ROLES = ("ensemble_10crop", "preprocess_10crop", "postprocess_10crop")
 
 # The SHA-256 of each file of a part, by its path in the part: what `digests.of_files` returns.
 Files = dict[str, str]
@@ -64,7 +67,8 @@ class Choice:
 class Entry:
     """One classifier.
 
-    `parts` maps each of `ROLES` to the name of a model. `precision` is one of `PRECISIONS`; `int8`
+    `parts` maps each of `ROLES` to the name of a model, and with 10 `crops` each of
+    `TEN_CROP_ROLES`. `precision` is one of `PRECISIONS`; `int8`
     has a `quantization` and a `comparison`, and `bf16` a `comparison` if the CPU that built it has
     bfloat16 instructions. `choice` is how the engine of `tuning` was chosen, if by measuring.
     `inputs_sha256` is a digest of everything that the classifier was built from.
@@ -98,6 +102,7 @@ class Entry:
     layout: str = ""
     batches: str = "variable"
     difference: float = 0.0
+    crops: int = 1
 
     @property
     def engine(self) -> str:

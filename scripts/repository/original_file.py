@@ -13,7 +13,7 @@ from scripts.repository.graphs.scores import probabilities, recognise
 from scripts.repository.graphs.signature import Signature, inputs, read_signature
 from scripts.repository.graphs.tensors import tensor
 from scripts.repository.graphs.zip_map import without_zip_maps
-from scripts.repository.steps.preprocess.imaging import Busy, load
+from scripts.repository.steps.preprocess.imaging import Busy, load_crops
 from scripts.repository.steps.preprocess.recipe import Recipe, Size
 
 Rows = npt.NDArray[np.float64]
@@ -34,6 +34,7 @@ class OriginalFile:
         output: the name of the output with the scores, of several.
         layout: the order of the input's dimensions, NCHW or NHWC; None recognises it.
         scores: the kind of scores, one of `graphs.scores.KINDS`; None recognises it.
+        crops: crops of an image, one of `recipe.CROPS`; their mean is taken.
         threads: threads that compute one image; 0 takes one for each core.
 
     Raises:
@@ -48,9 +49,10 @@ class OriginalFile:
         output: str | None = None,
         layout: str | None = None,
         scores: str | None = None,
+        crops: int = 1,
         threads: int = 0,
     ) -> None:
-        self._recipe = replace(recipe, decoding="exact")
+        self._recipe, self._crops = replace(recipe, decoding="exact"), crops
         model = without_zip_maps(model)
         signature = read_signature(model, output=output, layout=layout)
         model, signature = _with_size(model, signature, recipe.crop)
@@ -70,8 +72,8 @@ class OriginalFile:
         Raises:
             ImageError: the image cannot be decoded.
         """
-        images = tensor(pixels(data, self._recipe), self._recipe, self.signature)
-        row: Rows = self.run(images)[0]
+        crops = pixels(data, self._recipe, self._crops)
+        row: Rows = self.run(tensor(crops, self._recipe, self.signature)).mean(axis=0)
         return row
 
     def run(self, images: npt.NDArray[np.generic]) -> Rows:
@@ -79,8 +81,8 @@ class OriginalFile:
         return probabilities(self._runner.run(images), self._scores)
 
 
-def pixels(data: bytes, recipe: Recipe) -> npt.NDArray[np.uint8]:
-    """Make the pixels, UINT8 [1, height, width, channels], that a recipe asks for.
+def pixels(data: bytes, recipe: Recipe, crops: int = 1) -> npt.NDArray[np.uint8]:
+    """Make the pixels, UINT8 [crops, height, width, channels], that a recipe asks for.
 
     While other processes decode large images, it waits for them.
 
@@ -89,11 +91,12 @@ def pixels(data: bytes, recipe: Recipe) -> npt.NDArray[np.uint8]:
     """
     while True:
         try:
-            image = load(data, recipe)
+            images = load_crops(data, recipe, crops)
         except Busy:
             time.sleep(BUSY_SECONDS)
         else:
-            return np.asarray(image).reshape(1, *recipe.crop, recipe.channels)
+            stacked = np.array([np.asarray(image) for image in images], np.uint8)
+            return stacked.reshape(crops, *recipe.crop, recipe.channels)
 
 
 def _with_size(model: ModelProto, signature: Signature, size: Size) -> tuple[ModelProto, Signature]:

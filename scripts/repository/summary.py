@@ -22,7 +22,10 @@ def line(name: str, entry: Entry) -> str:
     """Describe a classifier in one line."""
     recipe = _recipe(entry)
     size = f"{written(recipe.resize)}/{written(recipe.crop)}"
-    return f"{name:13} {entry.classes} classes, recipe {size}, from {entry.source}{_run(entry)}"
+    crops = f" and with {entry.crops} crops as {name}_10crop" if entry.crops > 1 else ""
+    return (
+        f"{name:13} {entry.classes} classes, recipe {size}{crops}, from {entry.source}{_run(entry)}"
+    )
 
 
 def gain(precision: str, engine: str, gains: dict[str, float], comparison: Comparison) -> str:

@@ -13,12 +13,22 @@ from tests.conftest import ROOT
 
 COMMANDS = [
     "client.classify",
+    "scripts.adapt",
     "scripts.benchmark",
     "scripts.benchmark_client",
     "scripts.build_repository",
     "scripts.demo",
+    "scripts.evaluate",
     "scripts.reload",
     "scripts.serve",
+    "scripts.verify",
+]
+LIBRARIES = [
+    "scripts/adaptation",
+    "scripts/embedded",
+    "scripts/evaluation",
+    "scripts/measuring",
+    "scripts/repository",
 ]
 STEPS = ROOT / "scripts" / "repository" / "steps"
 STEPS_MAY_IMPORT = {"cykooz_resizer", "numpy", "PIL", "triton_python_backend_utils"}
@@ -60,7 +70,7 @@ def test_the_steps_import_only_what_the_triton_image_has(step: str) -> None:
     assert outside <= STEPS_MAY_IMPORT
 
 
-@pytest.mark.parametrize("library", ["scripts/repository", "scripts/embedded", "scripts/measuring"])
+@pytest.mark.parametrize("library", LIBRARIES)
 def test_the_libraries_do_not_print(library: str) -> None:
     files = list((ROOT / library).rglob("*.py"))
     names = {

@@ -8,9 +8,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import onnx
 import onnxruntime
 import pytest
+from PIL import Image
 
 from client import SAMPLE
 from scripts.evaluation.errors import EvaluationError
@@ -30,6 +32,7 @@ from tests.conftest import ROOT
 from tests.descriptions import said
 from tests.graphs import FLEXIBLE, classifier, convolved
 
+Levels = npt.NDArray[np.int64]
 PHOTO = SAMPLE.read_bytes()
 NHWC = "nchw = Transpose<perm = [0, 3, 1, 2]>(image)" + FLEXIBLE.replace("(image)", "(nchw)")
 
@@ -98,6 +101,33 @@ def test_a_file_of_a_fixed_size_is_run_at_a_larger_crop(tmp_path: Path) -> None:
     found = open_reference("birds", repository, file.parent).probabilities(PHOTO)
     onnx.save(convolved(image="float[1,3,48,48]"), file)
     assert_independent(file, square(64, 48), found)
+
+
+def ten_crops(data: bytes, resize: int, crop: int) -> list[Levels]:
+    """Cut the corners and the centre of a picture and of its mirror image with NumPy."""
+    image = reference.opened(data).convert("RGB")
+    ratio = resize / min(image.size)
+    size = (round(ratio * image.width), round(ratio * image.height))
+    whole = np.asarray(image.resize(size, Image.Resampling.BILINEAR)).astype(np.int64)
+    below, right = whole.shape[0] - crop, whole.shape[1] - crop
+    centre = whole.shape[0] // 2 - crop // 2, whole.shape[1] // 2 - crop // 2
+    starts = [(0, 0), (0, right), (below, 0), (below, right), centre]
+    both = (whole, whole[:, ::-1])
+    return [each[y : y + crop, x : x + crop] for each in both for y, x in starts]
+
+
+def test_ten_crops_are_those_of_an_independent_computation(tmp_path: Path) -> None:
+    file, repository = tmp_path / "birds.onnx", tmp_path / "model_repository"
+    onnx.save(convolved(), file)
+    builder.add(repository, sources.from_file(file, "birds", said(resize=48)), crops=10)
+    opened = open_reference("birds_10crop", repository, file)
+    session = onnxruntime.InferenceSession(file)
+    for data in images.mixed_sizes():
+        crops = [reference.normalized(crop) for crop in ten_crops(data, 48, 32)]
+        scores = reference.logits(session, crops).astype(np.float64)
+        exponents = np.exp(scores - scores.max(axis=1, keepdims=True))
+        expected = (exponents / exponents.sum(axis=1, keepdims=True)).mean(axis=0)
+        np.testing.assert_allclose(opened.probabilities(data), expected, rtol=1e-4, atol=1e-9)
 
 
 def test_synthetic_weights_are_made_again(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Protocol
@@ -48,6 +48,9 @@ class Dataset(Protocol):
         Raises:
             EvaluationError: a file that has many images cannot be read any more.
         """
+
+    def limited(self, count: int) -> Dataset:
+        """Return `count` of the samples, evenly spaced; all if there are no more."""
 
 
 class Images(Protocol):
@@ -108,6 +111,13 @@ class ImageSet:
         for index, source in zip(kept, sources, strict=True):
             label = self.labels[index] if self.labels is not None else None
             yield Sample(names[self.positions[index]], label, source)
+
+    def limited(self, count: int) -> ImageSet:
+        """Return `count` of the samples, evenly spaced; all if there are no more."""
+        total = len(self)
+        kept = [index * total // count for index in range(count)] if count < total else range(total)
+        labels = None if self.labels is None else [self.labels[index] for index in kept]
+        return replace(self, positions=[self.positions[index] for index in kept], labels=labels)
 
 
 @dataclass(frozen=True)

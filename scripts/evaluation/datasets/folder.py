@@ -14,9 +14,10 @@ from scripts.evaluation.errors import EvaluationError
 LOGGER = logging.getLogger(__name__)
 # Files of these kinds lie beside images in many data sets; other files are mentioned.
 NOT_IMAGES = frozenset(
-    {".csv", ".db", ".html", ".ini", ".json", ".jsonl", ".mat", ".md", ".parquet", ".py", ".tar"}
+    {".csv", ".db", ".html", ".ini", ".json", ".jsonl", ".mat", ".md", ".py"}
     | {".tsv", ".txt", ".xml", ".yaml", ".yml"}
 )
+PARQUET = ".parquet"
 # macOS adds this folder to zip archives; hidden files and folders begin with a dot.
 MACOS = "__MACOSX"
 # Device and inode of each folder around a folder.
@@ -40,11 +41,11 @@ class FolderImages:
         return (self.folder / self.paths[position] for position in positions)
 
 
-def list_images(folder: Path) -> FolderImages:
-    """Find the images in a folder and its subfolders, through symbolic links, too.
+def list_folder(folder: Path) -> tuple[FolderImages, list[Path]]:
+    """Find the images and the parquet files in a folder and its subfolders, through links, too.
 
-    Hidden files and folders are ignored. Other files that are no images, files without content
-    that can be read, and empty folders are counted in warnings.
+    Hidden files and folders are ignored. Other files that are no images, what is neither a file nor
+    a folder, and empty folders are counted in warnings.
 
     Raises:
         EvaluationError: a folder cannot be listed.
@@ -64,7 +65,8 @@ def list_images(folder: Path) -> FolderImages:
                 "%s: ignored %s (%s): %s",
                 *(folder, count(len(paths), noun), reason, examples(sorted(paths))),
             )
-    return FolderImages(folder, tuple(sorted(found.images)))
+    parquet = [folder / path for path in sorted(found.parquet)]
+    return FolderImages(folder, tuple(sorted(found.images))), parquet
 
 
 def is_hidden(name: str) -> bool:
@@ -77,6 +79,7 @@ class _Found:
     """Paths relative to the folder that is searched."""
 
     images: list[str] = field(default_factory=list)
+    parquet: list[str] = field(default_factory=list)
     others: list[str] = field(default_factory=list)
     special: list[str] = field(default_factory=list)
     loops: list[str] = field(default_factory=list)
@@ -113,11 +116,12 @@ def _search(root: Path, path: str, around: Ancestors, found: _Found) -> list[tup
 
 def _sort_file(entry: os.DirEntry[str], path: str, found: _Found) -> None:
     suffix = os.path.splitext(entry.name)[1].lower()  # noqa: PTH122 - pathlib is slow for 50,000
-    if suffix not in SUFFIXES:
-        if suffix not in NOT_IMAGES:
-            found.others.append(printable(path))
+    if suffix in NOT_IMAGES:
+        return
+    if suffix not in SUFFIXES and suffix != PARQUET:
+        found.others.append(printable(path))
     elif _is(entry.is_file):
-        found.images.append(path)
+        (found.parquet if suffix == PARQUET else found.images).append(path)
     else:
         found.special.append(printable(path))
 

@@ -41,16 +41,20 @@ def label_images(
     return ImageSet(images, positions, kept, layout)
 
 
-def by_folder(images: Images, classes: Classes, *, origin: str) -> ImageSet | None:
+def by_folder(
+    images: Images, classes: Classes, *, numbers: bool = False, origin: str
+) -> ImageSet | None:
     """Label images by their folders' names; None if no name is a class.
+
+    `numbers` is whether folders whose names are all numbers are taken for class indices.
 
     Raises:
         EvaluationError: only some of the names are classes.
     """
     folders = class_folders(images.names, classes)
     names = {folder for folder in folders if folder is not None}
-    are_numbers = all(map(NUMBER.fullmatch, names))
-    if not names or not (are_numbers or any(map(classes.candidates, names))):
+    are_indices = numbers and all(map(NUMBER.fullmatch, names))
+    if not names or not (are_indices or any(map(classes.candidates, names))):
         return None
     matched = classes.match(names, origin=origin)
     labels = [None if folder is None else matched[folder] for folder in folders]

@@ -20,3 +20,8 @@ def examples(names: Collection[object]) -> str:
 def printable(name: str) -> str:
     """Replace the bytes of a file name that are not UTF-8 by escapes."""
     return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+def first_line(error: Exception) -> str:
+    """Return the first line of an error's message, or its type if it has none."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)

@@ -5,7 +5,9 @@ step. Outputs: CLASS_ID INT32, PROBABILITY FP32 and LABEL STRING, each [N, k], b
 is the request parameter `top_k`.
 
 Parameters in config.pbtxt: `labels`, the file with one label a line; `scores`, `logits` or
-`probabilities`; `max_top_k`, the largest `top_k`. A softmax is applied to logits.
+`probabilities`; `max_top_k`, the largest `top_k`; `crops`, how many an image has. A softmax is
+applied to logits. With several crops, SCORES and CREDIT have a row for each crop of one image,
+which gets the mean of the probabilities.
 """
 
 import json
@@ -16,7 +18,7 @@ import numpy as np
 import triton_python_backend_utils as pb_utils
 
 from .credits import CreditReturns
-from .ranking import best, softmax, top_k_of
+from .ranking import best, mean, softmax, top_k_of
 
 
 class TritonPythonModel:
@@ -27,6 +29,7 @@ class TritonPythonModel:
         parameters = json.loads(args["model_config"])["parameters"]
         self.are_logits = parameters["scores"]["string_value"] == "logits"
         self.max_top_k = int(parameters["max_top_k"]["string_value"])
+        self.crops = int(parameters["crops"]["string_value"])
         self.credits = CreditReturns()
         file = Path(args["model_repository"], parameters["labels"]["string_value"])
         self.labels = np.array(file.read_bytes().splitlines(), dtype=np.object_)
@@ -46,12 +49,14 @@ class TritonPythonModel:
             k = top_k_of(request.parameters(), self.max_top_k)
         except ValueError as error:
             return _refusal(str(error))
-        rows = scores.as_numpy()
+        rows, are_logits = scores.as_numpy(), self.are_logits
+        if self.crops > 1:
+            rows, are_logits = mean(rows, are_logits=are_logits)[None], False
         classes = np.empty((len(rows), k), np.int32)
         probabilities = np.empty((len(rows), k), np.float32)
         for index, row in enumerate(rows):
             classes[index] = top = best(row, k)
-            probabilities[index] = (softmax(row) if self.are_logits else row)[top]
+            probabilities[index] = (softmax(row) if are_logits else row)[top]
         return pb_utils.InferenceResponse(
             [
                 pb_utils.Tensor("CLASS_ID", classes),

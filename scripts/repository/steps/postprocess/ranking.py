@@ -28,6 +28,18 @@ def softmax(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     return exponents
 
 
+def mean(rows: npt.NDArray[np.float32], *, are_logits: bool) -> npt.NDArray[np.float32]:
+    """Return the mean of the probabilities of an image's crops, FP32 [classes].
+
+    Args:
+        rows: the scores of each crop, FP32 [crops, classes].
+        are_logits: whether a softmax makes probabilities of them.
+    """
+    probabilities = [softmax(row) for row in rows] if are_logits else rows
+    means: npt.NDArray[np.float32] = np.mean(probabilities, axis=0)
+    return means
+
+
 def best(scores: npt.NDArray[np.float32], k: int) -> npt.NDArray[np.intp]:
     """Find the `k` highest of one image's scores, FP32 [classes].
 

@@ -6,6 +6,7 @@ and photographs. tests/unit/test_image_budget.py compares them with the process'
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from PIL.ImageFile import ImageFile
@@ -50,6 +51,8 @@ RLE_PIXEL_NS, RLE_BYTE_NS = 80, 110
 CONVERSION_NS = 6
 WIDE_FILTER_NS = 2.5  # for each decoded pixel and each pixel that a filter reaches further
 WEIGHT_NS = 2  # for each product of a pixel and a weight, where Pillow resizes a whole picture
+
+BLENDING_NS = 120  # for each pixel that is interpolated without antialiasing
 
 RGB_BYTES = 4  # as Pillow keeps a pixel
 # In Pillow's tables, which also have two numbers for each resized pixel.
@@ -162,27 +165,48 @@ def of_opened(image: ImageFile, file: Stripped, size: Size) -> Cost:
     return Cost(memory, nanoseconds / 1e9, coefficients)
 
 
-def of_fitting(full: Size, size: tuple[float, float], recipe: Recipe) -> Cost:
+def of_fitting(full: Size, size: tuple[float, float], recipe: Recipe, crops: int = 1) -> Cost:
     """Estimate the cost of resizing and cropping, beyond what `of_opened` and `of_webp` include.
 
     Args:
         full: the upright height and width in the file.
         size: the upright height and width that are decoded.
         recipe: what is made of the image.
+        crops: how many pictures are made, one of `recipe.CROPS`.
     """
-    fit = geometry.fit(full, recipe)
+    wanted = geometry.crops(full, recipe, crops)
+    fits = geometry.fits(wanted)
     if fitting.is_approximate(recipe):
-        return _of_part(size, fit, recipe)
-    if recipe.antialias:
-        return _of_whole(full, fit, recipe)
-    band = max(resizing.BAND_PIXELS, 2 * SUPPORT[recipe.interpolation] * full[1])
-    return Cost(math.ceil(band) * interpolation.BYTES_PER_PIXEL, 0)
+        cost = _of_parts(size, fits, recipe)
+    elif fitting.is_whole(recipe):
+        cost = _of_whole(full, fits, recipe)
+    else:
+        cost = _of_blending(full, fits, recipe)
+    pictures = len(wanted) + len(fits) - 2  # beside the first, which is not mirrored
+    memory = cost.memory + pictures * recipe.crop[0] * recipe.crop[1] * RGB_BYTES
+    return Cost(memory, cost.seconds)
+
+
+def _of_parts(size: tuple[float, float], fits: Sequence[geometry.Fit], recipe: Recipe) -> Cost:
+    """Estimate the cost of what `fast` decoding does, for one part after the other.
+
+    `of_opened` and `of_webp` include the conversion of all pixels, which is that of the first part.
+    """
+    costs = [_of_part(size, fit, recipe) for fit in fits]
+    again = sum(math.prod(_source(fit, size)) for fit in fits[1:])
+    seconds = sum(cost.seconds for cost in costs) + again * CONVERSION_NS / 1e9
+    return Cost(max(cost.memory for cost in costs), seconds)
+
+
+def _source(fit: geometry.Fit, size: tuple[float, float]) -> Size:
+    """Return height and width of the pixels that a part is made from."""
+    left, top, right, bottom = fit.source(size)
+    return math.ceil(bottom - top), math.ceil(right - left)
 
 
 def _of_part(size: tuple[float, float], fit: geometry.Fit, recipe: Recipe) -> Cost:
-    """Estimate the cost of what `fast` decoding does: conversion, and resizing in two passes."""
-    left, top, right, bottom = fit.source(size)
-    width, height = math.ceil(right - left), math.ceil(bottom - top)
+    """Estimate the cost of one part: conversion, and resizing in two passes."""
+    height, width = _source(fit, size)
     across, down = fitting.reductions(size, fit, recipe)
     kept_height, kept_width = fit.kept_size
     between = max(width * kept_height, height * kept_width)  # rows first, or columns first
@@ -191,8 +215,17 @@ def _of_part(size: tuple[float, float], fit: geometry.Fit, recipe: Recipe) -> Co
     return Cost(pixels * RGB_BYTES, size[0] * size[1] * max(0, reach) * WIDE_FILTER_NS / 1e9)
 
 
-def _of_whole(full: Size, fit: geometry.Fit, recipe: Recipe) -> Cost:
+def _of_blending(full: Size, fits: Sequence[geometry.Fit], recipe: Recipe) -> Cost:
+    """Estimate the cost of `without_antialias`, which converts the pixels for each part again."""
+    band = max(resizing.BAND_PIXELS, 2 * SUPPORT[recipe.interpolation] * full[1])
+    blended = sum(math.prod(fit.kept_size) for fit in fits) * BLENDING_NS
+    again = (len(fits) - 1) * full[0] * full[1] * CONVERSION_NS
+    return Cost(math.ceil(band) * interpolation.BYTES_PER_PIXEL, (blended + again) / 1e9)
+
+
+def _of_whole(full: Size, fits: Sequence[geometry.Fit], recipe: Recipe) -> Cost:
     """Estimate the cost of `resizing.whole`."""
+    fit = fits[0]
     support = SUPPORT[recipe.interpolation]
     across, down = (
         resized * (math.ceil(2 * support * max(1, side / resized)) + 1)
@@ -200,7 +233,8 @@ def _of_whole(full: Size, fit: geometry.Fit, recipe: Recipe) -> Cost:
     )
     height, width = full
     resized_height, resized_width = fit.resized
-    kept_width = fit.kept_size[1]
+    left, _, right, _ = geometry.enclosing(each.kept for each in fits)
+    kept_width = right - left
     rows = resizing.band_rows(full, fit)
     pixels = kept_width * (height + resized_height) + 2 * rows * (width + resized_width)
     tables = (across + down + 2 * sum(fit.resized)) * WEIGHT_BYTES

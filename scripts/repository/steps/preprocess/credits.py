@@ -42,18 +42,20 @@ MIN_EXPIRY_NS = 1_000_000_000
 # When a credit expires that was issued after the last return, the head of the queue was cancelled.
 # This many times the limit may then be decoded without waiting, to get past it.
 PROBE_FACTOR = 4
-# When `limit` credits are older than this and none has ever returned, none can return.
+# When `limit` credits are older than this, for an image of one crop, and none has ever returned,
+# none can return.
 FIRST_RETURN_NS = 3_000_000_000
 
 
 class CreditLimit:
     """Issues the credits of this process; waits while `limit` are outstanding, if they can return.
 
-    `warn` gets one line if they cannot.
+    `warn` gets one line if they cannot. An image takes `crops` of them, which return together.
     """
 
-    def __init__(self, limit: int, warn: Callable[[str], None]) -> None:
+    def __init__(self, limit: int, warn: Callable[[str], None], crops: int = 1) -> None:
         self.limit: float = limit
+        self.first_return_ns = crops * FIRST_RETURN_NS
         self.warn = functools.cache(warn)  # each line once
         self.issued: dict[int, int] = {}  # nonce to time of issue, the oldest first
         self.round_trips = deque([0], maxlen=ROUND_TRIPS)
@@ -101,7 +103,7 @@ class CreditLimit:
         if self.outstanding() < self.limit:
             return True
         if not self.last_return:
-            silent_since = time.monotonic_ns() - FIRST_RETURN_NS
+            silent_since = time.monotonic_ns() - self.first_return_ns
             self.is_silent = self.is_silent or self._issued_until(silent_since) >= self.limit
         if self.is_silent:
             self.warn("decoding is not limited until a credit returns, since none ever has")

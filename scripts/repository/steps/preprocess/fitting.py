@@ -1,12 +1,14 @@
 """Makes the picture that a recipe asks for from a decoded image."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from PIL import Image
+from PIL.Image import Transpose
 
 from . import conversion, geometry, resizing
-from .geometry import UPRIGHT, Fit
+from .geometry import UPRIGHT, Crop, Fit
 from .interpolation import without_antialias
 from .recipe import Recipe, Size
 from .resizing import SUPPORT, Resize
@@ -34,9 +36,9 @@ class Decoded:
     full: Size
     orientation: int = 1
 
-    def fit(self, recipe: Recipe) -> Fit:
+    def crops(self, recipe: Recipe, count: int) -> tuple[Crop, ...]:
         """Compute how the upright picture is resized and cropped."""
-        return geometry.fit(geometry.turned(self.full, self.orientation), recipe)
+        return geometry.crops(geometry.turned(self.full, self.orientation), recipe, count)
 
     def is_plain(self) -> bool:
         """Tell whether no pixel has to be converted."""
@@ -65,6 +67,11 @@ def is_approximate(recipe: Recipe) -> bool:
     return recipe.decoding == "fast" and averages
 
 
+def is_whole(recipe: Recipe) -> bool:
+    """Tell whether a picture that is not approximate is resized as a whole by Pillow."""
+    return recipe.antialias or recipe.interpolation == "nearest"
+
+
 def reduction(size: tuple[float, float], recipe: Recipe) -> int:
     """Return by how much an image of this upright size may be reduced when it is decoded."""
     return _factor(geometry.scale(size, recipe), recipe) if is_approximate(recipe) else 1
@@ -82,19 +89,36 @@ def _factor(scale: float, recipe: Recipe) -> int:
 
 
 def picture(decoded: Decoded, recipe: Recipe, resize: Resize = resizing.resize) -> Image.Image:
-    """Make the picture as `Recipe.decoding` says; `resize` is for `fast`.
+    """Make the picture of the centre as `Recipe.decoding` says; `resize` is for `fast`.
 
     Returns:
         An image of the size `Recipe.crop`, RGB or, if the recipe's colour is grey, L.
     """
+    return pictures(decoded, recipe, 1, resize)[0]
+
+
+def pictures(
+    decoded: Decoded, recipe: Recipe, crops: int, resize: Resize = resizing.resize
+) -> list[Image.Image]:
+    """Make a picture, as `picture` does, of each of the `geometry.crops`."""
+    wanted = decoded.crops(recipe, crops)
+    fits = geometry.fits(wanted)
     if is_approximate(recipe):
-        return _quick(decoded, recipe, resize)
-    return _exact(decoded, recipe)
+        # One after the other, since a resized panorama could take much more than its parts.
+        made = [_quick(decoded, fit, recipe, resize) for fit in fits]
+    else:
+        made = _exact(decoded, fits, recipe)
+    by_fit = dict(zip(fits, made, strict=True))
+    return [
+        by_fit[crop.fit].transpose(Transpose.FLIP_LEFT_RIGHT)
+        if crop.is_mirrored
+        else by_fit[crop.fit]
+        for crop in wanted
+    ]
 
 
-def _quick(decoded: Decoded, recipe: Recipe, resize: Resize) -> Image.Image:
+def _quick(decoded: Decoded, wanted: Fit, recipe: Recipe, resize: Resize) -> Image.Image:
     """Convert, resize and turn only the part that is kept; convert it to grey last."""
-    wanted = decoded.fit(recipe)
     box = wanted.source(geometry.turned(decoded.size, decoded.orientation))
     box = geometry.stored(box, decoded.size, decoded.orientation)
     size = geometry.turned(wanted.kept_size, decoded.orientation)
@@ -108,7 +132,7 @@ def _quick(decoded: Decoded, recipe: Recipe, resize: Resize) -> Image.Image:
     return padded.convert("L") if recipe.colour == "grey" else padded
 
 
-def _exact(decoded: Decoded, recipe: Recipe) -> Image.Image:
+def _exact(decoded: Decoded, wanted: Sequence[Fit], recipe: Recipe) -> list[Image.Image]:
     """Convert all pixels, also to grey, turn them upright and resize them, in bands; then crop."""
     height, width = geometry.turned(decoded.full, decoded.orientation)
     mode = "L" if recipe.colour == "grey" else "RGB"
@@ -120,10 +144,11 @@ def _exact(decoded: Decoded, recipe: Recipe) -> Image.Image:
         return band if mode == "RGB" else band.convert(mode)
 
     source = resizing.Source((height, width), mode, rows)
-    is_whole = recipe.antialias or recipe.interpolation == "nearest"
-    resize = resizing.whole if is_whole else without_antialias
-    wanted = decoded.fit(recipe)
-    return _padded(resize(source, wanted, recipe.interpolation), wanted, recipe)
+    if is_whole(recipe):
+        kept = resizing.whole(source, wanted, recipe.interpolation)
+    else:
+        kept = [without_antialias(source, fit, recipe.interpolation) for fit in wanted]
+    return [_padded(part, fit, recipe) for part, fit in zip(kept, wanted, strict=True)]
 
 
 def whole(decoded: Decoded) -> Image.Image:

@@ -4,7 +4,8 @@ Functions of sizes only. A size is (height, width); a box is (left, top, right, 
 """
 
 import math
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TypeVar
 
@@ -59,6 +60,14 @@ class Fit:
         return left * across, top * down, min(right * across, size[1]), min(bottom * down, size[0])
 
 
+@dataclass(frozen=True)
+class Crop:
+    """A crop of a picture: how the picture becomes it, and whether it is mirrored afterwards."""
+
+    fit: Fit
+    is_mirrored: bool = False
+
+
 @lru_cache(maxsize=1)  # the cost is estimated before the picture is made
 def fit(size: Size, recipe: Recipe) -> Fit:
     """Compute how an upright picture of this size is resized and cropped.
@@ -71,6 +80,38 @@ def fit(size: Size, recipe: Recipe) -> Fit:
     across = _kept(resized[1], recipe.crop[1], recipe.rounding)
     down = _kept(resized[0], recipe.crop[0], recipe.rounding)
     return Fit(resized, (across[0], down[0], across[1], down[1]), (across[2], down[2]))
+
+
+def crops(size: Size, recipe: Recipe, count: int) -> tuple[Crop, ...]:
+    """Compute one of `recipe.CROPS` for an upright picture of this size.
+
+    One is the centre. Ten are those of torchvision's TenCrop, in its order: top left, top right,
+    bottom left, bottom right, the centre, and the same five of the mirrored picture. The centre of
+    the mirrored picture can lie a pixel beside the mirrored centre.
+    """
+    centre = fit(size, recipe)
+    if count == 1:
+        return (Crop(centre),)
+    height, width = centre.resized
+    tall, wide = recipe.crop
+    corners = [(left, top) for top in (0, height - tall) for left in (0, width - wide)]
+    areas = [*((left, top, left + wide, top + tall) for left, top in corners), centre.kept]
+    of_mirrored = [(width - right, top, width - left, bottom) for left, top, right, bottom in areas]
+    return (
+        *(Crop(replace(centre, kept=area)) for area in areas),
+        *(Crop(replace(centre, kept=area), is_mirrored=True) for area in of_mirrored),
+    )
+
+
+def fits(wanted: Iterable[Crop]) -> list[Fit]:
+    """List what crops are made from; a crop and the mirror image of it are made from one."""
+    return list(dict.fromkeys(crop.fit for crop in wanted))
+
+
+def enclosing(areas: Iterable[Area]) -> Area:
+    """Return the smallest area that has some areas in it."""
+    lefts, tops, rights, bottoms = zip(*areas, strict=True)
+    return min(lefts), min(tops), max(rights), max(bottoms)
 
 
 def scale(size: tuple[float, float], recipe: Recipe) -> float:

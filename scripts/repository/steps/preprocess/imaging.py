@@ -15,7 +15,7 @@ from .limits import Limits
 from .recipe import Recipe, Size
 from .sharing import reserved
 
-__all__ = ["Busy", "ImageError", "decode", "load"]
+__all__ = ["Busy", "ImageError", "decode", "load", "load_crops"]
 
 # Untrusted bytes reach only these decoders; Pillow has about forty more.
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF")
@@ -40,7 +40,20 @@ def load(data: bytes, recipe: Recipe, limits: Limits = Limits()) -> Image.Image:
         ImageError: the format is not supported, the file is broken, or it exceeds the limits.
         Busy: other large images are being decoded.
     """
-    return _decode(data, limits, recipe)
+    return load_crops(data, recipe, 1, limits)[0]
+
+
+def load_crops(
+    data: bytes,
+    recipe: Recipe,
+    crops: int,
+    limits: Limits = Limits(),  # noqa: B008
+) -> list[Image.Image]:
+    """Decode an image once and make the picture of each crop, in the order of `geometry.crops`.
+
+    `crops` is one of `recipe.CROPS`. The pictures, and what is raised, are those of `load`.
+    """
+    return _decode(data, limits, recipe, crops)
 
 
 def decode(data: bytes, limits: Limits = Limits()) -> Image.Image:  # noqa: B008
@@ -53,7 +66,7 @@ def decode(data: bytes, limits: Limits = Limits()) -> Image.Image:  # noqa: B008
         ImageError: the format is not supported, the file is broken, or it exceeds the limits.
         Busy: other large images are being decoded.
     """
-    return _decode(data, limits, None)
+    return _decode(data, limits, None)[0]
 
 
 class _Picture:
@@ -62,6 +75,7 @@ class _Picture:
     Attributes:
         file: the image's file without metadata.
         recipe: what is made of it; None for the whole picture.
+        crops: how many pictures are made of it.
         image: Pillow's image. It has the only reference to the pixels.
         full: height and width in the file.
         size: height and width in pixels of `image`; the last pixel of a reduced one may be a part.
@@ -72,9 +86,12 @@ class _Picture:
     full: Size
     size: tuple[float, float]
 
-    def __init__(self, file: containers.Stripped, limits: Limits, recipe: Recipe | None) -> None:
+    def __init__(
+        self, file: containers.Stripped, limits: Limits, recipe: Recipe | None, crops: int
+    ) -> None:
         self.file = file
         self.recipe = recipe
+        self.crops = crops
         if file.canvas:
             self.size = self.full = file.canvas[::-1]
             cost.check_size(self.full, limits)
@@ -85,7 +102,7 @@ class _Picture:
             self.cost = cost.of_opened(self.image, file, self.full)
         if recipe:
             sizes = self._upright(self.full), self._upright(self.size)
-            self.cost = self.cost.then(cost.of_fitting(*sizes, recipe))
+            self.cost = self.cost.then(cost.of_fitting(*sizes, recipe, crops))
         cost.check_cost(self.cost, limits)
         self.may_repeat = ATTEMPTS * self.cost.seconds <= limits.max_seconds
 
@@ -145,12 +162,14 @@ class _Picture:
             if before not in (None, digest):
                 raise ImageError("broken image: the file ends before the picture is complete")
 
-    def result(self) -> Image.Image:
-        """Decode the pixels, make the picture of them, and free them."""
+    def result(self) -> list[Image.Image]:
+        """Decode the pixels, make the pictures of them, and free them."""
         try:
             self.decode()
             decoded = fitting.Decoded(self.image, self.size, self.full, self.file.orientation)
-            return fitting.picture(decoded, self.recipe) if self.recipe else fitting.whole(decoded)
+            if self.recipe:
+                return fitting.pictures(decoded, self.recipe, self.crops)
+            return [fitting.whole(decoded)]
         finally:
             self.close()
 
@@ -159,12 +178,14 @@ class _Picture:
         vars(self).pop("image", None)
 
 
-def _decode(data: bytes, limits: Limits, recipe: Recipe | None) -> Image.Image:
+def _decode(
+    data: bytes, limits: Limits, recipe: Recipe | None, crops: int = 1
+) -> list[Image.Image]:
     """Decode an image, and drop its pixels, so that their memory can be returned."""
     if len(data) > limits.max_bytes:
         raise ImageError(f"a file of {len(data)} bytes; the limit is {limits.max_bytes} bytes")
     with _decoding_errors(data):
-        picture = _Picture(containers.strip(data), limits, recipe)
+        picture = _Picture(containers.strip(data), limits, recipe, crops)
         if picture.cost.is_small():
             return picture.result()
     with reserved(picture.cost.share(limits)), _decoding_errors(data):

@@ -7,10 +7,13 @@ of an FP32 tensor is copied to it.
 An ensemble sends ENSEMBLE_IMAGE instead of IMAGE and gets one CREDIT for each image, INT64 [N, 2],
 which it passes to the postprocessing step.
 
+With several crops, a request has one image, and PIXELS and CREDIT have a row for each crop.
+
 Parameters in config.pbtxt: `recipe`, the preprocessing variant, and `limits`, what an image may
-take, both as JSON; `credit_limit`, how many decoded images of ensembles each process may have
-waiting for the graph or in it. The configuration itself limits the images of a request
-(`max_batch_size`) and how many requests wait for how long (`default_queue_policy`).
+take, both as JSON; `crops`, how many an image has; `credit_limit`, how many crops of ensembles each
+process may have waiting for the graph or in it before it decodes another image. The configuration
+itself limits the images of a request (`max_batch_size`) and how many requests wait for how long
+(`default_queue_policy`).
 """
 
 import json
@@ -21,7 +24,7 @@ import triton_python_backend_utils as pb_utils
 
 from .base64_text import file_content
 from .credits import CreditLimit
-from .imaging import Busy, ImageError, load
+from .imaging import Busy, ImageError, load_crops
 from .limits import Limits
 from .recipe import Recipe
 
@@ -34,8 +37,9 @@ class TritonPythonModel:
         parameters = json.loads(args["model_config"])["parameters"]
         self.recipe = Recipe.from_json(parameters["recipe"]["string_value"])
         self.limits = Limits.from_json(parameters["limits"]["string_value"])
+        self.crops = int(parameters["crops"]["string_value"])
         limit = int(parameters["credit_limit"]["string_value"])
-        self.credits = CreditLimit(limit, warn=pb_utils.Logger.log_warn)
+        self.credits = CreditLimit(limit, pb_utils.Logger.log_warn, self.crops)
 
     def execute(self, requests: list[Any]) -> list[Any]:
         """Process each request separately, so that an invalid image fails only its own request."""
@@ -45,16 +49,16 @@ class TritonPythonModel:
         return [self._respond(*source) for source in sources]
 
     def _respond(self, files: Any, is_ensemble: bool) -> Any:
-        decoded = []
+        decoded: list[np.ndarray[Any, Any]] = []
         for index, data in enumerate(files.as_numpy().ravel()):
             try:
-                image = load(file_content(data), self.recipe, self.limits)
+                pictures = load_crops(file_content(data), self.recipe, self.crops, self.limits)
             except ImageError as error:
                 return _refusal(f"IMAGE[{index}]: {error}", pb_utils.TritonError.INVALID_ARG)
             except Busy as error:
                 return _refusal(f"IMAGE[{index}]: {error}", pb_utils.TritonError.UNAVAILABLE)
-            decoded.append(np.asarray(image))
-        # Most requests have one image, which need not be copied.
+            decoded.extend(map(np.asarray, pictures))
+        # Most requests have one picture, which need not be copied.
         pixels = np.stack(decoded) if len(decoded) > 1 else decoded[0]
         pixels = pixels.reshape(len(decoded), *self.recipe.crop, self.recipe.channels)
         outputs = [pb_utils.Tensor("PIXELS", pixels)]

@@ -27,6 +27,9 @@ COLOURS = ("rgb", "bgr", "grey")
 # `exact` computes what the reference computes, pixel by pixel. `fast` decodes large images at a
 # reduced size, resizes only what the crop keeps, and uses SIMD instructions.
 DECODINGS = ("exact", "fast")
+# How many crops of an image are classified: its centre; or that, the four corners and the mirror
+# images of these five.
+CROPS = (1, 10)
 MAX_SIDE = 4096  # of `resize` and `crop` in pixels; no classifier takes more
 
 
@@ -97,6 +100,26 @@ class Recipe:
 def square(resize: int, crop: int, **fields: Any) -> Recipe:  # noqa: ANN401 - those of Recipe
     """Make a recipe that resizes the shorter side and keeps a square."""
     return Recipe((resize, resize), (crop, crop), **fields)
+
+
+def check_crops(recipe: Recipe, crops: int) -> None:
+    """Check that several crops of an image would not all be the same.
+
+    Raises:
+        ValueError: they would, or some would be padding.
+    """
+    if crops == 1:
+        return
+    if recipe.mode == "letterbox":
+        raise ValueError(
+            f"{crops} crops are for pictures that are larger than the crop, not for the mode "
+            "letterbox, which pads them"
+        )
+    if recipe.mode == "squash" and recipe.resize == recipe.crop:
+        raise ValueError(
+            f"{crops} crops would be equal but for mirror images, since every picture is squashed "
+            f"to the crop's {written(recipe.crop)} pixels; resize to more"
+        )
 
 
 def _check_choices(recipe: Recipe) -> None:

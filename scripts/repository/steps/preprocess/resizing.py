@@ -1,11 +1,11 @@
 """Resizes pictures: a part quickly, or the whole as every Pillow before 13 does."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from PIL import Image
 
-from .geometry import Box, Fit
+from .geometry import Box, Fit, enclosing
 from .recipe import Size
 
 try:
@@ -91,25 +91,33 @@ def band_rows(size: Size, fit: Fit) -> int:
     return min(size[0], max(LEAST_ROWS, BAND_PIXELS // max(size[1], fit.resized[1])))
 
 
-def whole(source: Source, fit: Fit, interpolation: str) -> Image.Image:
-    """Resize a whole picture with Pillow and keep a part of it.
+def whole(source: Source, fits: Sequence[Fit], interpolation: str) -> list[Image.Image]:
+    """Resize a whole picture with Pillow and keep parts of it.
 
     Each row is resized first, then each column, which is the order of all versions of Pillow; but
     Pillow 12.2 and later exchange it for very tall pictures, and Pillow 13 for some tall ones.
     Rows are independent of each other, so that they are resized in bands.
 
+    Args:
+        source: the picture.
+        fits: the parts; all have the same size of the whole.
+        interpolation: a filter of Pillow.
+
     Returns:
-        An image of the size `fit.kept_size`.
+        An image of the size `Fit.kept_size` for each part.
     """
     height, _ = source.size
-    resized_height, resized_width = fit.resized
-    left, top, right, bottom = fit.kept
+    resized_height, resized_width = fits[0].resized
+    left, _, right, _ = enclosing(fit.kept for fit in fits)
     method = _pillow_filter(interpolation)
     narrow = Image.new(source.mode, (right - left, height))
-    step = band_rows(source.size, fit)
+    step = band_rows(source.size, fits[0])
     for start in range(0, height, step):
         band = source.rows(start, min(start + step, height))
         resized = band.resize((resized_width, band.height), method)
         narrow.paste(resized.crop((left, 0, right, band.height)), (0, start))
     resized = narrow.resize((right - left, resized_height), method)
-    return resized.crop((0, top, right - left, bottom))
+    sides = (fit.kept for fit in fits)
+    return [
+        resized.crop((first - left, top, last - left, bottom)) for first, top, last, bottom in sides
+    ]

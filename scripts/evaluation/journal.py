@@ -1,0 +1,200 @@
+"""The journal of an evaluation: a line for each image, from which a stopped one continues."""
+
+import fcntl
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from scripts.evaluation.errors import EvaluationError
+
+VERSION = 1
+BLOCK = 65_536  # bytes
+Answer = list[tuple[int, float]]  # class indices and their probabilities; JSON has lists
+# The answer for the sample photograph differs a little with batch sizes and cores.
+SAMPLE_TOLERANCE = 1e-3
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What was evaluated, and on what: a journal continues only an evaluation of the same.
+
+    `sample` is the answer for the sample photograph, of `Served`. `reference` is the SHA-256 of the
+    reference's ONNX file, or None without a reference.
+    """
+
+    model: str
+    images: int
+    dataset_sha256: str
+    labels_sha256: str
+    recipe: dict[str, Any]
+    sample: Answer
+    reference: str | None = None
+
+    def difference(self, other: "Identity") -> str | None:
+        """Name the first thing in which another identity differs."""
+        if (self.dataset_sha256, self.images) != (other.dataset_sha256, other.images):
+            return f"another data set ({self.images:,} images, now {other.images:,})"
+        for name, text in (
+            ("model", "another model"),
+            ("labels_sha256", "other labels"),
+            ("recipe", "another preprocessing recipe"),
+            ("reference", "another reference, or without one"),
+        ):
+            if getattr(self, name) != getattr(other, name):
+                return text
+        if not _is_same_answer(self.sample, other.sample):
+            return "another build of the model, whose answer for the sample photograph differs"
+        return None
+
+
+@dataclass(frozen=True)
+class Record:
+    """What became of one image.
+
+    `classes` and `probabilities` are the served answer, best first; they are empty if `error` says
+    why there is none. With a reference, `reference` has its best classes, and `difference` the
+    largest one between the two probabilities of a class, or `reference_error` says why it has no
+    answer. `seconds` is the time since the record before it, or since the start of its run.
+    """
+
+    name: str
+    label: int | None
+    seconds: float
+    classes: tuple[int, ...] = ()
+    probabilities: tuple[float, ...] = ()
+    error: str | None = None
+    reference: tuple[int, ...] = ()
+    difference: float | None = None
+    reference_error: str | None = None
+
+
+DEFAULTS = {each.name: each.default for each in fields(Record)}
+
+
+class Journal:
+    """An open journal; `opened` opens it."""
+
+    def __init__(self, file: Path, stream: BinaryIO) -> None:
+        self.file = file
+        self._stream = stream
+
+    def append(self, record: Record) -> None:
+        """Write a record to the file."""
+        values = {key: value for key, value in asdict(record).items() if value != DEFAULTS[key]}
+        self._write(values)
+
+    def records(self) -> Iterator[Record]:
+        """Read the records, one at a time.
+
+        Raises:
+            EvaluationError: a line is damaged.
+        """
+        return records(self.file)
+
+    def begin(self, identity: Identity) -> None:
+        """Write the first line, or compare it with `identity`; drop a last line that is torn.
+
+        Raises:
+            EvaluationError: the journal is of another evaluation.
+        """
+        end = _end_of_last_line(self._stream)
+        self._stream.truncate(end)
+        if not end:
+            self._write({"version": VERSION, **asdict(identity)})
+        elif different := _identity(self.file).difference(identity):
+            raise EvaluationError(
+                f"{self.file} was written with {different}; "
+                "choose another --output, or begin anew with --restart"
+            )
+
+    def _write(self, values: dict[str, Any]) -> None:
+        self._stream.write(json.dumps(values, ensure_ascii=False).encode() + b"\n")
+        self._stream.flush()
+
+
+@contextmanager
+def opened(file: Path, identity: Identity, *, restart: bool = False) -> Iterator[Journal]:
+    """Open a journal, or begin a new one; no other process can write it meanwhile.
+
+    Raises:
+        EvaluationError: it is of another evaluation, is damaged, or another process writes it.
+        OSError: it cannot be written.
+    """
+    with file.open("a+b") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise EvaluationError(
+                f"another evaluation is writing {file}; wait for it, or choose another --output"
+            ) from None
+        if restart:
+            stream.truncate(0)
+        journal = Journal(file, stream)
+        journal.begin(identity)
+        yield journal
+
+
+def records(file: Path) -> Iterator[Record]:
+    """Read the records of a journal, one at a time.
+
+    Raises:
+        EvaluationError: a line is damaged.
+    """
+    with file.open("rb") as stream:
+        next(stream)
+        for number, line in enumerate(stream, 2):
+            yield _parsed(file, number, line, _record)
+
+
+def _identity(file: Path) -> Identity:
+    with file.open("rb") as stream:
+        identity: Identity = _parsed(file, 1, stream.readline(), _identity_of)
+    return identity
+
+
+def _parsed(file: Path, number: int, line: bytes, parse: Any) -> Any:  # noqa: ANN401
+    try:
+        return parse(json.loads(line))
+    except (TypeError, ValueError, KeyError, AttributeError) as error:
+        raise EvaluationError(
+            f"line {number} of {file} is damaged; begin anew with --restart"
+        ) from error
+
+
+def _identity_of(values: dict[str, Any]) -> Identity:
+    version = values.pop("version")
+    if version != VERSION:
+        raise ValueError(version)
+    return Identity(**values)
+
+
+def _record(values: dict[str, Any]) -> Record:
+    lists = {key: tuple(value) for key, value in values.items() if isinstance(value, list)}
+    return Record(**values | lists)
+
+
+def _end_of_last_line(stream: BinaryIO) -> int:
+    """Return the position after the last line that is complete."""
+    position = stream.seek(0, os.SEEK_END)
+    while position:
+        start = max(0, position - BLOCK)
+        stream.seek(start)
+        block = stream.read(position - start)
+        if b"\n" in block:
+            return start + block.rindex(b"\n") + 1
+        position = start
+    return 0
+
+
+def _is_same_answer(first: Answer, second: Answer) -> bool:
+    """Compare probabilities; a class that one of the answers lacks has at most its least one."""
+    one, other = ({int(number): each for number, each in answer} for answer in (first, second))
+    least = min(one.values()), min(other.values())
+    return all(
+        abs(one.get(number, least[0]) - other.get(number, least[1])) <= SAMPLE_TOLERANCE
+        for number in one | other
+    )

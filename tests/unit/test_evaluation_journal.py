@@ -1,0 +1,137 @@
+"""The journal: what it keeps, and what it refuses to continue."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from scripts.evaluation import journal
+from scripts.evaluation.errors import EvaluationError
+from scripts.evaluation.journal import Identity, Record
+
+IDENTITY = Identity(
+    model="birds",
+    images=3,
+    dataset_sha256="d1",
+    labels_sha256="l1",
+    recipe={"resize": [32, 32], "decoding": "fast"},
+    sample=[(3, 0.5), (1, 0.3), (2, 0.1)],
+)
+RECORDS = [
+    Record("a, with\nbreak ü.png", 1, 0.5, (1, 2), (0.75, 0.25)),
+    Record("b.png", None, 0.25, error="not an image"),
+    Record("c.png", 0, 0.125, (0, 1), (0.6, 0.4), reference=(0, 1), difference=0.01),
+    Record("d.png", 0, 0.125, (0, 1), (0.6, 0.4), reference_error="no image"),
+]
+
+
+def written(file: Path, records: list[Record] = RECORDS) -> Path:
+    with journal.opened(file, IDENTITY) as opened:
+        for record in records:
+            opened.append(record)
+    return file
+
+
+def test_records_are_read_as_they_were_written(tmp_path: Path) -> None:
+    file = written(tmp_path / "birds.jsonl")
+    assert list(journal.records(file)) == RECORDS
+    assert len(file.read_bytes().splitlines()) == 1 + len(RECORDS)
+
+
+@pytest.mark.parametrize("cut", range(1, 120, 17))
+def test_a_torn_last_line_is_dropped(tmp_path: Path, cut: int) -> None:
+    file = written(tmp_path / "birds.jsonl", RECORDS[:2])
+    end = file.stat().st_size
+    written(file, RECORDS[2:3])
+    with file.open("r+b") as stream:
+        stream.truncate(min(end + cut, file.stat().st_size - 1))
+    written(file, RECORDS[3:])
+    assert list(journal.records(file)) == [*RECORDS[:2], RECORDS[3]]
+
+
+@pytest.mark.parametrize("content", ["", '{"version": 1, "model": "bi', "x" * 200_000])
+def test_a_journal_without_a_whole_line_begins_anew(tmp_path: Path, content: str) -> None:
+    file = tmp_path / "birds.jsonl"
+    file.write_text(content)
+    assert list(journal.records(written(file))) == RECORDS
+
+
+def test_a_long_torn_line_is_dropped(tmp_path: Path) -> None:
+    file = written(tmp_path / "birds.jsonl")
+    with file.open("a") as stream:
+        stream.write('{"name": "' + 200_000 * "x")
+    with journal.opened(file, IDENTITY) as opened:
+        assert list(opened.records()) == RECORDS
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"dataset_sha256": "d2"}, r"another data set \(3 images, now 3\)"),
+        ({"images": 4000}, r"another data set \(3 images, now 4,000\)"),
+        ({"model": "planes"}, "another model"),
+        ({"labels_sha256": "l2"}, "other labels"),
+        ({"recipe": {"resize": [64, 64], "decoding": "fast"}}, "another preprocessing recipe"),
+        ({"reference": "r2"}, "another reference, or without one"),
+        ({"sample": [(3, 0.52), (1, 0.3), (2, 0.1)]}, "another build of the model"),
+        ({"sample": [(3, 0.5), (1, 0.3), (7, 0.15)]}, "another build of the model"),
+    ],
+)
+def test_another_evaluation_is_not_mixed_in(
+    tmp_path: Path, change: dict[str, Any], message: str
+) -> None:
+    file = written(tmp_path / "birds.jsonl")
+    before = file.read_bytes()
+    other = replace(IDENTITY, **change)
+    with (
+        pytest.raises(EvaluationError, match=f"written with {message}.*--restart"),
+        journal.opened(file, other),
+    ):
+        pass
+    assert file.read_bytes() == before
+    with journal.opened(file, other, restart=True) as opened:
+        assert list(opened.records()) == []
+
+
+@pytest.mark.parametrize(
+    "sample",
+    [
+        [(3, 0.5), (1, 0.3), (2, 0.1)],
+        [(3, 0.5004), (1, 0.2997), (2, 0.1)],
+        [(3, 0.5), (1, 0.3), (9, 0.1003)],  # the last two are almost equally probable
+    ],
+)
+def test_an_answer_that_differs_by_rounding_is_the_same(
+    tmp_path: Path, sample: list[tuple[int, float]]
+) -> None:
+    file = written(tmp_path / "birds.jsonl")
+    with journal.opened(file, replace(IDENTITY, sample=sample)) as opened:
+        assert list(opened.records()) == RECORDS
+
+
+@pytest.mark.parametrize("number", [1, 2])
+@pytest.mark.parametrize(
+    "line", ["{}", "[]", "null", '{"name": 1, "other": 2}', "{", '{"version": 9}']
+)
+def test_a_damaged_line_is_one_error(tmp_path: Path, number: int, line: str) -> None:
+    file = written(tmp_path / "birds.jsonl")
+    lines = file.read_text().splitlines(keepends=True)
+    lines[number - 1] = f"{line}\n"
+    file.write_text("".join(lines))
+    with (
+        pytest.raises(EvaluationError, match=f"line {number} of .* is damaged.*--restart"),
+        journal.opened(file, IDENTITY) as opened,
+    ):
+        list(opened.records())
+
+
+def test_two_evaluations_do_not_write_the_same_journal(tmp_path: Path) -> None:
+    file = tmp_path / "birds.jsonl"
+    with (
+        journal.opened(file, IDENTITY),
+        pytest.raises(EvaluationError, match="another evaluation is writing"),
+        journal.opened(file, IDENTITY),
+    ):
+        pass
+    assert list(journal.records(written(file))) == RECORDS
