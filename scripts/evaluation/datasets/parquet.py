@@ -31,7 +31,10 @@ ROWS = 16  # read at a time
 BUFFER = 1 << 16  # bytes read at a time
 
 IMAGE_KINDS = (pa.types.is_binary, pa.types.is_large_binary)
-LABEL_KINDS = (pa.types.is_integer, pa.types.is_string, pa.types.is_large_string)
+LABEL_KINDS = (
+    *(pa.types.is_integer, pa.types.is_string, pa.types.is_large_string),
+    pa.types.is_dictionary,  # of pandas' categories
+)
 
 
 @dataclass(frozen=True)
@@ -169,7 +172,7 @@ def _opened(shard: Path) -> Iterator[pq.ParquetFile]:
         # Without these, whole row groups are read into memory.
         with pq.ParquetFile(shard, buffer_size=BUFFER, pre_buffer=False) as file:
             yield file
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, ValueError) as error:  # a column name may not be text
         reason = getattr(error, "strerror", None) or first_line(error)
         raise EvaluationError(
             f"cannot read {shard}: {reason}; copy or download it again"
