@@ -128,10 +128,11 @@ def parser() -> argparse.ArgumentParser:
     recipe_options.add_preprocessing(
         parser.add_argument_group(
             "preprocessing of your own classifier",
-            "What is not given is read from the files beside the ONNX file, or from itself.",
+            "What is not given is read from the files beside the ONNX file, or from itself. "
+            "--resize and --crop are also for the zoo's classifiers.",
         )
     )
-    # The other options of build_repository's own classifiers.
+    # What `recipe_options` reads of the options that build_repository has beyond these.
     parser.set_defaults(
         models=None, hub=None, revision=None, labels=None, scores=None, check=[], decoding="fast"
     )
@@ -176,9 +177,10 @@ def _check(options: argparse.Namespace) -> None:
             raise AdaptationError("--weights is for --model; leave it out")
         recipe_options.check(options)
         return
-    if given := [option for option in recipe_options.given(options) if option != "--name"]:
+    allowed = {"--name", *recipe_options.SIZES}
+    if others := [option for option in recipe_options.given(options) if option not in allowed]:
         raise AdaptationError(
-            f"{', '.join(given)} is for your own classifier; give --onnx, or leave it out"
+            f"{', '.join(others)} is for your own classifier; give --onnx, or leave it out"
         )
     options.weights = options.weights or "zoo"
     if options.weights not in {"zoo", "synthetic"} and not Path(options.weights).is_dir():
@@ -194,7 +196,7 @@ def _base(options: argparse.Namespace, progress: Progress) -> ClassifierSource:
     if options.model:
         task = progress.add_task("downloading", total=None, visible=False)
         return sources.from_weights(
-            catalog.CATALOG[options.model],
+            recipe_options.resized(catalog.CATALOG[options.model], options),
             options.weights,
             progress=lambda done, total: progress.update(
                 task, completed=done, total=total, visible=done < total

@@ -17,12 +17,12 @@ from scripts.repository.graphs import engines, samples
 from scripts.repository.graphs.pixels import with_pixels
 from scripts.repository.graphs.prepare import prepare
 from scripts.repository.graphs.runner import loadable
-from scripts.repository.graphs.signature import read_signature
+from scripts.repository.graphs.signature import Signature, read_signature
 from scripts.repository.graphs.zip_map import without_zip_maps
 from scripts.repository.original_file import pixels
 from scripts.repository.sources import ClassifierSource
 from scripts.repository.steps.preprocess.imaging import ImageError
-from scripts.repository.steps.preprocess.recipe import Recipe
+from scripts.repository.steps.preprocess.recipe import Recipe, written
 
 Rows = npt.NDArray[np.float32]
 Progress = Callable[[int], None]
@@ -73,6 +73,7 @@ def backbone(source: ClassifierSource) -> Backbone:
     graph = last_layer.backbone(model, layer)
     recipe = replace(source.recipe, decoding="exact")
     prepared = prepare(graph, size=recipe.crop, layout=source.layout, scores="logits")
+    _check_recipe(recipe, prepared.signature)
     with loadable(onnx_file.write(with_pixels(prepared, recipe))) as file:
         run = engines.load("onnxruntime", file, threads=1)
     width = run(samples.pixels(1, recipe.crop, recipe.channels)).shape[1]
@@ -82,6 +83,20 @@ def backbone(source: ClassifierSource) -> Backbone:
             f"{last_layer.ADVICE}"
         )
     return Backbone(graph, run, recipe, width, original.sha256)
+
+
+def _check_recipe(recipe: Recipe, signature: Signature) -> None:
+    size = signature.height or recipe.crop[0], signature.width or recipe.crop[1]
+    if size != recipe.crop:
+        raise AdaptationError(
+            f"the graph takes {written(size)} pixels, not a crop of {written(recipe.crop)}; give "
+            f"--crop {written(size)}"
+        )
+    if recipe.channels != signature.channels:
+        raise AdaptationError(
+            f"the graph takes {signature.channels} channels, not the colour {recipe.colour}; give "
+            "another with --colour"
+        )
 
 
 @dataclass(frozen=True)

@@ -1,11 +1,14 @@
 """Calls a function on several cores, in threads: decoding and linear algebra release the GIL."""
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+
+AHEAD = 4  # items for each core that wait or are done, beyond the one that is yielded
 
 
 def in_order(
@@ -13,12 +16,16 @@ def in_order(
 ) -> Iterator[Result]:
     """Call a function with each item, and yield the results in the order of the items.
 
-    After an error or an interruption, no further calls begin.
+    Items are taken when they are needed. After an error or an interruption no further calls begin.
     """
+    waiting: deque[Future[Result]] = deque()
     with ThreadPoolExecutor(cores) as pool:
-        futures = [pool.submit(function, item) for item in items]
         try:
-            for future in futures:
-                yield future.result()
+            for item in items:
+                waiting.append(pool.submit(function, item))
+                if len(waiting) > AHEAD * cores:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
         finally:
             pool.shutdown(wait=False, cancel_futures=True)

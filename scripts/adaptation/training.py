@@ -41,7 +41,8 @@ class Layer:
 
     def logits(self, features: Rows) -> Rows:
         """Compute the logits, FP32 [N, classes]."""
-        return features @ self.weights.T + self.bias
+        with _reproducibly():
+            return features @ self.weights.T + self.bias
 
 
 @dataclass(frozen=True)
