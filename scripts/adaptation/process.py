@@ -172,7 +172,8 @@ def doubts(result: Trial, counts: Labels, classes: Sequence[str]) -> list[str]:
     accuracy, frequent = result.accuracy, result.most_frequent
     if accuracy.high - accuracy.low > WIDE:
         found.append(
-            f"{count(accuracy.total, 'held-out image')}: the interval of the accuracy is wide; add images"
+            f"{count(accuracy.total, 'held-out image')}: the interval of the accuracy is wide; "
+            "add images"
         )
     most, least = int(counts.argmax()), int(counts.argmin())
     if counts[most] > IMBALANCED * counts[least]:
