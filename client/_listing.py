@@ -31,7 +31,14 @@ async def models(server: Server) -> list[Model]:
 def _model(name: str, configs: Mapping[str, Mapping[str, Any]]) -> Model:
     steps = _steps(configs[name])
     first, last = (configs[steps[end]["model_name"]] for end in (0, -1))
-    return Model(name, ready=True, classes=_classes(last), recipe=_recipe(first))
+    recipe = _parameter(first, "recipe")
+    return Model(
+        name,
+        ready=True,
+        classes=_classes(last),
+        recipe=json.loads(recipe) if recipe else None,
+        crops=int(_parameter(first, "crops") or 1),
+    )
 
 
 def _steps(config: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
@@ -39,9 +46,9 @@ def _steps(config: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
     return steps
 
 
-def _recipe(preprocess: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    recipe = preprocess.get("parameters", {}).get("recipe")
-    return json.loads(recipe["string_value"]) if recipe else None
+def _parameter(config: Mapping[str, Any], name: str) -> str:
+    """Return a parameter of a configuration, empty if it has none."""
+    return str(config.get("parameters", {}).get(name, {}).get("string_value", ""))
 
 
 def _classes(postprocess: Mapping[str, Any]) -> int | None:

@@ -106,6 +106,7 @@ def _models_table(models: Iterable[Model]) -> Table:
     table = _table("classes", "resize / crop", "model", "", right=1)
     for model in models:
         recipe = _recipe(model.recipe) if model.recipe else "-"
+        recipe += f", {model.crops} crops" if model.crops > 1 else ""
         state = "ready" if model.ready else f"not ready: {escape(model.reason)}"
         table.add_row(str(model.classes or "-"), recipe, escape(model.name), state)
     return table

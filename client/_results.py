@@ -58,12 +58,14 @@ class Model:
 
     `recipe` holds the preprocessing parameters, among them `resize` and `crop`, which are [height,
     width] in pixels (one number on servers before 0.4), `mean` and `std`. `classes` is the number
-    of classes. Both are None if the model is not ready or does not state them. `reason` says why,
-    if the model is not ready.
+    of classes. Both are None if the model is not ready or does not state them. `crops` is the
+    number of crops of an image, of which the model takes the mean. `reason` says why, if the model
+    is not ready.
     """
 
     name: str
     ready: bool
     classes: int | None = None
     recipe: Mapping[str, Any] | None = None
+    crops: int = 1
     reason: str = ""

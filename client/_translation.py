@@ -65,6 +65,8 @@ MESSAGES: Mapping[str, type[ClientError]] = {
 }
 # The image of a batch that the server rejected, and the reason.
 REJECTED_IMAGE = re.compile(r"IMAGE\[(?P<position>\d+)\]: (?P<reason>.*)", re.DOTALL)
+# What Triton says about a batch for a model that takes one image.
+ONE_IMAGE = re.compile(r"unexpected shape for input 'IMAGE' .*Expected \[1,1\], got \[\d+,1\]")
 # tritonclient's prefix for a response that is not JSON, such as a proxy's error page.
 NOT_JSON = "an exception occurred in the client while decoding the response"
 
@@ -101,6 +103,8 @@ def _from_response(endpoint: Endpoint, error: InferenceServerException) -> Clien
         message = "the server does not accept shared memory; start it with --allow-client-shm=true"
     if REGION_NOT_OPENED in message:
         message = f"{message}; shared memory needs a client on the server's machine"
+    if ONE_IMAGE.search(message):
+        message = "the model takes one image a request; use a batch size of 1"
     if message.startswith(NOT_JSON):
         message = f"HTTP {status} {responses.get(int(status), '')}".rstrip()
     rejected = REJECTED_IMAGE.search(message) if issubclass(kind, InvalidRequest) else None

@@ -31,7 +31,6 @@ from scripts.evaluation.results import REFERENCE, Agreement
 from scripts.evaluation.run import Run
 from scripts.evaluation.served import BEST, Served, Server, describe
 from scripts.evaluation_options import parser, server_of
-from scripts.repository import manifest
 from scripts.repository.tuning import MAX_TOP_K
 
 logger = logging.getLogger(__name__)
@@ -105,12 +104,7 @@ def _dataset(options: argparse.Namespace, labels: tuple[str, ...]) -> Dataset:
 
 
 def _target(options: argparse.Namespace, served: Served, dataset: Dataset) -> Target:
-    reference, sha256 = None, None
-    if options.reference:
-        file = options.reference if isinstance(options.reference, Path) else None
-        repository = options.model_repository
-        reference = open_reference(served.name, repository, file, weights=options.weights)
-        sha256 = manifest.read(repository)[served.name].source_sha256
+    reference = _reference(options, served.name)
     identity = Identity(
         served.name,
         len(dataset),
@@ -118,9 +112,16 @@ def _target(options: argparse.Namespace, served: Served, dataset: Dataset) -> Ta
         served.labels_sha256,
         dict(served.recipe),
         list(served.sample),
-        sha256,
+        reference.sha256 if reference else None,
     )
     return Target(served, options.output / f"{served.name}.jsonl", reference, identity)
+
+
+def _reference(options: argparse.Namespace, name: str) -> Reference | None:
+    if not options.reference:
+        return None
+    file = options.reference if isinstance(options.reference, Path) else None
+    return open_reference(name, options.model_repository, file, weights=options.weights)
 
 
 def _evaluate(

@@ -2,7 +2,7 @@
 
 import argparse
 import sys
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from contextlib import ExitStack, closing
 from functools import partial
 from pathlib import Path
@@ -127,7 +127,7 @@ def verify(options: argparse.Namespace) -> int:
             model repository cannot be read.
     """
     entries = _entries(options.model_repository)
-    results: dict[str, list[Outcome]] = {}
+    results: list[tuple[str, list[Outcome]]] = []
     failures = []
     with ExitStack() as stack:
         addresses = ((protocol, getattr(options, protocol)) for protocol in PROTOCOLS)
@@ -142,10 +142,11 @@ def verify(options: argparse.Namespace) -> int:
             try:
                 data_sets = tensors.read(file)
                 pairs = zip(clients, served, strict=True)
-                results[name] = [published.verify(*pair, data_sets) for pair in pairs]
+                outcomes = [published.verify(*pair, data_sets) for pair in pairs]
+                results.append((name, outcomes))
             except EvaluationError as error:
                 failures.append(f"{name}: {error}")
-    for name, outcomes in results.items():
+    for name, outcomes in results:
         worst = max(outcomes, key=lambda outcome: outcome.deviation.relative)
         if worst.deviation.relative > options.tolerance:
             failures.append(_failure(name, worst, options.tolerance, entries.get(name)))
@@ -159,13 +160,13 @@ def verify(options: argparse.Namespace) -> int:
     return 0
 
 
-def table(results: Mapping[str, Sequence[Outcome]]) -> Table:
-    """Show the outcomes of each classifier, a row for each protocol."""
+def table(results: Sequence[tuple[str, Sequence[Outcome]]]) -> Table:
+    """Show the outcomes of each classifier, given by its name, a row for each protocol."""
     table = Table("", "", *COLUMNS, box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
     table.caption, table.caption_justify = CAPTION, "left"
     for column in table.columns[2:]:
         column.justify = "right"
-    for name, outcomes in results.items():
+    for name, outcomes in results:
         for outcome in outcomes:
             deviation = outcome.deviation
             table.add_row(

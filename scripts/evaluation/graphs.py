@@ -9,6 +9,7 @@ from typing import Any
 import numpy.typing as npt
 import tritonclient.grpc
 import tritonclient.http
+from geventhttpclient.response import HTTPParseError
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
 from client import Classifier, ClientError
@@ -125,7 +126,7 @@ def _translated(subject: str) -> Iterator[None]:
         yield
     except InferenceServerException as error:
         raise EvaluationError(f"{subject}: {_first_line(error)}") from error
-    except OSError as error:
+    except (OSError, HTTPParseError) as error:
         raise EvaluationError(f"{subject}: the connection failed: {error}") from error
 
 

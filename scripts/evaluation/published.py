@@ -19,8 +19,6 @@ Array = npt.NDArray[Any]
 
 TOLERANCE = 1e-3
 TOP = 5
-# Other weights give differences of about the spread itself; INT8 stays below for real weights.
-OTHER_WEIGHTS = 0.5
 
 
 @dataclass(frozen=True)
@@ -102,12 +100,12 @@ def explain(outcome: Outcome, entry: Entry | None) -> str:
             f"it was built with --precision {precision}, whose outputs differ from those of FP32 "
             "by design; scripts.evaluate measures what that costs"
         )
-    if not outcome.deviation.relative <= OTHER_WEIGHTS:
-        return (
-            "so much suggests other weights: a repository built with --weights synthetic, or an "
-            "archive of another model"
-        )
-    return "so much suggests INT8, bf16 or FP16, or an archive of another version of the model"
+    if entry:
+        return f"it was built from {entry.source} in FP32; is the archive that of this model?"
+    return (
+        "perhaps it was built with --weights synthetic or in another precision, or the archive is "
+        "that of another model"
+    )
 
 
 def _like(expected: Array, served: Array, file: str) -> Array:

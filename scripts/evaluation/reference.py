@@ -70,10 +70,11 @@ def open_reference(
     path = folder.find_onnx(onnx) if onnx else None
     graph = _graph(name, entry, path, weights, progress)
     if graph.sha256 != entry.source_sha256:
-        made = f"{path} is not" if path else "what its weights are made from today is not"
+        advice = "give that file, or " if path else ""
         raise EvaluationError(
-            f"{name}: {made} what it was built from, {entry.source} with the sha256 "
-            f"{entry.source_sha256[:12]}…; give that file, or build {name} again"
+            f"{path or 'what this release uses'} is not what {name} was built from, "
+            f"{entry.source} with the sha256 {entry.source_sha256[:12]}…; "
+            f"{advice}build {name} again"
         )
     return Reference(
         OriginalFile(

@@ -77,7 +77,7 @@ class Report:
         values: dict[str, Any] = {
             "images": result.images,
             "images_per_second": round(result.images_per_second, 2),
-            "failures": {each.name: each.reason for each in result.failures},
+            "failures": [asdict(each) for each in result.failures],
         }
         if accuracy:
             values["top1"], values["top5"] = _plain(accuracy.top1), _plain(accuracy.top5)

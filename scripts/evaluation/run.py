@@ -2,7 +2,7 @@
 
 import time
 from collections import deque
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -64,7 +64,7 @@ class Run:
         self._reference = reference
         self._pending: deque[Pending] = deque()
 
-    def records(self, skip: Collection[str] = ()) -> Iterator[Record]:
+    def records(self, skip: Collection[str] = ()) -> Generator[Record, None, None]:
         """Classify the images in order, without those named in `skip`.
 
         Raises:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from client import SAMPLE, Classifier, ClientError, Model, Tls
+from client import SAMPLE, Classifier, ClientError, Model, ServerUnavailable, Tls
 from scripts.evaluation.errors import EvaluationError
 from scripts.repository import labels
 from scripts.repository.catalog import CATALOG
@@ -125,6 +125,9 @@ def as_evaluation_error() -> Iterator[None]:
     """
     try:
         yield
+    except ServerUnavailable as error:
+        hint = "start it with python -m scripts.serve, or give its --url"
+        raise EvaluationError(f"{reason(error)}; {hint}") from error
     except ClientError as error:
         raise EvaluationError(reason(error)) from error
 

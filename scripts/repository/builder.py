@@ -311,7 +311,7 @@ def _check_crops(source: ClassifierSource, request: Request) -> None:
     try:
         check_crops(source.recipe, request.crops)
     except ValueError as error:
-        raise BuildError(f"{error}; or leave out --crops") from error
+        raise BuildError(f"{error}; leave out --crops") from error
 
 
 def _check_recipe(source: ClassifierSource, prepared: Prepared) -> None:

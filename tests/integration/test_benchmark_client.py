@@ -47,6 +47,7 @@ def test_the_load_test_is_measured(
     arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(benchmark_client, "LOCUST_SECONDS", 1)
+    monkeypatch.setattr(benchmark_client, "LOCUST_START_SECONDS", 1)
     assert benchmark_client.main([*arguments, "--rounds", "1", "--locust"]) == 0
     rows = [line.split() for line in result_rows(capsys.readouterr().out)]
     generators = [row[1] for row in rows]

@@ -12,10 +12,11 @@ import pytest
 from client import SAMPLE
 from scripts.embedded import EmbeddedServer, Endpoints
 from scripts.repository.steps.preprocess.limits import MIB
+from scripts.repository.tuning import Tuning
 from tests import bombs
 from tests.integration.conftest import HASTE, process_of, url
 
-CLIENTS = 6
+CLIENTS = Tuning().preprocess_instances + 1  # all processes decode, and one image waits
 MAX_MEMORY = 1024 * MIB
 WORST = [
     "PNG, RGB, turned",

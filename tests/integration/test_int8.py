@@ -63,25 +63,33 @@ onnxruntime.InferenceSession = Session
 }
 
 
-def run(options: list[str], folder: Path = ROOT, **environment: str) -> list[str]:
-    """Build in a process of its own, in a folder, and return the lines of what it prints."""
-    result = subprocess.run(
+def start(options: list[str], folder: Path = ROOT, **environment: str) -> "subprocess.Popen[str]":
+    """Start a build in a process of its own, in a folder."""
+    return subprocess.Popen(
         [*COMMAND, *options],
         cwd=folder,
         env=os.environ | {"PYTHONPATH": str(ROOT)} | environment,
-        capture_output=True,
+        stdout=subprocess.PIPE,
         text=True,
-        check=True,
     )
-    return result.stdout.splitlines()
+
+
+def printed(build: "subprocess.Popen[str]") -> list[str]:
+    """Wait for a build that succeeds, and return the lines of what it prints."""
+    output, _ = build.communicate(timeout=300)
+    assert build.returncode == 0
+    return output.splitlines()
 
 
 def test_builds_are_reproducible_and_report_speed_and_agreement(
     graph: Path, pictures: Path, tmp_path: Path
 ) -> None:
-    for seed in ("1", "2"):
-        options = [*own(graph, "birds", tmp_path / seed), *int8(pictures)]
-        lines = run(options, PYTHONHASHSEED=seed)
+    builds = [
+        start([*own(graph, "birds", tmp_path / seed), *int8(pictures)], PYTHONHASHSEED=seed)
+        for seed in ("1", "2")
+    ]
+    for build in builds:
+        lines = printed(build)
         assert lines[1].startswith("birds         10 classes")
         assert "times as fast as fp32" in lines[0]
         assert "of 20 held-out images" in lines[0]
@@ -98,14 +106,16 @@ def test_other_machines_with_the_same_libraries_build_the_same_bytes(tmp_path: P
     for file in sorted(pictures.iterdir(), reverse=True):
         (elsewhere / file.name).write_bytes(file.read_bytes())
     common = ["--models", "mobilenetv2", "--weights", "synthetic", "--cores", "2"]
-    run([*common, "--output", str(tmp_path / "here"), *int8(pictures)])
-    run(
+    here = start([*common, "--output", str(tmp_path / "here"), *int8(pictures)])
+    there = start(
         [*common, "--output", "there", *int8(Path())],
         elsewhere,
         PYTHONPATH=f"{elsewhere}:{ROOT}",
         LC_ALL="C",
         TMPDIR=str(elsewhere),
     )
+    for build in (here, there):
+        printed(build)
     assert contents(tmp_path / "here") == contents(elsewhere / "there")
 
 

@@ -1,12 +1,14 @@
 """Short forms of the sections of `python -m tests.reliability`, but for the fuzzer's."""
 
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
 import pytest
 
 from tests.bombs import BOMBS
+from tests.faults import vanish
 from tests.reliability import costs, faults, soak
 from tests.reliability.__main__ import Section
 
@@ -16,8 +18,7 @@ T = TypeVar("T")
 @pytest.fixture
 def less(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave out the faults and costly images that other tests have, one protocol, and waits."""
-    name = "1,000 connections reset"
-    monkeypatch.setattr(faults, "FAULTS", {name: faults.FAULTS[name]})
+    monkeypatch.setattr(faults, "FAULTS", {"connections reset": partial(vanish, count=100)})
     monkeypatch.setattr(faults, "LASTING", {})
     monkeypatch.setattr(faults, "PROTOCOLS", ("grpc",))
     monkeypatch.setattr(faults, "QUIET_SECONDS", 0.2)

@@ -374,6 +374,86 @@ def test_a_repository_may_hold_only_its_readme(graph: Path, repository: Path) ->
     assert (repository / "README.md").is_file()
 
 
+CROPS = {
+    "ensemble_10crop": "birds_10crop",
+    "preprocess_10crop": "birds_preprocess_10crop",
+    "postprocess_10crop": "birds_postprocess_10crop",
+}
+
+
+def test_ten_crops_are_an_ensemble_of_their_own_until_they_are_no_longer_asked_for(
+    graph: Path, repository: Path
+) -> None:
+    source = sources.from_file(graph, "birds")
+    builder.add(repository, source)
+    before = contents(repository)
+    entry = builder.add(repository, source, crops=10)
+    assert (entry.crops, entry.parts) == (10, PARTS | CROPS)
+    assert manifest.read(repository)["birds"].crops == 10
+    assert models(repository) == {*PARTS.values(), *CROPS.values()}
+    assert manifest.verify(repository, models(repository)) == []
+    after = contents(repository)
+    assert {name for name in before if after[name] != before[name]} == {"manifest.json"}
+    assert find_current(repository, source, crops=10)
+    assert find_current(repository, source) is None
+    builder.add(repository, source)
+    assert contents(repository) == before
+
+
+def test_removing_a_classifier_removes_its_ten_crops(graph: Path, repository: Path) -> None:
+    builder.add(repository, sources.from_file(graph, "birds"), crops=10)
+    builder.add(repository, sources.from_file(graph, "planes"))
+    remove(repository, ["birds"])
+    assert not [name for name in models(repository) if name.startswith("birds")]
+
+
+def test_classifiers_share_the_steps_of_ten_crops(
+    zoo: dict[str, ClassifierSource], repository: Path
+) -> None:
+    builder.add(repository, zoo["cats"])
+    with builder.session(repository, {"birds", "planes"}) as session:
+        for name in ("birds", "planes"):
+            session.add(zoo[name], Request(Tuning(), crops=10))
+    shared = {
+        "preprocess": "imagenet_preprocess_256",
+        "postprocess": "imagenet_postprocess",
+        "preprocess_10crop": "imagenet_preprocess_256_10crop",
+        "postprocess_10crop": "imagenet_postprocess_10crop",
+    }
+    for name in ("birds", "planes"):
+        parts = manifest.read(repository)[name].parts
+        assert shared.items() <= parts.items()
+        assert parts["ensemble_10crop"] == f"{name}_10crop"
+    builder.add(repository, zoo["birds"], tuning=Tuning(queue=3), crops=10)
+    parts = manifest.read(repository)["birds"].parts
+    assert parts["preprocess_10crop"] == "imagenet_preprocess_256_10crop_2"
+    assert manifest.verify(repository, models(repository)) == []
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"mode": "letterbox"}, "birds: 10 crops are for pictures that are larger than the crop"),
+        ({"mode": "squash"}, "birds: 10 crops would be equal but for mirror images"),
+    ],
+)
+def test_ten_crops_that_make_no_sense_are_refused(
+    graph: Path, repository: Path, fields: dict[str, Any], message: str
+) -> None:
+    source = sources.from_file(graph, "birds", said(**fields))
+    with pytest.raises(BuildError, match=rf"{message}.*; leave out --crops$"):
+        builder.add(repository, source, crops=10)
+    assert builder.add(repository, source).crops == 1
+
+
+def test_ten_crops_do_not_take_the_name_of_another_classifier(
+    graph: Path, repository: Path
+) -> None:
+    builder.add(repository, sources.from_file(graph, "birds_10crop"))
+    with pytest.raises(BuildError, match="birds_10crop belongs to birds_10crop; choose another"):
+        builder.add(repository, sources.from_file(graph, "birds"), crops=10)
+
+
 def test_a_classifier_is_current_after_it_was_built(graph: Path, repository: Path) -> None:
     source = sources.from_file(graph, "birds")
     assert find_current(repository, source) is None
@@ -394,12 +474,13 @@ def test_a_classifier_is_current_after_it_was_built(graph: Path, repository: Pat
         {"tuning": Tuning(engine="openvino"), "precision": "bf16"},
         {"precision": "int8"},
         {"auto": True},
+        {"crops": 10},
     ],
 )
 def test_a_classifier_is_not_current_with_other_options(
     graph: Path, repository: Path, changes: dict[str, Any]
 ) -> None:
-    options: dict[str, Any] = {"tuning": Tuning(), "precision": "fp32", "auto": False}
+    options = {"tuning": Tuning(), "precision": "fp32", "auto": False, "crops": 1}
     builder.add(repository, sources.from_file(graph, "birds"))
     recipe = {key: value for key, value in changes.items() if key not in options}
     source = sources.from_file(graph, "birds", said(**recipe))
@@ -507,7 +588,7 @@ def test_a_manifest_of_an_older_version_can_be_read(graph: Path, repository: Pat
     written = json.loads(file.read_text())
     entry = written["models"]["birds"]
     del written["version"], written["parts"]
-    for field in ("precision", "quantization", "comparison", "choice", "inputs_sha256"):
+    for field in ("precision", "quantization", "comparison", "choice", "inputs_sha256", "crops"):
         del entry[field]
     entry["files_sha256"] = "of version 1 only"
     del entry["tuning"]["engine"]
@@ -518,6 +599,7 @@ def test_a_manifest_of_an_older_version_can_be_read(graph: Path, repository: Pat
     assert manifest.verify(repository, PARTS.values()) == list(PARTS.values())
     assert entry.parts == PARTS
     assert (entry.precision, entry.quantization, entry.tuning) == ("fp32", None, None)
+    assert entry.crops == 1
 
 
 def test_an_int8_classifier_of_an_older_version_can_be_read(graph: Path, repository: Path) -> None:
@@ -623,7 +705,11 @@ def test_a_name_that_is_too_long_for_a_folder_is_rejected() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["resnet50_v1", "resnet50_v1_onnx", "imagenet_postprocess", "README.md"]
+    "name",
+    [
+        *("resnet50_v1", "resnet50_v1_onnx", "resnet50_v1_10crop", "mobilenetv2_preprocess_10crop"),
+        *("imagenet_postprocess", "README.md"),
+    ],
 )
 def test_a_reserved_name_is_rejected(name: str) -> None:
     with pytest.raises(BuildError, match="is reserved; choose another with --name"):

@@ -331,3 +331,17 @@ def test_a_worker_removes_its_pipe(clock: Clock, folder: Path) -> None:
     del worker
     gc.collect()
     assert not any(folder.iterdir())
+
+
+def test_the_first_credit_of_an_image_of_ten_crops_may_take_ten_times_as_long(
+    clock: Clock, folder: Path, warnings: list[str]
+) -> None:
+    worker = CreditLimit(LIMIT, warnings.append, crops=10)
+    worker.issue(LIMIT)
+    clock.sleep(29)
+    decode(worker, clock, 1)
+    assert not warnings
+    clock.sleep(2)
+    worker.issue(LIMIT)
+    worker.wait(1)
+    assert len(warnings) == 1

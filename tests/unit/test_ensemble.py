@@ -14,6 +14,7 @@ from scripts.repository.ensemble import (
     onnx_part,
     pixels_part,
     postprocess_part,
+    preprocess_part,
 )
 from scripts.repository.errors import BuildError
 from scripts.repository.graphs.prepare import Prepared
@@ -153,6 +154,35 @@ def test_one_score_an_image_has_labels_only_where_it_is_two_classes() -> None:
 
 
 OPENVINO = Tuning(engine="openvino")
+
+
+@pytest.mark.parametrize("tuning", [Tuning(queue=7), replace(OPENVINO, queue=7)])
+def test_ten_crops_of_one_image_are_a_batch_for_the_same_graph(tuning: Tuning) -> None:
+    one = spec(tuning=tuning)
+    ten = replace(one, crops=10)
+    chain, preprocess, postprocess = (
+        part(ten).to_protobuf() for part in (ensemble, preprocess_part, postprocess_part)
+    )
+    assert [config.name for config in (chain, preprocess, postprocess)] == [
+        *("own_10crop", "own_preprocess_10crop", "own_postprocess_10crop")
+    ]
+    assert [config.max_batch_size for config in (chain, preprocess, postprocess)] == [0, 0, 0]
+    assert dims(chain.input) == {"IMAGE": [1, 1]}
+    assert dims(chain.output) == {name: [1, -1] for name in ("CLASS_ID", "PROBABILITY", "LABEL")}
+    assert dims(preprocess.input) == {"IMAGE": [1, 1], "ENSEMBLE_IMAGE": [1, 1]}
+    assert dims(preprocess.output) == {"PIXELS": [10, 48, 32, 3], "CREDIT": [10, 2]}
+    assert dims(postprocess.input) == {"SCORES": [10, 5], "CREDIT": [10, 2]}
+    assert dims(postprocess.output) == dims(chain.output)
+    for config in (preprocess, postprocess):
+        assert parameters(config)["crops"] == "10"
+    policy = preprocess.dynamic_batching.default_queue_policy
+    assert policy.max_queue_size == 7
+    alone = preprocess_part(one).to_protobuf()
+    assert policy == alone.dynamic_batching.default_queue_policy
+    assert parameters(preprocess) | {"crops": "1"} == parameters(alone)
+    names = [step.model_name for step in chain.ensemble_scheduling.step]
+    assert names == ["own_preprocess_10crop", "own_pixels", "own_postprocess_10crop"]
+    assert pixels_part(ten) == pixels_part(one)
 
 
 def parameters(config: pb.ModelConfig) -> dict[str, str]:

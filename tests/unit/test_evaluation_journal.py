@@ -74,7 +74,7 @@ def test_a_long_torn_line_is_dropped(tmp_path: Path) -> None:
         ({"labels_sha256": "l2"}, "other labels"),
         ({"recipe": {"resize": [64, 64], "decoding": "fast"}}, "another preprocessing recipe"),
         ({"reference": "r2"}, "another reference, or without one"),
-        ({"sample": [(3, 0.52), (1, 0.3), (2, 0.1)]}, "another build of the model"),
+        ({"sample": [(3, 0.5002), (1, 0.3), (2, 0.1)]}, "another build of the model"),
         ({"sample": [(3, 0.5), (1, 0.3), (7, 0.15)]}, "another build of the model"),
     ],
 )
@@ -98,8 +98,8 @@ def test_another_evaluation_is_not_mixed_in(
     "sample",
     [
         [(3, 0.5), (1, 0.3), (2, 0.1)],
-        [(3, 0.5004), (1, 0.2997), (2, 0.1)],
-        [(3, 0.5), (1, 0.3), (9, 0.1003)],  # the last two are almost equally probable
+        [(3, 0.50004), (1, 0.29997), (2, 0.1)],
+        [(3, 0.5), (1, 0.3), (9, 0.10003)],  # the last two are almost equally probable
     ],
 )
 def test_an_answer_that_differs_by_rounding_is_the_same(

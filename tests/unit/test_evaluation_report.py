@@ -168,7 +168,7 @@ def test_the_files_have_all_figures(tmp_path: Path) -> None:
     top1 = values["models"]["birds"]["top1"]
     assert (top1["count"], top1["total"], top1["value"]) == (1, 4, 0.25)
     assert top1["low"] < 0.25 < top1["high"]
-    assert values["models"]["birds"]["failures"] == {"3.png": "not an image"}
+    assert values["models"]["birds"]["failures"] == [{"name": "3.png", "reason": "not an image"}]
     assert values["models"]["birds"]["most_confused"][0] == {
         "label": "b",
         "predicted": "a",

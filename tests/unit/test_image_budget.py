@@ -37,16 +37,16 @@ SQUASH = square(256, 224, mode="squash", interpolation="lanczos")
 DECODER = """
 import sys, time
 from pathlib import Path
-from scripts.repository.steps.preprocess.imaging import Busy, ImageError, load
+from scripts.repository.steps.preprocess.imaging import Busy, ImageError, load_crops
 from scripts.repository.steps.preprocess.recipe import Recipe
-recipe = Recipe.from_json(sys.argv[2])
-load(Path(sys.argv[1]).read_bytes(), recipe)
+recipe, crops = Recipe.from_json(sys.argv[2]), int(sys.argv[3])
+load_crops(Path(sys.argv[1]).read_bytes(), recipe, crops)
 print("ready", flush=True)
 for name in sys.stdin:
     data = Path(name.strip()).read_bytes()
     start = time.process_time()
     try:
-        outcome = load(data, recipe).mode
+        outcome = load_crops(data, recipe, crops)[0].mode
     except (ImageError, Busy) as error:
         outcome = type(error).__name__
     del data
@@ -57,9 +57,10 @@ for name in sys.stdin:
 class Decoder:
     """A process that decodes images, with the server's settings of glibc."""
 
-    def __init__(self, folder: Path, recipe: Recipe) -> None:
+    def __init__(self, folder: Path, recipe: Recipe, crops: int) -> None:
+        small = str(folder / "small")
         self.process = subprocess.Popen(
-            [sys.executable, "-c", DECODER, str(folder / "small"), recipe.to_json()],
+            [sys.executable, "-c", DECODER, small, recipe.to_json(), str(crops)],
             cwd=ROOT,
             env={**os.environ, "GLIBC_TUNABLES": GLIBC_TUNABLES, "TMPDIR": str(folder)},
             stdin=subprocess.PIPE,
@@ -108,9 +109,11 @@ class Burden:
 class Server:
     """Decoding processes with the same parent, as Triton has them."""
 
-    def __init__(self, folder: Path, processes: int, recipe: Recipe = DEFAULT) -> None:
+    def __init__(
+        self, folder: Path, processes: int, recipe: Recipe = DEFAULT, crops: int = 1
+    ) -> None:
         (folder / "small").write_bytes(images.encode(images.photo(), "JPEG"))
-        self.decoders = [Decoder(folder, recipe) for _ in range(processes)]
+        self.decoders = [Decoder(folder, recipe, crops) for _ in range(processes)]
         assert [decoder.read() for decoder in self.decoders] == ["ready"] * processes
         self.idle = self.memory()
 
@@ -166,24 +169,26 @@ def test_all_processes_decode_the_largest_images_within_the_budget(
     assert burden.rest < 150 * MIB
 
 
-# About as large as the limits allow with the recipe.
-OTHER_BOMBS: dict[str, tuple[Recipe, Callable[[], bytes]]] = {
-    "exact, JPEG, turned": (EXACT, lambda: bombs.jpeg(8_000, 8_000, orientation=6)),
-    "exact, wide": (EXACT, lambda: bombs.png(60_000, 20, bombs.RGB)),
-    "exact, tall": (EXACT, lambda: bombs.png(12, 8_000, bombs.RGB)),
+# About as large as the limits allow with the recipe and the number of crops.
+OTHER_BOMBS: dict[str, tuple[Recipe, int, Callable[[], bytes]]] = {
+    "exact, JPEG, turned": (EXACT, 1, lambda: bombs.jpeg(8_000, 8_000, orientation=6)),
+    "exact, wide": (EXACT, 1, lambda: bombs.png(60_000, 20, bombs.RGB)),
+    "exact, tall": (EXACT, 1, lambda: bombs.png(12, 8_000, bombs.RGB)),
     "squash, CMYK, turned": (
         SQUASH,
+        1,
         lambda: bombs.jpeg(65_500, 1_023, components=4, orientation=6),
     ),
+    "ten crops, exact, wide": (EXACT, 10, lambda: bombs.png(60_000, 200, bombs.RGB)),
 }
 
 
 @pytest.mark.parametrize("name", OTHER_BOMBS)
 def test_the_budget_holds_for_other_recipes(tmp_path: Path, name: str) -> None:
-    recipe, generate = OTHER_BOMBS[name]
+    recipe, crops, generate = OTHER_BOMBS[name]
     file = tmp_path / "bomb"
     file.write_bytes(generate())
-    server = Server(tmp_path, PROCESSES, recipe)
+    server = Server(tmp_path, PROCESSES, recipe, crops)
     try:
         burden = server.decode([file] * PROCESSES)
     finally:

@@ -32,6 +32,12 @@ def test_the_table_shows_recipes_of_older_servers(capsys: pytest.CaptureFixture[
     assert row(recipe, capsys) == ["10", "256 / 224", "birds", "ready"]
 
 
+def test_the_table_shows_the_number_of_crops(capsys: pytest.CaptureFixture[str]) -> None:
+    recipe = json.loads(Recipe().to_json())
+    write_models([Model("birds_10crop", ready=True, classes=10, recipe=recipe, crops=10)], "table")
+    assert "256 / 224, 10 crops" in capsys.readouterr().out
+
+
 def row(recipe: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> list[str]:
     """Return the cells of a table's row."""
     write_models([Model("birds", ready=True, classes=10, recipe=recipe)], "table")

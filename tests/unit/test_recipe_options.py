@@ -1,6 +1,7 @@
 """The options that describe a user's own classifier."""
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 import onnx
@@ -8,6 +9,7 @@ import pytest
 
 from scripts import build_repository, recipe_options
 from scripts.repository import sources
+from scripts.repository.catalog import CATALOG
 from scripts.repository.description import merge
 from scripts.repository.errors import BuildError
 from scripts.repository.steps.preprocess.recipe import IMAGENET_STD, Recipe
@@ -90,6 +92,15 @@ def test_a_mean_on_another_scale_than_the_std_of_a_recipe_is_refused(tmp_path: P
         ([*OWN, "--revision", "main"], "--revision selects a version on the hub"),
         (["--fill", "1", "2", "3", "--name", "a"], "to use --fill, --name, give your own"),
         (["--no-antialias"], "to use --no-antialias, give your own classifier"),
+        (["--crop", "320"], "to use --crop, give your own classifier: .* with --models"),
+        (
+            ["--models", "all", "--crop", "9", "--std", "1"],
+            "to use --std, give your own classifier",
+        ),
+        (
+            [*OWN, "--models", "all", "--crop", "320"],
+            "--crop would be for --models as well as for your own classifier; build them one",
+        ),
         ([*OWN, "--normalization", "none", "--std", "1"], "--normalization and --std both say"),
         ([*OWN, "--check", "nowhere.jpg"], "--check: there is no file nowhere.jpg"),
         ([*OWN, "--check", "tests"], "--check: there is no file tests"),
@@ -98,6 +109,43 @@ def test_a_mean_on_another_scale_than_the_std_of_a_recipe_is_refused(tmp_path: P
 def test_options_that_would_be_ignored_are_refused(options: list[str], message: str) -> None:
     with pytest.raises(BuildError, match=message):
         recipe_options.check(parsed(*options))
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "sizes"),
+    [
+        ("resnet50_v1", [], ((256, 256), (224, 224))),
+        ("resnet50_v1", ["--resize", "352", "--crop", "320"], ((352, 352), (320, 320))),
+        ("resnet50_v1", ["--resize", "232"], ((232, 232), (224, 224))),
+        ("resnet50_v1", ["--crop", "320"], ((366, 366), (320, 320))),
+        ("resnet50_v1", ["--crop", "280x336"], ((320, 384), (280, 336))),
+        ("mobilenetv2", ["--crop", "320"], ((320, 320), (320, 320))),
+    ],
+)
+def test_the_zoo_is_resized(
+    name: str,
+    options: list[str],
+    sizes: tuple[tuple[int, int], tuple[int, int]],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    model = CATALOG[name]
+    given = parsed("--models", name, *options)
+    recipe_options.check(given)
+    resized = recipe_options.resized(model, given)
+    assert (resized.recipe.resize, resized.recipe.crop) == sizes
+    assert replace(resized, recipe=model.recipe) == model
+    is_guessed = "--crop" in options and "--resize" not in options
+    assert ("give --resize for another size" in caplog.text) == is_guessed
+    if "--crop 320" in caplog.text and name == "resnet50_v1":
+        assert "images are resized to 366 for --crop 320, as the zoo does to 256 for 224" in (
+            caplog.text
+        )
+
+
+def test_sizes_that_do_not_fit_together_are_refused_with_the_name_of_the_model() -> None:
+    given = parsed("--models", "resnet50_v1", "--resize", "200")
+    with pytest.raises(BuildError, match=r"^resnet50_v1: a crop of 224 pixels does not fit an im"):
+        recipe_options.resized(CATALOG["resnet50_v1"], given)
 
 
 @pytest.mark.parametrize("option", ["--onnx", "--hub", "--name", "--recipe", "--labels", "--check"])

@@ -56,6 +56,11 @@ def test_a_line_names_what_runs_the_graphs(
     assert summary.line("birds", replace(entry, **changes)) == line + text
 
 
+def test_a_line_names_the_ensemble_of_ten_crops(build: Build) -> None:
+    line = summary.line("birds", replace(build(), crops=10))
+    assert "recipe 37/32 and with 10 crops as birds_10crop, from file" in line
+
+
 def test_slower_precisions_are_described() -> None:
     assert summary.without_gain("bf16", {"onnxruntime": 1.2, "openvino": 1.1}) is None
     assert summary.without_gain("bf16", {"onnxruntime": 0.9, "openvino": 0.8}) == (

@@ -53,6 +53,14 @@ def test_a_classifier_is_loaded_with_the_parts_that_it_needs(built: Path) -> Non
     assert view(built, ["birds_onnx"]).parts == ("birds_onnx",)
 
 
+def test_ten_crops_are_loaded_with_the_classifier_or_alone(built: Path, graph: Path) -> None:
+    builder.add(built, sources.from_file(graph, "birds"), crops=10)
+    steps = {"birds_preprocess_10crop", "birds_pixels", "birds_postprocess_10crop"}
+    assert {"birds", "birds_onnx", "birds_10crop", *steps} < set(view(built, ["birds"]).parts)
+    alone = view(built, ["birds_10crop"])
+    assert set(alone.parts) == {"birds_10crop", *steps}
+
+
 @pytest.mark.parametrize("name", ["owls", "stray"])
 def test_an_unknown_model_is_an_error(built: Path, name: str) -> None:
     with pytest.raises(ServerError, match=f"'{name}': model not found"):

@@ -56,6 +56,10 @@ def _in_order(names: Sequence[str], truth: InOrder) -> Sequence[str]:
     if all(numbers) and lines == ILSVRC_IMAGES:
         positions = [int(found[1]) - 1 for found in numbers if found]
         if all(0 <= position < lines for position in positions):
+            if len(positions) < lines:
+                LOGGER.warning(
+                    "%s: used %s of %s", truth.file, f"{len(positions):,}", count(lines, "line")
+                )
             return [truth.labels[position] for position in positions]
     if lines != len(names):
         raise EvaluationError(
@@ -73,13 +77,14 @@ def _in_order(names: Sequence[str], truth: InOrder) -> Sequence[str]:
 def _by_name(names: Sequence[str], truth: ByName, origin: str) -> list[str | None]:
     find = _Finder(names)
     labels: list[str | None] = [None] * len(names)
-    found, unknown, repeated = [], [], []
+    renamed, unknown, repeated = [], [], []
     for name, label in truth.rows:
         position = find(name)
         if position is None:
             unknown.append(name)
             continue
-        found.append(name)
+        if _parts(name) != _parts(names[position]):
+            renamed.append(name)
         if labels[position] is None:
             labels[position] = label or None
         elif labels[position] == label:
@@ -89,8 +94,8 @@ def _by_name(names: Sequence[str], truth: ByName, origin: str) -> list[str | Non
                 f"{truth.file} has two labels for {names[position]!r}, {labels[position]!r} and "
                 f"{label!r}; leave one"
             )
-    _refuse_splits(found, truth)
-    if not found:
+    _refuse_splits(renamed, truth)
+    if len(unknown) == len(truth.rows):
         raise EvaluationError(
             f"{truth.file} has labels for {examples(unknown)}, but {origin} has the images "
             f"{examples(names)}; give the file that belongs to these images"
@@ -104,8 +109,8 @@ def _by_name(names: Sequence[str], truth: ByName, origin: str) -> list[str | Non
     return labels
 
 
-def _refuse_splits(found: Iterable[str], truth: ByName) -> None:
-    splits = {part for name in found for part in _parts(name)[:-1] if part.lower() in SPLITS}
+def _refuse_splits(names: Iterable[str], truth: ByName) -> None:
+    splits = {part for name in names for part in _parts(name)[:-1] if part.lower() in SPLITS}
     if len(splits) > 1:
         raise EvaluationError(
             f"{truth.file} has labels for {examples(sorted(splits))}; keep those of one of them"

@@ -12,6 +12,7 @@ GROUND_TRUTH = (
     "imagenet_2012_validation_synset_labels.txt",
     "ILSVRC2012_validation_ground_truth.txt",
     "val.txt",
+    "metadata.csv",
     "labels.csv",
     "labels.tsv",
 )
@@ -27,6 +28,11 @@ def find_ground_truth(path: Path) -> Path | None:
     return _find(path, GROUND_TRUTH)
 
 
+def find_packed_devkit(path: Path) -> Path | None:
+    """Find the archive of ILSVRC's devkit, which has the labels of the validation set."""
+    return _find(path, [f"{DEVKIT}.tar.gz"])
+
+
 def find_synsets(path: Path, ground_truth: Path, names: Sequence[str]) -> Path | None:
     """Find a list of classes beside the ground truth, or else beside the images."""
     return _find(ground_truth, names) or _find(path, names)
@@ -36,9 +42,16 @@ def _find(path: Path, names: Sequence[str]) -> Path | None:
     """Return the first of the names that is there, in the nearest folder that has one."""
     for folder in _places(path):
         for name in names:
-            if (folder / name).is_file():
+            if _is_file(folder / name):
                 return folder / name
     return None
+
+
+def _is_file(file: Path) -> bool:
+    try:
+        return file.is_file()
+    except OSError:  # its folder may not be searched
+        return False
 
 
 def _places(path: Path) -> Iterator[Path]:

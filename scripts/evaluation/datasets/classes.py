@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import re
-from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Sequence
+import unicodedata
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -15,9 +16,10 @@ from scripts.repository.ensemble import IMAGENET_LABELS
 
 LOGGER = logging.getLogger(__name__)
 WORDNET_ID = re.compile(r"n\d{8}")
+HAS_DIGIT = re.compile(r"\d")
 NUMBER = re.compile(r"\d{1,9}", re.ASCII)
-# What people put between words where a label has a space.
-SEPARATORS = re.compile(r"[\s_-]+")
+# What people put between words where a label has a space, or a slash that a folder cannot have.
+SEPARATORS = re.compile(r"[\s_/-]+")
 MOST = 0.9  # the part of a list's names that must fit by name before the rest may fit by position
 
 Table = dict[str, set[int]]
@@ -32,10 +34,11 @@ class Classes:
     def match(self, names: Iterable[str], *, origin: str) -> dict[str, int]:
         """Find the class index of each label of a data set.
 
-        A name is a class's label, its WordNet id, its text after the id, or one of the text's
-        synonyms (parts between commas); then the same without regard to case, spaces, hyphens and
-        underscores; then the first word of a label, with a warning. If all names are numbers and no
-        label begins with a number, they are class indices from 0, with a warning.
+        These rules are tried in turn: a name is a WordNet id; a class's label, its text after the
+        WordNet id, or one of the text's synonyms (parts between commas); the part before the name's
+        comma is; the same without regard to case and to what is between words; the name is the
+        first word of a label, with a warning. If all names are numbers and no label begins with a
+        number, they are class indices from 0, with a warning.
 
         `origin` says in messages where the names come from.
 
@@ -43,7 +46,7 @@ class Classes:
             EvaluationError: a name fits no class or several classes.
         """
         wanted = sorted(set(names))
-        if all(map(NUMBER.fullmatch, wanted)) and not self._have_numbers:
+        if wanted and all(map(NUMBER.fullmatch, wanted)) and not self._have_numbers:
             return self._by_number(wanted, origin)
         found = {name: self.candidates(name) for name in wanted}
         self._refuse_unclear(found, origin)
@@ -84,39 +87,46 @@ class Classes:
         """Return the classes that a name may mean, by the first rule of `match` that finds any."""
         if WORDNET_ID.fullmatch(name):
             return self._wordnet_ids.get(name, set())
+        return self._certain(name) or self._first_words.get(_fold(name), set())
+
+    @cached_property
+    def _rules(self) -> tuple[tuple[Table, Callable[[str], str]], ...]:
+        texts = [_text(label) for label in self.labels]
+        words = [_words(label) for label in self.labels]
+        return (
+            (_table([[label] for label in self.labels], str.strip), str.strip),
+            (_table([[text] for text in texts], str.strip), str.strip),
+            (_table(words, str.strip), str.strip),
+            (_table(words, str.strip), _before_comma),
+            (_table(words, _fold), _fold),
+            (_table(words, _fold), lambda name: _fold(_before_comma(name))),
+        )
+
+    @cached_property
+    def _first_words(self) -> Table:
+        return _table([[_first(label).rstrip(",;:")] for label in self.labels], _fold)
+
+    def _certain(self, name: str) -> set[int]:
+        """Return the classes that a name means by any rule but that of the first word."""
         for table, fold in self._rules:
             if indices := table.get(fold(name)):
                 return indices
         return set()
 
     @cached_property
-    def are_imagenet(self) -> bool:
-        """Whether these are ImageNet's 1,000 classes in the usual order, that of WordNet ids."""
-        return self._in_order([self.candidates(_first(label)) for label in IMAGENET_LABELS])
-
-    @cached_property
-    def _rules(self) -> tuple[tuple[Table, Callable[[str], str]], ...]:
-        texts = [_text(label) for label in self.labels]
-        words = [_words(label) for label in self.labels]
-        first_words = [label.split()[:1] for label in self.labels]
-        return (
-            (_table([[label] for label in self.labels], str.strip), str.strip),
-            (_table([[text] for text in texts], str.strip), str.strip),
-            (_table(words, str.strip), str.strip),
-            (_table(words, _fold), _fold),
-            (_table(first_words, _fold), _fold),
-        )
-
-    @cached_property
     def _wordnet_ids(self) -> Table:
         ids = [[_first(label)] for label in self.labels]
         if any(WORDNET_ID.fullmatch(first) for (first,) in ids):
             return _table(ids, str)
-        found = [self.candidates(_text(label)) for label in IMAGENET_LABELS]
-        if self._in_order(found):
-            return {_first(label): {index} for index, label in enumerate(IMAGENET_LABELS)}
+        found = {name: self._certain(text) for name, text in IMAGENET_TEXTS.items()}
+        if self._in_order([*found.values()]):
+            return {name: {index} for index, name in enumerate(found)}
+        # Two of ImageNet's classes are cranes: which of them is a label that says `crane`?
+        times = Counter(index for indices in found.values() for index in indices)
         return {
-            _first(label): indices for label, indices in zip(IMAGENET_LABELS, found, strict=True)
+            name: indices
+            for name, indices in found.items()
+            if all(times[index] == 1 for index in indices)
         }
 
     def _in_order(self, found: Sequence[set[int]]) -> bool:
@@ -132,7 +142,7 @@ class Classes:
     def _have_numbers(self) -> bool:
         return any(NUMBER.fullmatch(_first(label)) for label in self.labels)
 
-    def _by_number(self, names: Collection[str], origin: str) -> dict[str, int]:
+    def _by_number(self, names: Sequence[str], origin: str) -> dict[str, int]:
         numbers = {name: int(name) for name in names}
         beyond = [number for number in numbers.values() if number >= len(self.labels)]
         if beyond:
@@ -140,19 +150,17 @@ class Classes:
                 f"{origin}: the classifier has the classes 0 to {len(self.labels) - 1}, but the "
                 f"data has {examples(sorted(beyond))}; number them from 0 in the classifier's order"
             )
-        for name, number in list(numbers.items())[:1]:
-            LOGGER.warning(
-                "%s: the labels are numbers, taken for class indices from 0; %s is %r",
-                *(origin, name, self.labels[number]),
-            )
+        LOGGER.warning(
+            "%s: the labels are numbers, taken for class indices from 0; %s is %r",
+            *(origin, names[0], self.labels[numbers[names[0]]]),
+        )
         return numbers
 
     def _refuse_unclear(self, found: dict[str, set[int]], origin: str) -> None:
         if unknown := [name for name, indices in found.items() if not indices]:
             raise EvaluationError(
-                f"{origin}: {len(unknown):,} of {count(len(found), 'label')} are not among the "
-                f"classifier's ({examples(self.labels)}): {examples(unknown)}; "
-                "rename or remove them"
+                f"{origin}: {len(unknown):,} of {count(len(found), 'label')} fit no class of the "
+                f"classifier ({examples(self.labels)}): {examples(unknown)}; rename or remove them"
             )
         for name, indices in found.items():
             if len(indices) > 1:
@@ -163,10 +171,13 @@ class Classes:
                 )
 
     def _say_guesses(self, matched: dict[str, int], origin: str) -> None:
-        firsts = [name for name, index in matched.items() if self._is_guess(name, index)]
-        if firsts:
-            pairs = [f"{name} ({self.labels[matched[name]]})" for name in firsts]
-            LOGGER.warning("%s: matched by the first word only: %s", origin, examples(pairs))
+        guesses = [
+            f"{name} ({self.labels[index]})"
+            for name, index in matched.items()
+            if not HAS_DIGIT.search(name) and not self._certain(name)  # with a digit it is an id
+        ]
+        if guesses:
+            LOGGER.warning("%s: matched by the first word only: %s", origin, examples(guesses))
         by_class: dict[int, list[str]] = defaultdict(list)
         for name, index in matched.items():
             by_class[index].append(name)
@@ -175,12 +186,6 @@ class Classes:
                 LOGGER.warning(
                     "%s: %s are one class, %r", origin, examples(names), self.labels[index]
                 )
-
-    def _is_guess(self, name: str, index: int) -> bool:
-        if any(character.isdigit() for character in name):
-            return False  # it is an id
-        words = {_fold(word) for word in (self.labels[index], *_words(self.labels[index]))}
-        return _fold(name) not in words
 
 
 def _first(label: str) -> str:
@@ -200,8 +205,12 @@ def _words(label: str) -> list[str]:
     return [text, *text.split(",")]
 
 
+def _before_comma(name: str) -> str:
+    return name.partition(",")[0].strip()
+
+
 def _fold(name: str) -> str:
-    return SEPARATORS.sub(" ", name).strip().casefold()
+    return SEPARATORS.sub(" ", unicodedata.normalize("NFKC", name)).strip().casefold()
 
 
 def _table(names: Sequence[Sequence[str]], fold: Callable[[str], str]) -> Table:

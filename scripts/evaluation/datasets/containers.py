@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import glob
 import logging
+import stat
 import tarfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -29,15 +29,19 @@ def open_images(path: Path) -> FolderImages | TarImages | ParquetImages:
     Raises:
         EvaluationError: it is none of these, has no images, or cannot be read.
     """
-    if path.is_dir():
+    try:
+        mode = path.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError, ValueError) as error:
+        if shards := matching(path):
+            return _in_parquet(shards, shards[0].parent, str(path))
+        raise EvaluationError(f"{path} does not exist; {GIVE}") from error
+    except OSError as error:
+        raise EvaluationError(f"cannot read {path}: {error.strerror}; {GIVE}") from error
+    if stat.S_ISDIR(mode):
         return _in_folder(path)
-    if path.is_file():
+    if stat.S_ISREG(mode):
         return _in_file(path)
-    if shards := matching(path) if glob.has_magic(str(path)) else []:
-        return _in_parquet(shards, path.parent, str(path))
-    if path.exists():
-        raise EvaluationError(f"{path} is neither a folder nor a file; {GIVE}")
-    raise EvaluationError(f"{path} does not exist; {GIVE}")
+    raise EvaluationError(f"{path} is neither a folder nor a file; {GIVE}")
 
 
 def _in_folder(folder: Path) -> FolderImages | ParquetImages:

@@ -71,7 +71,7 @@ def list_folder(folder: Path) -> tuple[FolderImages, list[Path]]:
 
 def is_hidden(name: str) -> bool:
     """Whether a file or folder is hidden, or was added by macOS."""
-    return name.startswith(".") or name == MACOS
+    return (name.startswith(".") and name not in {".", ".."}) or name == MACOS
 
 
 @dataclass(frozen=True)

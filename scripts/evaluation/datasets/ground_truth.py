@@ -25,6 +25,7 @@ LABEL_COLUMNS = (
 )
 # Kaggle's column: a WordNet id and four coordinates for each object, `n03995372 85 1 499 272`.
 BOXES = "predictionstring"
+MAX_BYTES = 1 << 28
 LINE_END = re.compile(r"\r\n|\n|\r")
 DELIMITERS = "\t;,"
 FORMS = "write a file and its label on each line, as CSV"
@@ -72,7 +73,11 @@ def read_ground_truth(file: Path) -> InOrder | ByName:
     if not text.strip():
         raise EvaluationError(f"{file} is empty; {FORMS}")
     if delimiters := [each for each in DELIMITERS if each in lines[0]]:
-        return ByName(file, _from_csv(_table(text, delimiters, file), file))
+        table = _table(text, delimiters, file)
+        rows = _from_csv(table, file) if table else ()
+        if not rows:
+            raise EvaluationError(f"{file} has no labels; {FORMS}")
+        return ByName(file, rows)
     for number, line in enumerate(lines, 1):
         if not line.strip():
             raise EvaluationError(f"{file}: line {number} is empty; {FORMS}")
@@ -87,9 +92,11 @@ def read_text(file: Path) -> str:
     Raises:
         EvaluationError: it is no such file.
     """
-    if not file.is_file():
-        raise EvaluationError(f"{file} is not a file; give a text file with labels")
     try:
+        if not file.is_file():
+            raise EvaluationError(f"{file} is not a file; give a text file with labels")
+        if file.stat().st_size > MAX_BYTES:
+            raise EvaluationError(f"{file} is too large to have labels alone; give a text file")
         text = file.read_bytes().decode("utf-8-sig")
     except OSError as error:
         raise EvaluationError(f"cannot read {file}: {error.strerror}") from error

@@ -46,7 +46,7 @@ def by_folder(
 ) -> ImageSet | None:
     """Label images by their folders' names; None if no name is a class.
 
-    `numbers` is whether folders whose names are all numbers are taken for class indices.
+    `numbers` is whether names that are all numbers are taken for class indices.
 
     Raises:
         EvaluationError: only some of the names are classes.
@@ -62,15 +62,16 @@ def by_folder(
 
 
 def by_file_name(images: Images, classes: Classes, *, origin: str) -> ImageSet | None:
-    """Label images by the WordNet ids at the beginning of their names; None if no name has one.
+    """Label images by the WordNet ids at the beginning of their names; None if none is a class.
 
     Raises:
-        EvaluationError: an id is not among the classifier's labels.
+        EvaluationError: only some of the ids are classes.
     """
     ids = [WORDNET_ID.match(name.rpartition("/")[2]) for name in images.names]
-    if not any(ids):
+    names = {found[0] for found in ids if found}
+    if not any(map(classes.candidates, names)):
         return None
-    matched = classes.match({found[0] for found in ids if found}, origin=origin)
+    matched = classes.match(names, origin=origin)
     labels = [matched[found[0]] if found else None for found in ids]
     return label_images(images, labels, layout="file names begin with WordNet ids", origin=origin)
 
@@ -82,9 +83,11 @@ def class_folders(names: Sequence[str], classes: Classes | None = None) -> list[
     """
     folders = [name.split("/")[:-1] for name in names]
     depth = 0
-    while (outer := _common(folders, depth)) and not (classes and classes.candidates(outer)):
+    while (outer := _common(folders, depth)) is not None:
+        if classes and classes.candidates(outer):
+            break
         depth += 1
-    return [path[depth] if len(path) > depth else None for path in folders]
+    return [(path[depth] or None) if len(path) > depth else None for path in folders]
 
 
 def _common(folders: Sequence[Sequence[str]], depth: int) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +13,7 @@ from scripts.evaluation.datasets.beside import (
     ILSVRC_SYNSETS,
     SYNSET_LISTS,
     find_ground_truth,
+    find_packed_devkit,
     find_synsets,
 )
 from scripts.evaluation.datasets.classes import Classes
@@ -28,7 +30,7 @@ from scripts.evaluation.datasets.labelling import (
 )
 from scripts.evaluation.datasets.synsets import read_synsets
 from scripts.evaluation.datasets.tar import TarImages
-from scripts.evaluation.datasets.words import count, examples
+from scripts.evaluation.datasets.words import examples, printable
 from scripts.evaluation.errors import EvaluationError
 
 if TYPE_CHECKING:
@@ -58,7 +60,7 @@ def open_dataset(
     Raises:
         EvaluationError: the layout is not known, or labels do not fit the classifier.
     """
-    known, origin = Classes(tuple(classes)), str(path)
+    known, origin = Classes(tuple(classes)), printable(str(path))
     images = open_images(path)
     if not isinstance(images, FolderImages | TarImages):
         return _label_parquet(images, known, ground_truth, synsets, origin)
@@ -70,6 +72,11 @@ def open_dataset(
     if ground_truth is None:
         if dataset := by_folder(images, known, numbers=True, origin=origin):
             return dataset
+        if packed := find_packed_devkit(path):
+            raise EvaluationError(
+                f"{origin}: the labels are in {packed}; run: "
+                f"tar -xzf {shlex.quote(str(packed))} -C {shlex.quote(str(packed.parent))}"
+            )
         raise _no_labels(images, known, origin)
     truth = read_ground_truth(ground_truth)
     if synsets and not truth.are_numbers:
@@ -102,7 +109,7 @@ def open_folders(path: Path) -> Folders:
     classes = tuple(sorted({folder for folder in folders if folder}))
     if {name.lower() for name in classes} <= SPLITS or len(classes) == 1:
         raise EvaluationError(
-            f"{path} has images in {count(len(classes), 'folder')} ({examples(classes)}); "
+            f"{path} has images in {examples(classes) or 'no folder'}; "
             "give a folder that has a folder for each class"
         )
     indices = {name: index for index, name in enumerate(classes)}

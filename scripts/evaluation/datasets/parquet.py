@@ -31,7 +31,10 @@ ROWS = 16  # read at a time
 BUFFER = 1 << 16  # bytes read at a time
 
 IMAGE_KINDS = (pa.types.is_binary, pa.types.is_large_binary)
-LABEL_KINDS = (pa.types.is_integer, pa.types.is_string, pa.types.is_large_string)
+LABEL_KINDS = (
+    *(pa.types.is_integer, pa.types.is_string, pa.types.is_large_string),
+    pa.types.is_dictionary,  # of pandas' categories
+)
 
 
 @dataclass(frozen=True)
@@ -57,8 +60,11 @@ class ParquetImages:
         """
         first = 0
         for shard, rows in zip(self.shards, self.rows, strict=True):
-            wanted = _between(positions, first, first + rows)
-            yield from _read_rows(shard, self.column, wanted)
+            if wanted := _between(positions, first, first + rows):
+                with _opened(shard) as file:
+                    if file.metadata.num_rows != rows:
+                        raise EvaluationError(f"{shard} has changed; start again")
+                    yield from _read_rows(file, self.column, wanted)
             first += rows
 
 
@@ -131,18 +137,14 @@ def _labels(file: pq.ParquetFile, column: str) -> list[str | None]:
     return [None if label in (None, "", NO_LABEL) else str(label) for label in labels]
 
 
-def _read_rows(shard: Path, column: str, rows: Sequence[int]) -> Iterator[bytes]:
-    if not rows:
-        return
-    with _opened(shard) as file:
-        first = 0
-        for group in range(file.num_row_groups):
-            end = first + file.metadata.row_group(group).num_rows
-            wanted = [row - first for row in _between(rows, first, end)]
-            if wanted:
-                batches = file.iter_batches(ROWS, [group], [column], use_threads=False)
-                yield from _pick(batches, wanted)
-            first = end
+def _read_rows(file: pq.ParquetFile, column: str, rows: Sequence[int]) -> Iterator[bytes]:
+    first = 0
+    for group in range(file.num_row_groups):
+        end = first + file.metadata.row_group(group).num_rows
+        if wanted := _between(rows, first, end):
+            batches = file.iter_batches(ROWS, [group], [column], use_threads=False)
+            yield from _pick(batches, wanted)
+        first = end
 
 
 def _pick(batches: Iterable[pa.RecordBatch], rows: Iterable[int]) -> Iterator[bytes]:
@@ -158,8 +160,10 @@ def _pick(batches: Iterable[pa.RecordBatch], rows: Iterable[int]) -> Iterator[by
             return
 
 
-def _between(numbers: Sequence[int], low: int, high: int) -> Sequence[int]:
-    return numbers[bisect_left(numbers, low) : bisect_left(numbers, high)]
+def _between(numbers: Sequence[int], low: int, high: int) -> list[int]:
+    """Return those of increasing numbers that are in a range, counted from its beginning."""
+    inside = numbers[bisect_left(numbers, low) : bisect_left(numbers, high)]
+    return [number - low for number in inside]
 
 
 @contextmanager
@@ -168,7 +172,7 @@ def _opened(shard: Path) -> Iterator[pq.ParquetFile]:
         # Without these, whole row groups are read into memory.
         with pq.ParquetFile(shard, buffer_size=BUFFER, pre_buffer=False) as file:
             yield file
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, ValueError) as error:  # a column name may not be text
         reason = getattr(error, "strerror", None) or first_line(error)
         raise EvaluationError(
             f"cannot read {shard}: {reason}; copy or download it again"

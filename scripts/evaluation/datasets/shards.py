@@ -21,6 +21,8 @@ SHARD = re.compile(r"(.+)-(\d{5})-of-(\d{5})")
 
 def matching(pattern: Path) -> list[Path]:
     """List the parquet files that a pattern such as `data/test-*.parquet` matches, sorted."""
+    if not glob.has_magic(str(pattern)):
+        return []
     try:
         files = glob.glob(str(pattern))  # noqa: PTH207 - the pattern may be absolute
     except (OSError, ValueError):

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import re
+import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from scripts.errors import last_line
 from scripts.evaluation.datasets.classes import WORDNET_ID
 from scripts.evaluation.datasets.ground_truth import LINE_END, read_text
-from scripts.evaluation.datasets.words import first_line
 from scripts.evaluation.errors import EvaluationError
 from scripts.repository import labels
 
+LOADER = Path(__file__).with_name("matlab.py")
 # A line of map_clsloc.txt: `n02119789 1 kit_fox`.
 NUMBERED = re.compile(r"(n\d{8})\s+(\d{1,9})(?:\s+\S.*)?")
 
@@ -57,17 +60,11 @@ def read_synsets(file: Path) -> Synsets:
 
 
 def _from_matlab(file: Path) -> dict[int, str]:
-    from scipy.io import loadmat  # noqa: PLC0415 - slow, and needed for this file only
-
-    try:
-        synsets: Any = loadmat(str(file), squeeze_me=True)["synsets"]
-        numbers, ids = synsets["ILSVRC2012_ID"].tolist(), synsets["WNID"].tolist()
-        return {
-            int(number): str(wordnet_id) for number, wordnet_id in zip(numbers, ids, strict=True)
-        }
-    except OSError as error:
-        raise EvaluationError(f"cannot read {file}: {error.strerror or error}") from error
-    except Exception as error:
+    command = [sys.executable, "-I", str(LOADER), str(file)]
+    loaded = subprocess.run(command, capture_output=True, text=True, check=False)
+    if loaded.returncode:
         raise EvaluationError(
-            f"{file} is not meta.mat of an ILSVRC2012 devkit: {first_line(error)}"
-        ) from error
+            f"{file} is not meta.mat of an ILSVRC2012 devkit, or is damaged: "
+            f"{last_line(loaded.stderr)}"
+        )
+    return dict(json.loads(loaded.stdout))

@@ -115,6 +115,8 @@ def _members(file: Path) -> Iterator[tarfile.TarInfo]:
     try:
         with tarfile.open(file, "r:", encoding="utf-8", errors="surrogateescape") as archive:
             while member := archive.next():
+                if member.size < 0:  # older versions of tarfile would go back, again and again
+                    raise tarfile.ReadError("negative size")
                 archive.members.clear()  # type: ignore[attr-defined] # it would keep them all
                 yield member
             _refuse_rest(file, archive.offset)

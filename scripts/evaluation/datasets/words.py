@@ -19,6 +19,8 @@ def examples(names: Collection[object]) -> str:
 
 def printable(name: str) -> str:
     """Replace the bytes of a file name that are not UTF-8 by escapes."""
+    if name.isascii():
+        return name
     return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 

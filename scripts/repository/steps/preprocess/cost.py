@@ -182,7 +182,7 @@ def of_fitting(full: Size, size: tuple[float, float], recipe: Recipe, crops: int
         cost = _of_whole(full, fits, recipe)
     else:
         cost = _of_blending(full, fits, recipe)
-    pictures = len(wanted) + len(fits) - 2  # beside the first, which is not mirrored
+    pictures = len(fits) - 1 + sum(crop.is_mirrored for crop in wanted)  # beside the first
     memory = cost.memory + pictures * recipe.crop[0] * recipe.crop[1] * RGB_BYTES
     return Cost(memory, cost.seconds)
 

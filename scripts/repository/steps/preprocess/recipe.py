@@ -118,7 +118,7 @@ def check_crops(recipe: Recipe, crops: int) -> None:
     if recipe.mode == "squash" and recipe.resize == recipe.crop:
         raise ValueError(
             f"{crops} crops would be equal but for mirror images, since every picture is squashed "
-            f"to the crop's {written(recipe.crop)} pixels; resize to more"
+            f"to the crop's {written(recipe.crop)} pixels"
         )
 
 

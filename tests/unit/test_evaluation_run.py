@@ -1,0 +1,123 @@
+"""Which errors are an image's own, and which end an evaluation."""
+
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from client import (
+    SAMPLE,
+    Classification,
+    Classifier,
+    ClientError,
+    ImageFile,
+    InvalidImage,
+    Prediction,
+    ServerFailed,
+    ServerUnavailable,
+    Source,
+)
+from scripts.evaluation.datasets import open_unlabelled
+from scripts.evaluation.errors import EvaluationError
+from scripts.evaluation.run import Run
+from scripts.repository.steps.preprocess.errors import ImageError
+
+ANSWER = (Prediction(2, 0.75, "c"), Prediction(0, 0.2, "a"), Prediction(1, 0.05, "b"))
+
+
+class Server:
+    """Answers as a classifier does, and fails for each file's content as often as it is told."""
+
+    def __init__(self, errors: dict[bytes, list[ClientError]], *, live: bool = True) -> None:
+        self.errors, self.live, self.ahead, self.most_ahead = errors, live, 0, 0
+
+    def stream(self, sources: Iterable[Source], **_: object) -> Iterator[Classification]:
+        images = iter(sources)
+        while batch := list(islice(images, 4)):
+            self.most_ahead = max(self.most_ahead, len(batch))
+            for source in batch:
+                yield self.answer(source)
+
+    def answer(self, source: Source) -> Classification:
+        content = source.data if isinstance(source, ImageFile) else cast(Path, source).read_bytes()
+        errors = self.errors.get(content, [])
+        error = errors.pop(0) if errors else None
+        return Classification(str(source), "birds", () if error else ANSWER, error=error)
+
+    def image(self, source: Source) -> Classification:
+        result = self.answer(source)
+        _ = result.top
+        return result
+
+    def is_live(self) -> bool:
+        return self.live
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for name in ("a", "b", "c"):
+        (tmp_path / f"{name}.png").write_bytes(name.encode())
+    return tmp_path
+
+
+def run(server: Server, folder: Path, reference: "Reference | None" = None) -> Run:
+    dataset = open_unlabelled(folder)
+    return Run(cast(Classifier, server), dataset, concurrency=2, reference=reference)
+
+
+def test_an_image_that_the_server_refuses_is_a_failed_image(folder: Path) -> None:
+    server = Server({b"b": [InvalidImage("not an image\nmore")]})
+    records = list(run(server, folder).records())
+    assert [record.error for record in records] == [None, "not an image", None]
+    assert [record.classes for record in records] == [(2, 0, 1), (), (2, 0, 1)]
+
+
+@pytest.mark.parametrize("error", [ServerFailed("it crashed"), ServerUnavailable("stub died")])
+def test_an_image_that_alone_makes_the_server_fail_is_a_failed_image(
+    folder: Path, error: ClientError
+) -> None:
+    records = list(run(Server({b"b": [error, error]}), folder).records())
+    assert [record.error for record in records] == [None, str(error), None]
+
+
+def test_an_image_gets_a_second_chance(folder: Path) -> None:
+    records = list(run(Server({b"b": [ServerUnavailable("overload")]}), folder).records())
+    assert [record.error for record in records] == [None] * 3
+
+
+@pytest.mark.parametrize("is_live", [True, False])
+def test_a_server_that_fails_ends_the_evaluation(folder: Path, is_live: bool) -> None:
+    lost = ServerUnavailable("no server\nmore")
+    server = Server({b"b": [lost], SAMPLE.read_bytes(): [lost]}, live=is_live)
+    records = run(server, folder).records()
+    assert next(records).name == "a.png"
+    with pytest.raises(
+        EvaluationError, match=r"^no server; run the same command again to continue$"
+    ):
+        next(records)
+
+
+def test_images_that_were_done_are_skipped(folder: Path) -> None:
+    records = list(run(Server({}), folder).records({"a.png", "c.png"}))
+    assert [record.name for record in records] == ["b.png"]
+
+
+class Reference:
+    """Gives probabilities beside the server, and fails for one content."""
+
+    def probabilities(self, data: bytes) -> npt.NDArray[np.float64]:
+        if data == b"b":
+            raise ImageError("it is broken")
+        return np.array([0.25, 0.05, 0.7])
+
+
+def test_the_reference_gets_the_same_bytes(folder: Path) -> None:
+    records = list(run(Server({}), folder, Reference()).records())
+    assert [record.reference for record in records] == [(2, 0, 1), (), (2, 0, 1)]
+    assert [record.reference_error for record in records] == [None, "it is broken", None]
+    assert records[0].difference == pytest.approx(0.05)
+    assert records[1].difference is None
