@@ -14,6 +14,7 @@ from scripts.adaptation.features import backbone, compute
 from scripts.adaptation.last_layer import with_layer
 from scripts.evaluation.confusion import Confusion
 from scripts.evaluation.datasets import Folders
+from scripts.evaluation.datasets.words import count
 from scripts.evaluation.statistics import Share
 from scripts.repository.metadata import self_description
 from scripts.repository.sources import ClassifierSource
@@ -170,7 +171,10 @@ def doubts(result: Trial, counts: Labels, classes: Sequence[str]) -> list[str]:
     found = []
     accuracy, frequent = result.accuracy, result.most_frequent
     if accuracy.high - accuracy.low > WIDE:
-        found.append(f"{accuracy.total} held-out images say little about the accuracy; add images")
+        found.append(
+            f"{count(accuracy.total, 'held-out image')}: the interval of the accuracy is wide; "
+            "add images"
+        )
     most, least = int(counts.argmax()), int(counts.argmin())
     if counts[most] > IMBALANCED * counts[least]:
         found.append(

@@ -83,7 +83,9 @@ def test_it_writes_the_classifier_and_adds_it_to_the_repository(
 ) -> None:
     assert run(tmp_path) == 0
     output = capsys.readouterr().out
-    assert "colours       3 classes, 36 images, 10 to 14 of a class, 8 features each" in output
+    assert (
+        "colours       3 classes, 36 images, 10 to 14 of a class, 8 features for an image" in output
+    )
     assert "accuracy 100.0% [64.6%, 100.0%] of 7 held-out images, by a layer trained on" in output
     assert "then trained in the same way on all 36 images" in output
     assert "1 blue things  2  0  0  100.0%" in output
@@ -177,10 +179,14 @@ def test_images_that_cannot_be_used_are_counted(
     shutil.copy(data / "red" / "01.png", data / "green" / "copy.png")
     shutil.copy(data / "red" / "02.png", data / "red" / "copy.png")
     assert run(tmp_path, "--no-build") == 0
-    assert "left out 2 images that cannot be read: red/broken.png (" in caplog.text
-    assert "left out 1 copies of other images of their class: red/copy.png" in caplog.text
-    assert "left out 2 images that are in several classes: green/copy.png, red/01.png" in (
-        caplog.text
+    assert "left out 2 images that cannot be read: 'red/broken.png (" in caplog.text
+    assert (
+        "left out 1 image with the content of another one of the class: 'red/copy.png'"
+        in caplog.text
+    )
+    assert (
+        "left out 2 images with the content of one of another class: 'green/copy.png', 'red/01.png'"
+        in (caplog.text)
     )
 
 

@@ -138,7 +138,12 @@ def trial(counts: list[int], right: list[int]) -> Trial:
     ("counts", "right", "images", "words"),
     [
         ([200, 200, 200], [180, 180, 180], [1000, 1000, 1000], []),
-        ([4, 4, 4], [4, 4, 3], [20, 20, 20], ["12 held-out images say little"]),
+        (
+            [4, 4, 4],
+            [4, 4, 3],
+            [20, 20, 20],
+            ["12 held-out images: the interval of the accuracy is wide"],
+        ),
         ([300, 20, 20], [290, 19, 18], [1500, 100, 100], ["cat has 1500 images, dog 100"]),
         (
             [200, 200, 200],
@@ -177,9 +182,9 @@ def test_copies_and_unreadable_images_are_left_out() -> None:
     assert collection.examples.names == ("cat/1", "cat/2", "dog/2", "dog/3")
     assert collection.examples.labels.tolist() == [0, 0, 1, 1]
     assert collection.warnings == [
-        "left out 2 images that cannot be read: cat/5 (broken image), dog/5 (empty)",
-        "left out 1 copies of other images of their class: cat/3",
-        "left out 2 images that are in several classes: cat/4, dog/1",
+        "left out 2 images that cannot be read: 'cat/5 (broken image)', 'dog/5 (empty)'",
+        "left out 1 image with the content of another one of the class: 'cat/3'",
+        "left out 2 images with the content of one of another class: 'cat/4', 'dog/1'",
     ]
 
 
