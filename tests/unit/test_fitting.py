@@ -1,5 +1,7 @@
 """The fields of a recipe that the preprocessing step honours."""
 
+import subprocess
+import sys
 from dataclasses import replace
 from typing import Any
 
@@ -18,6 +20,7 @@ from scripts.repository.steps.preprocess.recipe import (
     square,
 )
 from tests import images, patterns, reference
+from tests.conftest import ROOT
 
 Levels = np.ndarray[Any, np.dtype[np.int64]]
 GREY: dict[str, Any] = {"colour": "grey", "mean": (0.5,), "std": (0.5,)}
@@ -209,3 +212,19 @@ def test_padding_is_divided_as_the_library_does(
 ) -> None:
     recipes = (Recipe((8, 4), (8, crop), mode="letterbox", rounding=rounding) for crop in (7, 8, 9))
     assert tuple(geometry.fit((8, 4), recipe).place[0] for recipe in recipes) == places
+
+
+# By 7/5, 5/3 and 3, where pixels of the source and of the result have the same centres.
+ENLARGE = """
+from PIL import Image
+from scripts.repository.steps.preprocess.resizing import resize
+
+CASES = ((360, 288, 540 / 7, 7 / 5), (172, 224, 31.2, 5 / 3), (135, 320, 43 / 3, 3))
+for width, side, left, scale in CASES:
+    box = (left, 0, left + side / scale, side / scale)
+    resize(Image.new("RGB", (width, 300)), (side, side), box, "bicubic")
+"""
+
+
+def test_a_picture_that_is_enlarged_does_not_end_the_process() -> None:
+    subprocess.run([sys.executable, "-c", ENLARGE], cwd=ROOT, check=True)
