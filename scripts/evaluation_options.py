@@ -69,7 +69,7 @@ def _add_data(group: argparse._ArgumentGroup) -> None:
         "--data",
         type=arguments.path,
         required=True,
-        metavar="DIR",
+        metavar="PATH",
         help="images with labels: a folder for each class, one of ImageNet's layouts, a tar or "
         "parquet files; labels are not needed with --reference or several models",
     )

@@ -9,11 +9,12 @@ import numpy.typing as npt
 
 from scripts.adaptation.errors import AdaptationError
 from scripts.adaptation.features import Image, Rows
+from scripts.evaluation.datasets.words import count, examples
 
 Labels = npt.NDArray[np.int64]
 
 LEAST = 2  # images of a class: one to train on, and one to test
-NAMED = 3  # images that a message names
+NAMED = 3  # classes that a message names
 
 
 @dataclass(frozen=True)
@@ -51,11 +52,11 @@ class Collection:
     def warnings(self) -> list[str]:
         """Say which images are left out, and why."""
         return [
-            f"left out {len(names)} {what}: {_some(names)}"
-            for names, what in (
-                (self.unreadable, "images that cannot be read"),
-                (self.repeated, "copies of other images of their class"),
-                (self.contradictory, "images that are in several classes"),
+            f"left out {count(len(names), 'image')} {reason}: {examples(names)}"
+            for names, reason in (
+                (self.unreadable, "that cannot be read"),
+                (self.repeated, "with the content of another one of the class"),
+                (self.contradictory, "with the content of one of another class"),
             )
             if names
         ]
@@ -103,13 +104,9 @@ def _check_classes(collection: Collection, classes: Sequence[str]) -> None:
     counts = np.bincount(collection.examples.labels, minlength=len(classes))
     few = [f"{classes[index]} ({counts[index]})" for index in np.flatnonzero(counts < LEAST)]
     if few:
+        more = f" and {len(few) - NAMED} more" if len(few) > NAMED else ""
         reasons = "; ".join(["", *collection.warnings])
         raise AdaptationError(
-            f"too few images that can be used: {_some(few)}; each class needs {LEAST} or more: add "
-            f"images, or remove its folder{reasons}"
+            f"too few images that can be used: {', '.join(few[:NAMED])}{more}; each class needs "
+            f"{LEAST} or more: add images, or remove its folder{reasons}"
         )
-
-
-def _some(names: Sequence[str]) -> str:
-    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
-    return ", ".join(names[:NAMED]) + more

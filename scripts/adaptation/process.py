@@ -14,13 +14,14 @@ from scripts.adaptation.features import backbone, compute
 from scripts.adaptation.last_layer import with_layer
 from scripts.evaluation.confusion import Confusion
 from scripts.evaluation.datasets import Folders
+from scripts.evaluation.datasets.words import count
 from scripts.evaluation.statistics import Share
 from scripts.repository.metadata import self_description
 from scripts.repository.sources import ClassifierSource
 
 logger = logging.getLogger(__name__)
 
-# Called with what is done, the number of images or folds that are done, and their total.
+# Called with `images` or `folds` (of the cross-validation), how many are done, and their total.
 Progress = Callable[[str, int, int], None]
 
 # 65,536 images with 2,048 features each. Features take 4 bytes, and training six times as much: as
@@ -118,7 +119,7 @@ def adapt(
         base,
         images.samples(),
         settings.cores,
-        lambda done: progress("computing features", done, len(images)),
+        lambda done: progress("images", done, len(images)),
     )
     collection = collect(computed, images.classes)
     for warning in collection.warnings:
@@ -155,7 +156,7 @@ def run_trial(
         labels,
         seed=settings.seed,
         cores=settings.cores,
-        progress=lambda done, folds: progress("training", done, folds),
+        progress=lambda done, folds: progress("folds", done, folds),
     )
     layer = training.train(features, labels, strength)
     predictions = layer.logits(examples.features[is_held_out]).argmax(axis=1)
@@ -170,7 +171,10 @@ def doubts(result: Trial, counts: Labels, classes: Sequence[str]) -> list[str]:
     found = []
     accuracy, frequent = result.accuracy, result.most_frequent
     if accuracy.high - accuracy.low > WIDE:
-        found.append(f"{accuracy.total} held-out images say little about the accuracy; add images")
+        found.append(
+            f"{count(accuracy.total, 'held-out image')}: the interval of the accuracy is wide; "
+            "add images"
+        )
     most, least = int(counts.argmax()), int(counts.argmin())
     if counts[most] > IMBALANCED * counts[least]:
         found.append(

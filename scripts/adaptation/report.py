@@ -16,21 +16,20 @@ def lines(adapted: Adaptation, classes: Sequence[str]) -> Iterator[str]:
     trial, total = adapted.trial, len(adapted.examples.labels)
     held_out = trial.accuracy.total
     counts = np.bincount(adapted.examples.labels, minlength=len(classes))
+    least, most = int(counts.min()), int(counts.max())
+    each = f"{least} of each class" if least == most else f"{least} to {most} of a class"
     width = adapted.examples.features.shape[1]
+    yield f"{len(classes)} classes, {total:,} images, {each}, {width:,} features for an image"
     yield (
-        f"{len(classes)} classes, {total} images, {counts.min()} to {counts.max()} of a class, "
-        f"{width} features each"
-    )
-    yield (
-        f"accuracy {_percent(trial.accuracy)} of {held_out} held-out images, by a layer trained on "
-        f"the other {total - held_out} (C = {trial.strength:g})"
+        f"accuracy {_percent(trial.accuracy)} of {held_out:,} held-out images, by a layer trained "
+        f"on the other {total - held_out:,} (C = {trial.strength:g})"
     )
     mean = float(np.mean([share.value for share in trial.accuracies]))
     yield (
         f"mean accuracy of the classes {mean:.1%}; always answering the most frequent class would "
         f"be right for {trial.most_frequent.value:.1%}"
     )
-    yield f"the layer that is written was then trained in the same way on all {total} images"
+    yield f"the layer that is written was then trained in the same way on all {total:,} images"
 
 
 def table(trial: Trial, classes: Sequence[str]) -> Sheet:

@@ -193,8 +193,8 @@ def _bars(axes: Axes, pairs: Sequence[Pair], names: Sequence[str]) -> None:
     texts = [f"{names[pair.label]}\nas {names[pair.predicted]}" for pair in pairs]
     places = range(len(pairs))
     bars = axes.barh(places, [pair.count for pair in pairs], color="tab:orange", height=0.6)
-    axes.bar_label(bars, [f"{pair.count} of {pair.total}" for pair in pairs], padding=3, fontsize=8)
-    axes.set_yticks(places, texts, fontsize=8, parse_math=False)
+    axes.bar_label(bars, [f"{pair.count} of {pair.total}" for pair in pairs], padding=3, fontsize=9)
+    axes.set_yticks(places, texts, fontsize=9, parse_math=False)
     axes.set_ylim(max(len(pairs), 6) - 0.5, -0.5)
     axes.set(title="most confused pairs", xlabel="images")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))

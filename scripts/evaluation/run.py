@@ -1,5 +1,6 @@
 """Sends a data set to a server, and the same images to a reference beside it."""
 
+import math
 import time
 from collections import deque
 from collections.abc import Collection, Generator, Iterator
@@ -22,6 +23,7 @@ from scripts.repository.steps.preprocess.errors import ImageError
 from scripts.repository.tuning import cores
 
 Array = npt.NDArray[np.float64]
+NOT_NUMBERS = "the model computes NaN, not probabilities"
 
 
 class Beside(Protocol):
@@ -129,8 +131,11 @@ def _bytes(sample: Sample) -> bytes:
 def _record(pending: Pending, result: Classification, seconds: float) -> Record:
     sample = pending.sample
     row, reference_error = _outcome(pending.reference)
-    if result.error:
-        return Record(sample.name, sample.label, seconds, error=reason(result.error))
+    error = reason(result.error) if result.error else None
+    if not all(math.isfinite(each.probability) for each in result.predictions):
+        error = NOT_NUMBERS
+    if error:
+        return Record(sample.name, sample.label, seconds, error=error)
     kept = result.predictions[:BEST]
     served = Record(
         sample.name,
@@ -150,7 +155,8 @@ def _outcome(future: Future[Array] | None) -> tuple[Array | None, str | None]:
     if future is None:
         return None, None
     try:
-        return future.result(), None
+        row = future.result()
+        return (row, None) if np.isfinite(row).all() else (None, NOT_NUMBERS)
     except (ImageError, OSError) as error:
         return None, str(error)
 

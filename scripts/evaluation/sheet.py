@@ -27,7 +27,7 @@ class Sheet:
                 escape(name), justify="right" if is_number else "left", no_wrap=is_number
             )
         for row in self.rows:
-            table.add_row(*map(escape, row))
+            table.add_row(*(escape(_visible(cell)) for cell in row))
         return table
 
     def to_markdown(self) -> str:
@@ -38,8 +38,16 @@ class Sheet:
         return f"## {self.title}\n\n{table}\n"
 
 
+def _visible(text: str) -> str:
+    """Write characters such as a line break in a file's name as Python does."""
+    return "".join(
+        each if each.isprintable() else each.encode("unicode_escape").decode() for each in text
+    )
+
+
 def _cell(text: str) -> str:
     """Keep what a label or a file's name contains from ending the cell or beginning a tag."""
+    text = _visible(text)
     for character, entity in (("&", "&amp;"), ("<", "&lt;"), ("|", "\\|")):
         text = text.replace(character, entity)
     return text

@@ -15,7 +15,7 @@ from PIL import Image
 from scripts import adapt, build_repository
 from scripts.adaptation import files, process
 from scripts.adaptation.files import replacing
-from scripts.repository import manifest, tuning
+from scripts.repository import manifest, sources, tuning
 from scripts.repository.errors import BuildError
 from scripts.repository.metadata import self_description
 from scripts.repository.steps.preprocess.recipe import Recipe
@@ -83,7 +83,9 @@ def test_it_writes_the_classifier_and_adds_it_to_the_repository(
 ) -> None:
     assert run(tmp_path) == 0
     output = capsys.readouterr().out
-    assert "colours       3 classes, 36 images, 10 to 14 of a class, 8 features each" in output
+    assert (
+        "colours       3 classes, 36 images, 10 to 14 of a class, 8 features for an image" in output
+    )
     assert "accuracy 100.0% [64.6%, 100.0%] of 7 held-out images, by a layer trained on" in output
     assert "then trained in the same way on all 36 images" in output
     assert "1 blue things  2  0  0  100.0%" in output
@@ -169,6 +171,18 @@ def test_a_classifier_of_the_same_name_is_replaced(place: Path) -> None:
     assert (before.classes, after.classes) == (3, 2)
 
 
+def test_a_classifier_of_the_zoo_is_adapted_at_another_size(
+    tmp_path: Path, data: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    options = ["--model", "mobilenetv2", "--weights", "synthetic", "--crop", "64"]
+    options += ["--data", str(data), "--name", "colours", "--output", str(tmp_path), "--no-build"]
+    assert adapt.main(options) == 0
+    assert "synthetic weights are random" in caplog.text
+    source = sources.from_file(tmp_path / "colours.onnx", "colours")
+    assert (source.labels, source.recipe.crop) == (tuple(COLOURS), (64, 64))
+    onnx.checker.check_model(source.load().model)
+
+
 def test_images_that_cannot_be_used_are_counted(
     tmp_path: Path, data: Path, base: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -177,10 +191,14 @@ def test_images_that_cannot_be_used_are_counted(
     shutil.copy(data / "red" / "01.png", data / "green" / "copy.png")
     shutil.copy(data / "red" / "02.png", data / "red" / "copy.png")
     assert run(tmp_path, "--no-build") == 0
-    assert "left out 2 images that cannot be read: red/broken.png (" in caplog.text
-    assert "left out 1 copies of other images of their class: red/copy.png" in caplog.text
-    assert "left out 2 images that are in several classes: green/copy.png, red/01.png" in (
-        caplog.text
+    assert "left out 2 images that cannot be read: 'red/broken.png (" in caplog.text
+    assert (
+        "left out 1 image with the content of another one of the class: 'red/copy.png'"
+        in caplog.text
+    )
+    assert (
+        "left out 2 images with the content of one of another class: 'green/copy.png', 'red/01.png'"
+        in (caplog.text)
     )
 
 
@@ -192,7 +210,7 @@ ONNX = ("--onnx", "base.onnx")
     [
         (("--onnx", "nowhere.onnx"), "there is no file or folder nowhere.onnx"),
         ((*ONNX, "--data", "nowhere"), "nowhere"),
-        ((*ONNX, "--data", "data/red"), "data/red has images in 0 folders"),
+        ((*ONNX, "--data", "data/red"), "data/red has images in"),
         ((*ONNX, "--name", "resnet50_v1"), "the name resnet50_v1 is reserved"),
         ((*ONNX, "--name", "a/b"), "invalid model name"),
         ((*ONNX, "--weights", "synthetic"), "--weights is for --model"),

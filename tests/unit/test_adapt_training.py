@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
 
-from scripts.adaptation import training
+from scripts.adaptation import report, training
 from scripts.adaptation.errors import AdaptationError
 from scripts.adaptation.examples import Examples, collect
 from scripts.adaptation.features import Image
@@ -138,7 +138,12 @@ def trial(counts: list[int], right: list[int]) -> Trial:
     ("counts", "right", "images", "words"),
     [
         ([200, 200, 200], [180, 180, 180], [1000, 1000, 1000], []),
-        ([4, 4, 4], [4, 4, 3], [20, 20, 20], ["12 held-out images say little"]),
+        (
+            [4, 4, 4],
+            [4, 4, 3],
+            [20, 20, 20],
+            ["12 held-out images: the interval of the accuracy is wide"],
+        ),
         ([300, 20, 20], [290, 19, 18], [1500, 100, 100], ["cat has 1500 images, dog 100"]),
         (
             [200, 200, 200],
@@ -154,6 +159,22 @@ def test_reasons_to_doubt_the_accuracy_are_said(
     said = doubts(trial(counts, right), np.array(images), CLASSES)
     assert len(said) == len(words)
     assert all(word in line for word, line in zip(words, said, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("classes", "columns", "row"),
+    [
+        (2, ("", "1", "2", "right"), ("2 class 1", "1", "2", "66.7% [20.8%, 93.9%]")),
+        (12, ("label", "predicted as", "images", "of the label"), None),
+    ],
+)
+def test_few_classes_get_a_matrix_and_many_a_list(
+    classes: int, columns: tuple[str, ...], row: tuple[str, ...] | None
+) -> None:
+    names = [f"class {number}" for number in range(classes)]
+    sheet = report.table(trial([3] * classes, [2] * classes), names)
+    assert tuple(sheet.columns) == columns
+    assert row is None or row in sheet.rows
 
 
 def image(name: str, label: int, content: str, reason: str = "") -> Image:
@@ -177,9 +198,9 @@ def test_copies_and_unreadable_images_are_left_out() -> None:
     assert collection.examples.names == ("cat/1", "cat/2", "dog/2", "dog/3")
     assert collection.examples.labels.tolist() == [0, 0, 1, 1]
     assert collection.warnings == [
-        "left out 2 images that cannot be read: cat/5 (broken image), dog/5 (empty)",
-        "left out 1 copies of other images of their class: cat/3",
-        "left out 2 images that are in several classes: cat/4, dog/1",
+        "left out 2 images that cannot be read: 'cat/5 (broken image)', 'dog/5 (empty)'",
+        "left out 1 image with the content of another one of the class: 'cat/3'",
+        "left out 2 images with the content of one of another class: 'cat/4', 'dog/1'",
     ]
 
 

@@ -52,10 +52,8 @@ def test_names_of_no_class_are_refused_and_the_first_are_quoted() -> None:
     with pytest.raises(EvaluationError) as raised:
         IMAGENET.match(names, origin="data")
     assert str(raised.value) == (
-        "data: 5 of 6 labels fit no class of the classifier ('n01440764 tench, Tinca tinca', "
-        "'n01443537 goldfish, Carassius auratus', 'n01484850 great white shark, white shark, "
-        "man-eater, man-eating shark, Carcharodon carcharias' and 997 more): 'n00000001', "
-        "'unicorn', 'wyvern' and 2 more; rename or remove them"
+        "data: 5 of 6 labels fit no class of the classifier, such as 'n01440764 tench, Tinca "
+        "tinca': 'n00000001', 'unicorn', 'wyvern' and 2 more; rename or remove them"
     )
 
 

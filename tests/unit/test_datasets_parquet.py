@@ -12,7 +12,7 @@ import pytest
 from scripts.evaluation.datasets import open_dataset, open_unlabelled
 from scripts.evaluation.errors import EvaluationError
 from scripts.repository.ensemble import IMAGENET_LABELS
-from tests.datasets import ANIMALS, IDS, labels_of, picture
+from tests.datasets import ANIMALS, IDS, fill, labels_of, picture
 
 IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 NAMES = ["tabby, tabby cat", "Egyptian cat", "Chihuahua"]
@@ -199,3 +199,27 @@ def test_memory_does_not_grow_with_the_shard(tmp_path: Path) -> None:
         peak = max(peak, pa.total_allocated_bytes() - before)
     assert sizes == {size}
     assert peak < file.stat().st_size / 3
+
+
+def test_images_come_before_parquet_files_beside_them(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write(tmp_path / "more" / "test.parquet", [0])
+    assert len(open_dataset(tmp_path, ANIMALS)) == 1
+    fill(tmp_path, [f"{IDS[2]}/a.png"])
+    assert labels_of(open_dataset(tmp_path, ANIMALS)) == {f"{IDS[2]}/a.png": 2}
+    assert f"ignored 1 parquet file beside the images; give them as --data '{tmp_path}/more/" in (
+        caplog.text
+    )
+
+
+def test_an_even_part_of_a_data_set_can_be_taken(tmp_path: Path) -> None:
+    file = write(tmp_path / "test.parquet", [0, 1, 2, 0, 1, 2, 0, 1, 2, 0], group=3)
+    whole = open_dataset(file, ANIMALS)
+    part = whole.limited(4)
+    assert [sample.name for sample in part.samples()] == [
+        f"test.parquet:{row}" for row in (0, 2, 5, 7)
+    ]
+    assert [sample.label for sample in part.samples()] == [0, 2, 2, 1]
+    assert (len(part), part.sha256 == whole.sha256) == (4, False)
+    assert whole.limited(99).sha256 == whole.sha256

@@ -55,6 +55,12 @@ def test_a_classifier_without_mistakes_has_no_pairs(tmp_path: Path) -> None:
     assert 0.05 < is_grey.mean() < 0.3
 
 
+def test_a_classifier_that_answers_nothing_has_a_picture_too(tmp_path: Path) -> None:
+    draw(Confusion.of([], [], 2), ["left", "right"], tmp_path / "confusion.png")
+    with Image.open(tmp_path / "confusion.png") as image:
+        assert image.format == "PNG"
+
+
 def test_the_table_keeps_labels_from_changing_it() -> None:
     confusion = Confusion.of([0, 1], [1, 1], 2)
     table = confusion.to_markdown(["a | b <img>", "c & d"])

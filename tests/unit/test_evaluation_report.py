@@ -196,6 +196,15 @@ def test_tables_print_what_labels_contain() -> None:
     assert all(text in captured.get() for text in ("[a]", "[b]", "[red]c[/red]"))
 
 
+def test_a_name_with_control_characters_stays_in_its_cell() -> None:
+    sheet = Sheet("t", ("image", "n"), [("a\nb\x1b[2J", "1")])
+    assert "| a\\nb\\x1b[2J | 1 |" in sheet.to_markdown()
+    console = Console(width=80)
+    with console.capture() as captured:
+        console.print(sheet.to_rich())
+    assert "a\\nb\\x1b[2J" in captured.get()
+
+
 def test_the_reference_is_named_in_the_sentence_about_the_rate() -> None:
     found = Report(DATA, LABELS, (), (agreement(REFERENCE, 0.0, 1.0),))
     assert "The reference ran on this machine" in found.sentences()[0]

@@ -23,7 +23,7 @@ from client import (
 )
 from scripts.evaluation.datasets import open_unlabelled
 from scripts.evaluation.errors import EvaluationError
-from scripts.evaluation.run import Run
+from scripts.evaluation.run import NOT_NUMBERS, Run
 from scripts.repository.steps.preprocess.errors import ImageError
 
 ANSWER = (Prediction(2, 0.75, "c"), Prediction(0, 0.2, "a"), Prediction(1, 0.05, "b"))
@@ -32,13 +32,18 @@ ANSWER = (Prediction(2, 0.75, "c"), Prediction(0, 0.2, "a"), Prediction(1, 0.05,
 class Server:
     """Answers as a classifier does, and fails for each file's content as often as it is told."""
 
-    def __init__(self, errors: dict[bytes, list[ClientError]], *, live: bool = True) -> None:
-        self.errors, self.live, self.ahead, self.most_ahead = errors, live, 0, 0
+    def __init__(
+        self,
+        errors: dict[bytes, list[ClientError]],
+        *,
+        live: bool = True,
+        answer: tuple[Prediction, ...] = ANSWER,
+    ) -> None:
+        self.errors, self.live, self.predictions = errors, live, answer
 
     def stream(self, sources: Iterable[Source], **_: object) -> Iterator[Classification]:
         images = iter(sources)
         while batch := list(islice(images, 4)):
-            self.most_ahead = max(self.most_ahead, len(batch))
             for source in batch:
                 yield self.answer(source)
 
@@ -46,7 +51,7 @@ class Server:
         content = source.data if isinstance(source, ImageFile) else cast(Path, source).read_bytes()
         errors = self.errors.get(content, [])
         error = errors.pop(0) if errors else None
-        return Classification(str(source), "birds", () if error else ANSWER, error=error)
+        return Classification(str(source), "birds", () if error else self.predictions, error=error)
 
     def image(self, source: Source) -> Classification:
         result = self.answer(source)
@@ -101,6 +106,14 @@ def test_a_server_that_fails_ends_the_evaluation(folder: Path, is_live: bool) ->
         next(records)
 
 
+def test_an_answer_that_is_not_a_number_is_a_failure(folder: Path) -> None:
+    server = Server({}, answer=(Prediction(2, float("nan"), "c"),))
+    assert {record.error for record in run(server, folder).records()} == {NOT_NUMBERS}
+    records = list(run(Server({}), folder, Reference(float("nan"))).records())
+    assert [record.error for record in records] == [None] * 3
+    assert records[0].reference_error == NOT_NUMBERS
+
+
 def test_images_that_were_done_are_skipped(folder: Path) -> None:
     records = list(run(Server({}), folder).records({"a.png", "c.png"}))
     assert [record.name for record in records] == ["b.png"]
@@ -109,10 +122,13 @@ def test_images_that_were_done_are_skipped(folder: Path) -> None:
 class Reference:
     """Gives probabilities beside the server, and fails for one content."""
 
+    def __init__(self, first: float = 0.25) -> None:
+        self.first = first
+
     def probabilities(self, data: bytes) -> npt.NDArray[np.float64]:
         if data == b"b":
             raise ImageError("it is broken")
-        return np.array([0.25, 0.05, 0.7])
+        return np.array([self.first, 0.05, 0.7])
 
 
 def test_the_reference_gets_the_same_bytes(folder: Path) -> None:

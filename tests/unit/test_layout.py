@@ -139,8 +139,8 @@ def test_the_client_does_not_import_the_servers_packages() -> None:
     assert not {"onnx", "onnxruntime", "locust", "PIL"} & modules_after("import client")
 
 
-def test_the_client_is_imported_in_half_a_second() -> None:
-    clock = "time.perf_counter()"
+def test_the_client_is_imported_in_half_a_second_of_cpu_time() -> None:
+    clock = "time.process_time()"  # other work on the machine does not count
     code = f"import time; start = {clock}; import client; print({clock} - start)"
     command = [sys.executable, "-c", code]
     seconds = [

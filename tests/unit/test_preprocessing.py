@@ -5,6 +5,8 @@ import io
 import math
 import random
 import struct
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ from scripts.repository.steps.preprocess.imaging import ImageError, decode, load
 from scripts.repository.steps.preprocess.limits import Limits
 from scripts.repository.steps.preprocess.recipe import Recipe, square
 from tests import bombs, images, reference
+from tests.conftest import ROOT
 from tests.fuzz import mutations, oracle
 
 ORIENTATIONS = range(1, 9)
@@ -57,6 +60,25 @@ def test_images_of_any_size_are_resized_like_pillow_does(recipe: Recipe) -> None
         both = [fitting.picture(decoded, recipe, way) for way in ways]
         ours, pillows = (np.asarray(image).astype(np.int64) for image in both)
         assert np.abs(ours - pillows).max() <= 2
+
+
+# Scales and places at which centres of resized pixels lie on those of source pixels.
+RESIZE_AT_WHOLE_PIXELS = """
+import itertools, sys
+from PIL import Image
+from scripts.repository.steps.preprocess import resizing
+scales = sorted({above / below for above in range(1, 7) for below in range(1, 7)})
+for scale, column in itertools.product(scales, range(0, 60, 7)):
+    part = Image.new("RGB", (round(160 / scale), round(66 / scale)))
+    box = (column / scale, 0, column / scale + 96 / scale, 64 / scale)
+    assert resizing.resize(part, (64, 96), box, sys.argv[1]).size == (96, 64)
+"""
+
+
+@pytest.mark.parametrize("interpolation", resizing.SIMD_FILTERS)
+def test_no_filter_ends_the_process(interpolation: str) -> None:
+    command = [sys.executable, "-c", RESIZE_AT_WHOLE_PIXELS, interpolation]
+    assert subprocess.run(command, cwd=ROOT, check=False).returncode == 0
 
 
 def test_pillow_resizes_if_cykooz_resizer_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:

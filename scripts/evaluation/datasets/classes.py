@@ -160,7 +160,8 @@ class Classes:
         if unknown := [name for name, indices in found.items() if not indices]:
             raise EvaluationError(
                 f"{origin}: {len(unknown):,} of {count(len(found), 'label')} fit no class of the "
-                f"classifier ({examples(self.labels)}): {examples(unknown)}; rename or remove them"
+                f"classifier, such as {self.labels[0]!r}: {examples(unknown)}; "
+                "rename or remove them"
             )
         for name, indices in found.items():
             if len(indices) > 1:

@@ -140,6 +140,6 @@ def _no_labels(images: Images, classes: Classes, origin: str) -> EvaluationError
     if folders:
         return EvaluationError(
             f"{origin}: none of its folders, {examples(folders)}, is a class of the classifier "
-            f"({examples(classes.labels)}), and no file with labels was found; give {LAYOUTS}"
+            f"(such as {classes.labels[0]!r}), and no file with labels was found; give {LAYOUTS}"
         )
     return EvaluationError(f"{origin}: no labels were found for its images; give {LAYOUTS}")

@@ -61,9 +61,19 @@ def resize(image: Image.Image, size: Size, box: Box, interpolation: str) -> Imag
     If cykooz-resizer is installed and has the filter, it uses SIMD instructions and takes a sixth
     of the time; the result differs from Pillow's by at most two grey levels for most pictures.
     """
-    if IS_FAST and interpolation in SIMD_FILTERS:
+    if IS_FAST and interpolation in SIMD_FILTERS and not _crashes(size, box, interpolation):
         return _with_simd(image, size, box, interpolation)
     return with_pillow(image, size, box, interpolation)
+
+
+def _crashes(size: Size, box: Box, interpolation: str) -> bool:
+    """Tell whether cykooz-resizer 4.0.1 may read outside of the image and end the process.
+
+    It does where bicubic weights are exactly 0, that is, where the centre of an enlarged pixel lies
+    on that of a source pixel.
+    """
+    left, top, right, bottom = box
+    return interpolation == "bicubic" and (bottom - top < size[0] or right - left < size[1])
 
 
 def with_pillow(image: Image.Image, size: Size, box: Box, interpolation: str) -> Image.Image:
