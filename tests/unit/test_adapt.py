@@ -189,11 +189,11 @@ def test_images_that_cannot_be_used_are_counted(
     (data / "red" / "broken.png").write_bytes((data / "red" / "00.png").read_bytes()[:200])
     (data / "red" / "text.png").write_text("no image")
     shutil.copy(data / "red" / "01.png", data / "green" / "copy.png")
-    shutil.copy(data / "red" / "02.png", data / "red" / "copy.png")
+    Image.open(data / "red" / "02.png").save(data / "red" / "copy.bmp")
     assert run(tmp_path, "--no-build") == 0
     assert "left out 2 images that cannot be read: 'red/broken.png (" in caplog.text
     assert (
-        "left out 1 image with the content of another one of the class: 'red/copy.png'"
+        "left out 1 image with the content of another one of the class: 'red/copy.bmp'"
         in caplog.text
     )
     assert (
