@@ -238,6 +238,17 @@ def test_a_users_own_folders_are_the_classes(tmp_path: Path) -> None:
     }
 
 
+def test_folders_in_the_folder_of_a_class_are_mentioned(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    names = ["all/cats/black/1.png", "all/cats/grey/1.png", "all/dogs/1.png"]
+    assert open_folders(fill(tmp_path, names)).classes == ("cats", "dogs")
+    assert (
+        "images of 1 class are in several folders, such as 'all/cats/black', 'all/cats/grey', "
+        "which are taken for 'cats'"
+    ) in caplog.text
+
+
 @pytest.mark.parametrize("names", [["1.png"], ["a/1.png", "a/2.png"], ["train/1.png", "val/1.png"]])
 def test_folders_that_are_not_classes_are_refused(tmp_path: Path, names: list[str]) -> None:
     with pytest.raises(EvaluationError, match="give a folder that has a folder for each class"):
