@@ -107,6 +107,7 @@ def _target(options: argparse.Namespace, served: Served, dataset: Dataset) -> Ta
     reference = _reference(options, served.name)
     identity = Identity(
         served.name,
+        served.classes,
         len(dataset),
         dataset.sha256,
         served.labels_sha256,

@@ -20,7 +20,7 @@ DATA = Data("photos", "one folder for each class", "5a", 4)
 
 
 def write(folder: Path, model: str, records: Sequence[Record]) -> Path:
-    identity = Identity(model, len(records), "d", "l", {}, [(0, 1.0)])
+    identity = Identity(model, len(LABELS), len(records), "d", "l", {}, [(0, 1.0)])
     with journal.opened(folder / f"{model}.jsonl", identity) as opened:
         for record in records:
             opened.append(record)
