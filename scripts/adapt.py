@@ -228,17 +228,18 @@ class _Tasks:
         self._progress = progress
         self._tasks: dict[str, TaskID] = {}
 
-    def __call__(self, work: str, done: int, total: int) -> None:
-        if work not in self._tasks:
-            self._tasks[work] = self._progress.add_task(work, total=total)
-        self._progress.update(self._tasks[work], completed=done)
+    def __call__(self, unit: str, done: int, total: int) -> None:
+        if unit not in self._tasks:
+            self._tasks[unit] = self._progress.add_task(unit, total=total)
+        self._progress.update(self._tasks[unit], completed=done)
 
 
 class _Speed(ProgressColumn):
     """Images, or other units of work, in a second."""
 
     def render(self, task: Task) -> Text:
-        return Text(f"{task.speed:.3g}/s" if task.speed else "")
+        """Write the speed of a task, whose description is its unit."""
+        return Text(f"{task.speed:.3g} {task.description}/s" if task.speed else "")
 
 
 def _progress() -> Progress:

@@ -21,7 +21,7 @@ from scripts.repository.sources import ClassifierSource
 
 logger = logging.getLogger(__name__)
 
-# Called with what is done, the number of images or folds that are done, and their total.
+# Called with `images` or `folds` (of the cross-validation), how many are done, and their total.
 Progress = Callable[[str, int, int], None]
 
 # 65,536 images with 2,048 features each. Features take 4 bytes, and training six times as much: as
@@ -119,7 +119,7 @@ def adapt(
         base,
         images.samples(),
         settings.cores,
-        lambda done: progress("computing features", done, len(images)),
+        lambda done: progress("images", done, len(images)),
     )
     collection = collect(computed, images.classes)
     for warning in collection.warnings:
@@ -156,7 +156,7 @@ def run_trial(
         labels,
         seed=settings.seed,
         cores=settings.cores,
-        progress=lambda done, folds: progress("training", done, folds),
+        progress=lambda done, folds: progress("folds", done, folds),
     )
     layer = training.train(features, labels, strength)
     predictions = layer.logits(examples.features[is_held_out]).argmax(axis=1)

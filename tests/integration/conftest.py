@@ -26,9 +26,6 @@ ADMIN_KEY = "correct-horse=battery:staple,"
 ADMIN = key_headers(ADMIN_KEY)
 # By default Triton keeps open HTTP connections for up to 30 seconds when it stops.
 HASTE = ["--exit-timeout-secs=0"]
-# The catalogue's smallest classifier of each kind of block. The deeper ones repeat the same blocks.
-KINDS = ("mobilenetv2", "resnet18_v1", "resnet18_v2", "resnet50_v1", "resnet50_v2")
-SMALL = ("birds", "birds_softmax", "two_birds")
 
 
 def add_birds(
@@ -104,12 +101,8 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def server(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedServer]:
-    """A server of `KINDS` and `SMALL`; to load all of the catalogue takes three times as long."""
     log = tmp_path_factory.mktemp("log") / "tritonserver.log"
-    models = (*KINDS, *SMALL)
-    with EmbeddedServer(
-        repository, models=models, endpoints=Endpoints.free(), arguments=HASTE, log=log
-    ) as server:
+    with EmbeddedServer(repository, endpoints=Endpoints.free(), arguments=HASTE, log=log) as server:
         yield server
 
 

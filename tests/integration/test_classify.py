@@ -22,7 +22,7 @@ from client import SAMPLE, Classifier, Model, classify
 from scripts.embedded import EmbeddedServer, Endpoints
 from scripts.repository.catalog import CATALOG
 from tests.conftest import ROOT
-from tests.integration.conftest import HASTE, KINDS, PROTOCOLS, SMALL, add_birds, end, url
+from tests.integration.conftest import HASTE, PROTOCOLS, add_birds, end, url
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -189,11 +189,11 @@ def test_the_models_are_listed_with_recipe_and_classes(run: Run) -> None:
     exit_code, results, output = run("--list-models", "--output", "json")
     models = {model.pop("name"): model for model in json.loads(results)}
     assert (exit_code, output) == (0, "")
-    assert set(models) == {*KINDS, *SMALL}
-    for name in KINDS:
+    assert set(models) == {*CATALOG, "birds", "birds_softmax", "two_birds"}
+    for name, model in CATALOG.items():
         assert models[name]["ready"] is True
         assert models[name]["classes"] == 1000
-        assert models[name]["recipe"]["resize"] == list(CATALOG[name].recipe.resize)
+        assert models[name]["recipe"]["resize"] == list(model.recipe.resize)
     assert models["birds"]["classes"] == 10
 
 
@@ -202,7 +202,7 @@ def test_the_models_are_listed_as_a_table_and_as_csv(run: Run) -> None:
     assert re.search(r"1000 +224 / 224 +mobilenetv2 +ready", table)
     assert "_onnx" not in table
     rows = list(csv.DictReader(io.StringIO(run("--list-models", "--output", "csv")[1])))
-    assert {row["name"] for row in rows} == {*KINDS, *SMALL}
+    assert {row["name"] for row in rows} == {*CATALOG, "birds", "birds_softmax", "two_birds"}
     assert len(run("--list-models", "--output", "jsonl")[1].splitlines()) == len(rows)
 
 
@@ -211,7 +211,7 @@ def test_an_unknown_model_is_one_error_line_that_lists_the_ready_models(run: Run
     (line,) = errors(output)
     assert exit_code == 2
     assert "'planes' is not found" in line
-    assert "; the server has: birds, birds_softmax, mobilenetv2, resnet18_v1" in line
+    assert "; the server has: birds, birds_softmax, mobilenetv2, resnet101_v1" in line
     assert "_onnx" not in line
 
 

@@ -19,7 +19,7 @@ from scripts.embedded import EmbeddedServer
 from scripts.repository.catalog import CATALOG
 from tests import images
 from tests.graphs import CLASSES
-from tests.integration.conftest import KINDS, url
+from tests.integration.conftest import url
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ def infer(triton: Any, model: str, name: str, array: np.ndarray[Any, Any]) -> An
     return triton.infer(model, [tensor])
 
 
-@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("name", CATALOG)
 def test_inputs_and_outputs_have_the_documented_names_types_and_shapes(
     triton: tritonclient.grpc.InferenceServerClient, name: str
 ) -> None:
@@ -51,7 +51,7 @@ def test_inputs_and_outputs_have_the_documented_names_types_and_shapes(
     }
 
 
-@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("name", CATALOG)
 def test_onnx_model_keeps_its_tensor_names_and_accepts_larger_images(
     triton: tritonclient.grpc.InferenceServerClient, name: str
 ) -> None:

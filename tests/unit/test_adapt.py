@@ -15,7 +15,7 @@ from PIL import Image
 from scripts import adapt, build_repository
 from scripts.adaptation import files, process
 from scripts.adaptation.files import replacing
-from scripts.repository import manifest, tuning
+from scripts.repository import manifest, sources, tuning
 from scripts.repository.errors import BuildError
 from scripts.repository.metadata import self_description
 from scripts.repository.steps.preprocess.recipe import Recipe
@@ -171,6 +171,18 @@ def test_a_classifier_of_the_same_name_is_replaced(place: Path) -> None:
     assert (before.classes, after.classes) == (3, 2)
 
 
+def test_a_classifier_of_the_zoo_is_adapted_at_another_size(
+    tmp_path: Path, data: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    options = ["--model", "mobilenetv2", "--weights", "synthetic", "--crop", "64"]
+    options += ["--data", str(data), "--name", "colours", "--output", str(tmp_path), "--no-build"]
+    assert adapt.main(options) == 0
+    assert "synthetic weights are random" in caplog.text
+    source = sources.from_file(tmp_path / "colours.onnx", "colours")
+    assert (source.labels, source.recipe.crop) == (tuple(COLOURS), (64, 64))
+    onnx.checker.check_model(source.load().model)
+
+
 def test_images_that_cannot_be_used_are_counted(
     tmp_path: Path, data: Path, base: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -198,7 +210,7 @@ ONNX = ("--onnx", "base.onnx")
     [
         (("--onnx", "nowhere.onnx"), "there is no file or folder nowhere.onnx"),
         ((*ONNX, "--data", "nowhere"), "nowhere"),
-        ((*ONNX, "--data", "data/red"), "data/red has images in 0 folders"),
+        ((*ONNX, "--data", "data/red"), "data/red has images in"),
         ((*ONNX, "--name", "resnet50_v1"), "the name resnet50_v1 is reserved"),
         ((*ONNX, "--name", "a/b"), "invalid model name"),
         ((*ONNX, "--weights", "synthetic"), "--weights is for --model"),

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
 
-from scripts.adaptation import training
+from scripts.adaptation import report, training
 from scripts.adaptation.errors import AdaptationError
 from scripts.adaptation.examples import Examples, collect
 from scripts.adaptation.features import Image
@@ -159,6 +159,22 @@ def test_reasons_to_doubt_the_accuracy_are_said(
     said = doubts(trial(counts, right), np.array(images), CLASSES)
     assert len(said) == len(words)
     assert all(word in line for word, line in zip(words, said, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("classes", "columns", "row"),
+    [
+        (2, ("", "1", "2", "right"), ("2 class 1", "1", "2", "66.7% [20.8%, 93.9%]")),
+        (12, ("label", "predicted as", "images", "of the label"), None),
+    ],
+)
+def test_few_classes_get_a_matrix_and_many_a_list(
+    classes: int, columns: tuple[str, ...], row: tuple[str, ...] | None
+) -> None:
+    names = [f"class {number}" for number in range(classes)]
+    sheet = report.table(trial([3] * classes, [2] * classes), names)
+    assert tuple(sheet.columns) == columns
+    assert row is None or row in sheet.rows
 
 
 def image(name: str, label: int, content: str, reason: str = "") -> Image:
