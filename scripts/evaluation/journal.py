@@ -128,6 +128,7 @@ def opened(file: Path, identity: Identity, *, restart: bool = False) -> Iterator
             writes it.
         OSError: it cannot be written.
     """
+    _refuse_foreign(file)
     with file.open("a+b") as stream:
         try:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -135,7 +136,6 @@ def opened(file: Path, identity: Identity, *, restart: bool = False) -> Iterator
             raise EvaluationError(
                 f"another evaluation is writing {file}; wait for it, or choose another --output"
             ) from None
-        _refuse_foreign(file)
         if restart:
             stream.truncate(0)
         journal = Journal(file, stream)
@@ -145,11 +145,14 @@ def opened(file: Path, identity: Identity, *, restart: bool = False) -> Iterator
 
 def _refuse_foreign(file: Path) -> None:
     """Refuse a file that was not written by an evaluation, so that it is never overwritten."""
-    with file.open("rb") as stream:
-        if not START.startswith(stream.read(len(START))):
-            raise EvaluationError(
-                f"{file} is not the journal of an evaluation; move it, or choose another --output"
-            )
+    is_foreign = file.exists()
+    if file.is_file():
+        with file.open("rb") as stream:
+            is_foreign = not START.startswith(stream.read(len(START)))
+    if is_foreign:
+        raise EvaluationError(
+            f"{file} is not the journal of an evaluation; move it, or choose another --output"
+        )
 
 
 def records(file: Path) -> Iterator[Record]:

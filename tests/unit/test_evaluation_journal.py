@@ -1,6 +1,8 @@
 """The journal: what it keeps, and what it refuses to continue."""
 
 import json
+import os
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -72,6 +74,17 @@ def test_a_file_that_is_no_journal_is_never_changed(
     ):
         pass
     assert file.read_text() == content
+
+
+@pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo, lambda file: file.symlink_to("/dev/null")])
+def test_what_is_not_a_file_is_no_journal(tmp_path: Path, make: Callable[[Path], None]) -> None:
+    file = tmp_path / "birds.jsonl"
+    make(file)
+    with (
+        pytest.raises(EvaluationError, match=r"birds\.jsonl is not the journal of an evaluation"),
+        journal.opened(file, IDENTITY),
+    ):
+        pass
 
 
 @pytest.mark.parametrize("content", ["{", '{"version": 1, "model": "bi', '{"version": 1}\nx'])
