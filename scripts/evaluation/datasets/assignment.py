@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from client._sources import SUFFIXES
+from client import SUFFIXES
 from scripts.evaluation.datasets.classes import Classes
 from scripts.evaluation.datasets.dataset import Images, ImageSet
 from scripts.evaluation.datasets.ground_truth import ByName, InOrder

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from client._sources import SUFFIXES
+from client import SUFFIXES
 from scripts.evaluation.datasets.folder import PARQUET, FolderImages, list_folder
 from scripts.evaluation.datasets.shards import check_parts, matching
 from scripts.evaluation.datasets.tar import TarImages, is_tar, list_members, refuse_compressed

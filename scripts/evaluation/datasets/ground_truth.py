@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from client._sources import SUFFIXES
+from client import SUFFIXES
 from scripts.evaluation.datasets.classes import NUMBER, WORDNET_ID
 from scripts.evaluation.datasets.words import count, examples
 from scripts.evaluation.errors import EvaluationError

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-from client._sources import SUFFIXES
+from client import SUFFIXES
 from scripts.evaluation.datasets.folder import NOT_IMAGES, is_hidden
 from scripts.evaluation.datasets.words import count, examples, first_line, printable
 from scripts.evaluation.errors import EvaluationError
