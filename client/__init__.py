@@ -23,12 +23,13 @@ from ._exceptions import (
 )
 from ._options import Tls
 from ._results import Classification, Model, Prediction
-from ._sources import SAMPLE, ImageFile, Source, expand
+from ._sources import SAMPLE, SUFFIXES, ImageFile, Source, expand
 
 __version__ = "0.6.0"
 
 __all__ = [
     "SAMPLE",
+    "SUFFIXES",
     "AccessDenied",
     "AsyncClassifier",
     "Classification",

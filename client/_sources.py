@@ -40,10 +40,12 @@ Source: TypeAlias = "str | Path | bytes | ImageFile | BinaryIO | Picture | npt.N
 SAMPLE = Path(__file__).parent / "sample" / "chelsea.jpg"
 
 # The suffixes of the formats that the server decodes; a folder is searched for them.
-SUFFIXES = {
-    *(".jpg", ".jpeg", ".jpe", ".jfif", ".pjpeg", ".pjp"),
-    *(".png", ".apng", ".webp", ".bmp", ".dib", ".gif"),
-}
+SUFFIXES = frozenset(
+    [
+        *(".jpg", ".jpeg", ".jpe", ".jfif", ".pjpeg", ".pjp"),
+        *(".png", ".apng", ".webp", ".bmp", ".dib", ".gif"),
+    ]
+)
 # Pillow's modes that PNG can store; images in other modes are converted to RGB.
 PNG_MODES = {"1", "L", "LA", "P", "RGB", "RGBA", "I;16"}
 UNSCALED_MODES = {"I", "F"}  # they do not define which value is white

@@ -107,6 +107,7 @@ def _target(options: argparse.Namespace, served: Served, dataset: Dataset) -> Ta
     reference = _reference(options, served.name)
     identity = Identity(
         served.name,
+        served.classes,
         len(dataset),
         dataset.sha256,
         served.labels_sha256,
@@ -240,8 +241,9 @@ def _fail_under(options: argparse.Namespace, found: Report) -> None:
     """Compare the values, not the bounds of their intervals, with the least ones.
 
     Raises:
-        EvaluationError: one is too low.
+        EvaluationError: one is too low, or there is none.
     """
+    names = [each.model for each in found.results]
     top1 = {each.model: each.accuracy.top1 for each in found.results if each.accuracy}
     agreeing = {each.model: each.top1 for each in found.agreements if each.other == REFERENCE}
     for what, shares, least in (
@@ -250,6 +252,8 @@ def _fail_under(options: argparse.Namespace, found: Report) -> None:
     ):
         if least is None:
             continue
+        if unknown := [name for name in names if name not in shares]:
+            raise EvaluationError(f"no {what}, as no image can be compared: {', '.join(unknown)}")
         if low := [name for name, share in shares.items() if 100 * share.value < least]:
             values = ", ".join(f"{name} {shares[name].value:.2%}" for name in low)
             raise EvaluationError(f"{what} below {least:g}%: {values}")

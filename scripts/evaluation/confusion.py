@@ -1,20 +1,21 @@
 """Which classes a classifier confuses: counts, the most confused pairs, and a picture."""
 
+from __future__ import annotations
+
 import re
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import matplotlib as mpl
 import numpy as np
 import numpy.typing as npt
-from matplotlib import pyplot as plt
-from matplotlib.axes import Axes
-from matplotlib.colors import PowerNorm
-from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from scripts.evaluation.sheet import Sheet
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 Counts = npt.NDArray[np.int64]
 
@@ -51,7 +52,7 @@ class Confusion:
     classes: int
 
     @classmethod
-    def of(cls, labels: npt.ArrayLike, predictions: npt.ArrayLike, classes: int) -> "Confusion":
+    def of(cls, labels: npt.ArrayLike, predictions: npt.ArrayLike, classes: int) -> Confusion:
         """Count the pairs.
 
         Args:
@@ -120,6 +121,9 @@ def draw(confusion: Confusion, labels: Sequence[str], file: Path) -> None:
         labels: the label of each class.
         file: the file to write.
     """
+    import matplotlib as mpl  # noqa: PLC0415 - slow to import
+    from matplotlib import pyplot as plt  # noqa: PLC0415
+
     mpl.use("Agg")
     names = [_short(label) for label in labels]
     side = float(np.clip(0.28 * confusion.classes, 5.5, 11))  # inches
@@ -145,6 +149,9 @@ def draw(confusion: Confusion, labels: Sequence[str], file: Path) -> None:
 
 def _matrix(axes: Axes, confusion: Confusion, names: Sequence[str]) -> None:
     """Draw the share of each label's images that each class got; small shares are visible, too."""
+    from matplotlib.colors import PowerNorm  # noqa: PLC0415
+    from matplotlib.ticker import PercentFormatter  # noqa: PLC0415
+
     size = 1 if confusion.classes <= MAX_NAMED else -(-confusion.classes // MAX_CELLS)
     counts = confusion.matrix(-(-confusion.classes // size))
     totals = counts.sum(axis=1, keepdims=True)
@@ -190,6 +197,8 @@ def _fill(axes: Axes, counts: Counts, shares: npt.NDArray[np.float64]) -> None:
 
 def _bars(axes: Axes, pairs: Sequence[Pair], names: Sequence[str]) -> None:
     """Draw the images of the most confused pairs."""
+    from matplotlib.ticker import MaxNLocator  # noqa: PLC0415
+
     texts = [f"{names[pair.label]}\nas {names[pair.predicted]}" for pair in pairs]
     places = range(len(pairs))
     bars = axes.barh(places, [pair.count for pair in pairs], color="tab:orange", height=0.6)

@@ -2,8 +2,9 @@
 
 import fcntl
 import json
+import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any, BinaryIO
 from scripts.evaluation.errors import EvaluationError
 
 VERSION = 1
+START = b'{"version": '  # of the first line of every journal
 BLOCK = 65_536  # bytes
 Answer = list[tuple[int, float]]  # class indices and their probabilities; JSON has lists
 # The answer for the sample photograph differs a little with batch sizes and cores.
@@ -27,6 +29,7 @@ class Identity:
     """
 
     model: str
+    classes: int
     images: int
     dataset_sha256: str
     labels_sha256: str
@@ -99,17 +102,17 @@ class Journal:
         """Write the first line, or compare it with `identity`; drop a last line that is torn.
 
         Raises:
-            EvaluationError: the journal is of another evaluation.
+            EvaluationError: the journal is of another evaluation, or its first line is damaged.
         """
-        end = _end_of_last_line(self._stream)
-        self._stream.truncate(end)
-        if not end:
+        if not self._stream.seek(0, os.SEEK_END):
             self._write({"version": VERSION, **asdict(identity)})
         elif different := _identity(self.file).difference(identity):
             raise EvaluationError(
                 f"{self.file} was written with {different}; "
                 "choose another --output, or begin anew with --restart"
             )
+        else:
+            self._stream.truncate(_end_of_last_line(self._stream))
 
     def _write(self, values: dict[str, Any]) -> None:
         self._stream.write(json.dumps(values, ensure_ascii=False).encode() + b"\n")
@@ -121,9 +124,11 @@ def opened(file: Path, identity: Identity, *, restart: bool = False) -> Iterator
     """Open a journal, or begin a new one; no other process can write it meanwhile.
 
     Raises:
-        EvaluationError: it is of another evaluation, is damaged, or another process writes it.
+        EvaluationError: it is no journal, is of another evaluation, is damaged, or another process
+            writes it.
         OSError: it cannot be written.
     """
+    _refuse_foreign(file)
     with file.open("a+b") as stream:
         try:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -138,43 +143,87 @@ def opened(file: Path, identity: Identity, *, restart: bool = False) -> Iterator
         yield journal
 
 
+def _refuse_foreign(file: Path) -> None:
+    """Refuse a file that was not written by an evaluation, so that it is never overwritten."""
+    is_foreign = file.exists()
+    if file.is_file():
+        with file.open("rb") as stream:
+            is_foreign = not START.startswith(stream.read(len(START)))
+    if is_foreign:
+        raise EvaluationError(
+            f"{file} is not the journal of an evaluation; move it, or choose another --output"
+        )
+
+
 def records(file: Path) -> Iterator[Record]:
     """Read the records of a journal, one at a time.
 
     Raises:
         EvaluationError: a line is damaged.
     """
+    identity = _identity(file)
+    names: set[str] = set()
     with file.open("rb") as stream:
         next(stream)
         for number, line in enumerate(stream, 2):
-            yield _parsed(file, number, line, _record)
+            with _checked(file, number):
+                record = _record(json.loads(line), identity.classes)
+                if record.name in names or len(names) == identity.images:
+                    raise ValueError(record.name)
+            names.add(record.name)
+            yield record
 
 
 def _identity(file: Path) -> Identity:
-    with file.open("rb") as stream:
-        identity: Identity = _parsed(file, 1, stream.readline(), _identity_of)
-    return identity
+    with file.open("rb") as stream, _checked(file, 1):
+        line = stream.readline()
+        if not line.endswith(b"\n"):
+            raise ValueError(line)
+        return _identity_of(json.loads(line))
 
 
-def _parsed(file: Path, number: int, line: bytes, parse: Any) -> Any:  # noqa: ANN401
+@contextmanager
+def _checked(file: Path, number: int) -> Iterator[None]:
+    """Raise what is wrong with a line as one error."""
     try:
-        return parse(json.loads(line))
-    except (TypeError, ValueError, KeyError, AttributeError) as error:
+        yield
+    except (TypeError, ValueError, KeyError, AttributeError, ArithmeticError, RecursionError):
         raise EvaluationError(
             f"line {number} of {file} is damaged; begin anew with --restart"
-        ) from error
+        ) from None
 
 
 def _identity_of(values: dict[str, Any]) -> Identity:
     version = values.pop("version")
-    if version != VERSION:
-        raise ValueError(version)
-    return Identity(**values)
+    identity = Identity(**values)
+    numbers = (identity.classes, identity.images)
+    _check(version == VERSION and _are_integers(numbers) and identity.sample)
+    for number, probability in identity.sample:
+        _check(_are_integers([number]) and math.isfinite(probability))
+    return identity
 
 
-def _record(values: dict[str, Any]) -> Record:
+def _record(values: dict[str, Any], classes: int) -> Record:
     lists = {key: tuple(value) for key, value in values.items() if isinstance(value, list)}
-    return Record(**values | lists)
+    record = Record(**values | lists)
+    label, difference = record.label, record.difference
+    indices = (*record.classes, *record.reference, 0 if label is None else label)
+    numbers = (record.seconds, *record.probabilities, 0 if difference is None else difference)
+    texts = (record.error, record.reference_error)
+    "".join((record.name, *(text for text in texts if text is not None))).encode()
+    _check(_are_integers(indices) and all(0 <= index < classes for index in indices))
+    _check(all(map(math.isfinite, numbers)) and len(record.classes) == len(record.probabilities))
+    _check(bool(record.classes) == (record.error is None))
+    return record
+
+
+def _are_integers(values: Iterable[object]) -> bool:
+    return all(type(value) is int for value in values)
+
+
+def _check(is_valid: object) -> None:
+    if not is_valid:
+        raise ValueError
 
 
 def _end_of_last_line(stream: BinaryIO) -> int:

@@ -54,6 +54,7 @@ class Report:
         return [
             *self._about_rates(),
             *self._about_failures(),
+            *self._about_agreements(),
             *self._about_published(),
             *self._about_differences(),
         ]
@@ -186,6 +187,15 @@ class Report:
     def _about_failures(self) -> Iterator[str]:
         if any(each.failures and each.accuracy for each in self.results):
             yield "Images that the server refuses count as wrong."
+
+    def _about_agreements(self) -> Iterator[str]:
+        """Name the images that the shares of an agreement leave out."""
+        for each in self.agreements:
+            if left_out := self.data.images - each.top1.total:
+                yield (
+                    f"{each.model}: {left_out:,} of {self.data.images:,} images were not compared "
+                    f"with {each.other}; one of the two has no answer for them."
+                )
 
     def _about_rates(self) -> Iterator[str]:
         if any(each.other == REFERENCE for each in self.agreements):

@@ -1,18 +1,23 @@
 """The figures of an evaluation, computed from its journals one record at a time."""
 
 import heapq
+import logging
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 
 import numpy as np
 
 from scripts.evaluation import journal
 from scripts.evaluation.confusion import Confusion
+from scripts.evaluation.errors import EvaluationError
 from scripts.evaluation.journal import Record
 from scripts.evaluation.served import BEST
 from scripts.evaluation.statistics import Share, calibration_error, mcnemar
+
+logger = logging.getLogger(__name__)
 
 FARTHEST = 10
 REFERENCE = "the reference"
@@ -136,15 +141,24 @@ def with_baseline(
     """Compare a model's answers with those of another one; None if no image has both.
 
     Raises:
-        EvaluationError: a journal is damaged.
+        EvaluationError: a journal is damaged, or they do not have the same images in order.
     """
-    # Both journals are in the order of the data set.
-    both = zip(journal.records(file), journal.records(baseline_file), strict=True)
-    pairs = ((record, record.classes, other.classes, None) for record, other in both)
-    return _agreement(model, baseline, pairs, classes)
+    return _agreement(model, baseline, _paired(file, baseline_file), classes)
 
 
 Pair = tuple[Record, Sequence[int], Sequence[int], float | None]
+
+
+def _paired(file: Path, baseline_file: Path) -> Iterator[Pair]:
+    """Pair the records of two journals, which are in the order of the data set."""
+    both = zip_longest(journal.records(file), journal.records(baseline_file))
+    for record, other in both:
+        if not record or not other or (record.name, record.label) != (other.name, other.label):
+            raise EvaluationError(
+                f"{file} and {baseline_file} do not have the same images in the same order; "
+                "begin both anew with --restart"
+            )
+        yield record, record.classes, other.classes, None
 
 
 class _Counts:
@@ -197,6 +211,7 @@ def _agreement(model: str, other: str, pairs: Iterable[Pair], classes: int) -> A
         if difference is not None:
             differences.add(record.name, difference)
     if not counts.both:
+        logger.warning("%s: no image could be compared with %s", model, other)
         return None
     farthest, is_labelled = differences.farthest, counts.is_labelled
     return Agreement(

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import binomtest
 
 CONFIDENCE = 0.95
 SIGNIFICANCE = 0.05
@@ -47,6 +46,8 @@ class Share:
 
     @property
     def _interval(self) -> tuple[float, float]:
+        from scipy.stats import binomtest  # noqa: PLC0415 - slow to import
+
         test = binomtest(self.count, self.total)
         low, high = test.proportion_ci(CONFIDENCE, method="wilson")
         return float(low), float(high)
@@ -88,6 +89,8 @@ def mcnemar(only_first: int, only_second: int) -> float:
         only_first: the images that only the first classifier has right.
         only_second: the images that only the second classifier has right.
     """
+    from scipy.stats import binomtest  # noqa: PLC0415 - slow to import
+
     discordant = only_first + only_second
     return float(binomtest(only_first, discordant).pvalue) if discordant else 1.0
 

@@ -160,9 +160,26 @@ def test_the_reference_agrees_with_what_is_served(
     assert (agreement["other"], agreement["top1"]["count"]) == ("the reference", PICTURES)
     assert (agreement["gain"], agreement["p"]) == (0, 1)
     assert 0 <= agreement["mean"] <= agreement["largest"] < 0.01
-    assert "Agreement" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "Agreement" in printed
+    assert f"{len(BROKEN)} of 29 images were not compared with the reference" in printed
     assert run() == 1
     assert "another reference, or without one" in capsys.readouterr().err
+
+
+def test_a_least_agreement_is_not_met_by_images_that_all_failed(
+    run: Run, small_repository: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "broken"
+    folder.mkdir()
+    for name, content in BROKEN.items():
+        (folder / f"{name}.jpg").write_bytes(content)
+    reference = ["--reference", small_repository.parent / "birds.onnx"]
+    options = ["--data", folder, *reference, "--model-repository", small_repository]
+    assert run(*options) == 0
+    assert run(*options, "--fail-under-agreement", 1) == 1
+    error = "error: no agreement with the reference, as no image can be compared: birds\n"
+    assert capsys.readouterr().err.endswith(error)
 
 
 def test_images_without_labels_are_compared(

@@ -13,11 +13,13 @@ import tracemalloc
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from scripts.evaluation.datasets import open_dataset, open_folders, open_unlabelled
 from scripts.evaluation.errors import EvaluationError
+from scripts.repository.steps.preprocess.limits import Limits
 from tests.datasets import ANIMALS, IDS, fill, labels_of, picture, write_tar
 
 A, B = f"{IDS[0]}/a.png", f"{IDS[1]}/b.png"
@@ -229,6 +231,48 @@ def test_damaged_archives_are_refused(tmp_path: Path, damage: str, message: str)
     with pytest.raises(EvaluationError, match=message) as raised:
         open_unlabelled(file)
     assert "\n" not in str(raised.value)
+
+
+def header(name: str, **fields: Any) -> bytes:
+    member = tarfile.TarInfo(name)
+    for field, value in fields.items():
+        setattr(member, field, value)
+    return member.tobuf(tarfile.PAX_FORMAT if member.pax_headers else tarfile.GNU_FORMAT)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        header("p", type=tarfile.XHDTYPE, size=1 << 40),
+        header("p", type=tarfile.XHDTYPE, size=-1024),
+        header("p", type=tarfile.XHDTYPE) * 5000,
+        header("p", type=tarfile.GNUTYPE_LONGNAME, size=1 << 32),
+        header("p", type=tarfile.GNUTYPE_LONGNAME) * 5000,
+        header("p", pax_headers={"GNU.sparse.map": "a,b"}),
+        header("p", pax_headers={"GNU.sparse.major": "1", "GNU.sparse.minor": "0"}) + b"9\n",
+        header("p", pax_headers={"size": "-1024"}),
+        header("p", pax_headers={"size": "9" * 50}),
+    ],
+)
+@pytest.mark.parametrize("name", ["val.tar", "val"])
+def test_hostile_headers_are_refused(tmp_path: Path, content: bytes, name: str) -> None:
+    file = write_tar(tmp_path / name, {A: picture()})
+    data = file.read_bytes()
+    member = content + bytes(-len(content) % 512)
+    file.write_bytes(member + data if name == "val" else data[:1024] + member + data)
+    with pytest.raises(EvaluationError, match=r"is damaged or incomplete \(.*; copy or") as raised:
+        open_unlabelled(file)
+    assert "\n" not in str(raised.value)
+
+
+def test_of_a_huge_member_only_what_the_server_refuses_is_read(tmp_path: Path) -> None:
+    file, size = tmp_path / "val.tar", 20 << 30
+    with file.open("wb") as archive:  # which takes no space on the disk
+        archive.write(header("huge.png", size=size))
+        archive.truncate(512 + size + 1024)
+    (sample,) = open_unlabelled(file).samples()
+    assert isinstance(sample.source, bytes)
+    assert len(sample.source) == Limits().max_bytes + 1
 
 
 def test_an_archive_takes_little_memory_whatever_its_size(tmp_path: Path) -> None:

@@ -168,7 +168,10 @@ CLSLOC = "".join(f"{name} {number} words\n" for number, name in enumerate(IDS, 1
             "has labels for 'a.png', 'b.png', but",
         ),
         ({"val.txt": "a.png 1\nb.png red\n"}, "line 2 is 'b.png red', not a file and a number"),
-        ({"labels.csv": "a,b,c\n1,2,3\n"}, "has the columns a, b, c; name the one of the files"),
+        (
+            {"labels.csv": "a,b,c\n1,2,3\n"},
+            "has the columns 'a', 'b', 'c'; name the one of",
+        ),
         ({"labels.csv": ",,\n , ,"}, "has no labels; write a file and its label on each line"),
         ({"labels.csv": "file,label\n"}, "has no labels; write a file and its label on each line"),
         ({"labels.csv": "file,label\nx,tabby, tabby cat\n"}, "line 2 has 3 columns, the first has"),
@@ -202,7 +205,32 @@ def test_ground_truth_that_does_not_fit_is_refused(
     assert "\n" not in str(raised.value)
 
 
-def test_a_list_in_alphabetical_order_is_not_taken_for_ilsvrcs_numbers(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (["1.png", "2.png", "10.png"], "'10.png' or '2.png' may come first; write"),
+        (["a 9 b.png", "a 10 a.png"], "'a 10 a.png' or 'a 9 b.png' may come"),
+        (["a.png", "B.png"], "'B.png' or 'a.png' may come first"),
+        (["01.png", "02.png", "10.png"], None),
+        (["b.png", "a.png", "c 10.png"], None),
+    ],
+)
+def test_labels_in_order_need_names_whose_order_is_clear(
+    tmp_path: Path, names: list[str], message: str | None
+) -> None:
+    folder = fill(tmp_path / "images", names)
+    (tmp_path / TRUTH).write_text("".join(f"{each}\n" for each in IDS[: len(names)]))
+    if message is None:
+        labels = labels_of(open_dataset(folder, ANIMALS))
+        assert labels == {name: place for place, name in enumerate(sorted(names))}
+        return
+    with pytest.raises(EvaluationError, match=message):
+        open_dataset(folder, ANIMALS)
+
+
+def test_a_list_in_alphabetical_order_is_not_taken_for_ilsvrcs_numbers(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     folder = fill(tmp_path / "images", validation_names(2))
     (tmp_path / TRUTH).write_text("1\n2\n")
     synsets = tmp_path / "synsets.txt"
@@ -211,6 +239,10 @@ def test_a_list_in_alphabetical_order_is_not_taken_for_ilsvrcs_numbers(tmp_path:
         open_dataset(folder, ANIMALS, synsets=synsets)
     synsets.write_text("".join(f"{name}\n" for name in (IDS[1], IDS[0], IDS[2])))
     assert list(labels_of(open_dataset(folder, ANIMALS, synsets=synsets)).values()) == [1, 0]
+    assert caplog.messages == [
+        f"{synsets}: taken for the list of ILSVRC's numbers in {tmp_path / TRUTH}, from 1; "
+        f"1 is '{IDS[1]}'"
+    ]
 
 
 def test_the_devkit_is_found_before_it_is_unpacked(tmp_path: Path) -> None:

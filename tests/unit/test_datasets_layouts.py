@@ -249,7 +249,13 @@ def test_folders_in_the_folder_of_a_class_are_mentioned(
     ) in caplog.text
 
 
-@pytest.mark.parametrize("names", [["1.png"], ["a/1.png", "a/2.png"], ["train/1.png", "val/1.png"]])
+@pytest.mark.parametrize(
+    "names",
+    [
+        *(["1.png"], ["a/1.png", "a/2.png"], ["train/1.png", "val/1.png"]),
+        ["Train/cat/1.png", "extra/2.png", "val/cat/1.png"],
+    ],
+)
 def test_folders_that_are_not_classes_are_refused(tmp_path: Path, names: list[str]) -> None:
     with pytest.raises(EvaluationError, match="give a folder that has a folder for each class"):
         open_folders(fill(tmp_path, names))

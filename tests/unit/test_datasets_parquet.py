@@ -157,7 +157,8 @@ def test_rows_without_label_are_left_out_and_rows_without_image_are_empty(
     [
         ({"text": ["a"], "label": [0]}, "has no column of images"),
         ({"image": ["a"], "label": [0]}, "has no column of images"),
-        ({"image": [picture()]}, "has no column of labels named label; it has image"),
+        ({"im\nage": [picture()], "label": [0]}, r"it has 'im\\nage', 'label'"),
+        ({"image": [picture()]}, "has no column of labels named label; it has 'image'"),
         ({"image": [picture()], "label": [0.5]}, "are double; write numbers or text"),
         ({"image": [picture()], "label": [7]}, "the classes 0 to 2, but the data has 7"),
         ({"image": [picture()], "label": [-1]}, "no image has a label"),
@@ -171,6 +172,16 @@ def test_what_does_not_fit_is_refused(tmp_path: Path, columns: Any, message: str
     with pytest.raises(EvaluationError, match=message) as raised:
         open_dataset(file, ANIMALS)
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("repeated", ["image", "label"])
+def test_a_column_that_is_there_twice_is_refused(tmp_path: Path, repeated: str) -> None:
+    columns = {"image": pa.array([picture()]), "label": pa.array([0])}
+    names = [*columns, repeated]
+    file = tmp_path / "test.parquet"
+    pq.write_table(pa.Table.from_arrays([columns[name] for name in names], names=names), file)
+    with pytest.raises(EvaluationError, match=f"has several columns named '{repeated}'; leave one"):
+        open_dataset(file, ANIMALS)
 
 
 @pytest.mark.parametrize("damage", ["empty", "cut", "text", "pages"])

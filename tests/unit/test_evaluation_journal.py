@@ -1,5 +1,8 @@
 """The journal: what it keeps, and what it refuses to continue."""
 
+import json
+import os
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +15,8 @@ from scripts.evaluation.journal import Identity, Record
 
 IDENTITY = Identity(
     model="birds",
-    images=3,
+    classes=4,
+    images=4,
     dataset_sha256="d1",
     labels_sha256="l1",
     recipe={"resize": [32, 32], "decoding": "fast"},
@@ -50,11 +54,51 @@ def test_a_torn_last_line_is_dropped(tmp_path: Path, cut: int) -> None:
     assert list(journal.records(file)) == [*RECORDS[:2], RECORDS[3]]
 
 
-@pytest.mark.parametrize("content", ["", '{"version": 1, "model": "bi', "x" * 200_000])
-def test_a_journal_without_a_whole_line_begins_anew(tmp_path: Path, content: str) -> None:
+def test_an_empty_file_becomes_a_journal(tmp_path: Path) -> None:
+    (tmp_path / "birds.jsonl").touch()
+    assert list(journal.records(written(tmp_path / "birds.jsonl"))) == RECORDS
+
+
+@pytest.mark.parametrize("restart", [False, True])
+@pytest.mark.parametrize(
+    "content", ['{"mine": 1}', "{}\n", "line one\nlast line", "\n", "\0", "x" * 200_000]
+)
+def test_a_file_that_is_no_journal_is_never_changed(
+    tmp_path: Path, content: str, restart: bool
+) -> None:
     file = tmp_path / "birds.jsonl"
     file.write_text(content)
-    assert list(journal.records(written(file))) == RECORDS
+    with (
+        pytest.raises(EvaluationError, match="is not the journal of an evaluation; move it"),
+        journal.opened(file, IDENTITY, restart=restart),
+    ):
+        pass
+    assert file.read_text() == content
+
+
+@pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo, lambda file: file.symlink_to("/dev/null")])
+def test_what_is_not_a_file_is_no_journal(tmp_path: Path, make: Callable[[Path], None]) -> None:
+    file = tmp_path / "birds.jsonl"
+    make(file)
+    with (
+        pytest.raises(EvaluationError, match=r"birds\.jsonl is not the journal of an evaluation"),
+        journal.opened(file, IDENTITY),
+    ):
+        pass
+
+
+@pytest.mark.parametrize("content", ["{", '{"version": 1, "model": "bi', '{"version": 1}\nx'])
+def test_a_damaged_first_line_is_kept_until_a_restart(tmp_path: Path, content: str) -> None:
+    file = tmp_path / "birds.jsonl"
+    file.write_text(content)
+    with (
+        pytest.raises(EvaluationError, match=r"line 1 of .* is damaged; begin anew with --restart"),
+        journal.opened(file, IDENTITY),
+    ):
+        pass
+    assert file.read_text() == content
+    with journal.opened(file, IDENTITY, restart=True) as opened:
+        assert list(opened.records()) == []
 
 
 def test_a_long_torn_line_is_dropped(tmp_path: Path) -> None:
@@ -68,8 +112,8 @@ def test_a_long_torn_line_is_dropped(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"dataset_sha256": "d2"}, r"another data set \(3 images, now 3\)"),
-        ({"images": 4000}, r"another data set \(3 images, now 4,000\)"),
+        ({"dataset_sha256": "d2"}, r"another data set \(4 images, now 4\)"),
+        ({"images": 4000}, r"another data set \(4 images, now 4,000\)"),
         ({"model": "planes"}, "another model"),
         ({"labels_sha256": "l2"}, "other labels"),
         ({"recipe": {"resize": [64, 64], "decoding": "fast"}}, "another preprocessing recipe"),
@@ -110,20 +154,61 @@ def test_an_answer_that_differs_by_rounding_is_the_same(
         assert list(opened.records()) == RECORDS
 
 
-@pytest.mark.parametrize("number", [1, 2])
 @pytest.mark.parametrize(
-    "line", ["{}", "[]", "null", '{"name": 1, "other": 2}', "{", '{"version": 9}']
+    "values",
+    [
+        *({"version": 9}, {"other": 2}, {"classes": "4"}, {"classes": None}, {"images": 1.5}),
+        *({"sample": []}, {"sample": 1}, {"sample": [[3]]}, {"sample": [["a", 0.5]]}),
+        *({"sample": [[1, "b"]]}, {"sample": [[1, float("nan")]]}),
+    ],
 )
-def test_a_damaged_line_is_one_error(tmp_path: Path, number: int, line: str) -> None:
+def test_a_damaged_first_line_is_one_error(tmp_path: Path, values: dict[str, Any]) -> None:
     file = written(tmp_path / "birds.jsonl")
-    lines = file.read_text().splitlines(keepends=True)
-    lines[number - 1] = f"{line}\n"
-    file.write_text("".join(lines))
+    first, *others = file.read_text().splitlines(keepends=True)
+    file.write_text("".join([json.dumps(json.loads(first) | values) + "\n", *others]))
     with (
-        pytest.raises(EvaluationError, match=f"line {number} of .* is damaged.*--restart"),
+        pytest.raises(EvaluationError, match=r"line 1 of .* is damaged; begin anew with --restart"),
+        journal.opened(file, IDENTITY),
+    ):
+        pass
+
+
+FAILED = {"name": "z.png", "label": 1, "seconds": 0.5, "error": "no"}
+ANSWERED = {"name": "z.png", "label": 1, "seconds": 0.5, "classes": [1], "probabilities": [0.5]}
+DAMAGED: list[dict[str, Any]] = [
+    *(FAILED | {"name": value} for value in (None, ["z"], "\ud800", RECORDS[0].name)),
+    *(FAILED | {"label": value} for value in (4, -1, "1", True, 1.0)),
+    *(FAILED | {"seconds": value} for value in ("1", None, float("nan"), 10**400)),
+    *(FAILED | {"error": value} for value in (None, 1)),
+    *(FAILED | {"reference_error": {}}, FAILED | {"difference": "0"}, FAILED | ANSWERED),
+    *(FAILED | {"reference": value} for value in (1, ["x"], [4], [[1]])),
+    *(ANSWERED | {"classes": value} for value in (1, [], ["x"], [4], [1, 2])),
+    *(ANSWERED | {"probabilities": value} for value in (1, "1", [], ["x"], [float("inf")])),
+]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        *("{}", "[]", "null", "{", "", "\0", '{"name": 1, "other": 2}', "[" * 10_000),
+        *map(json.dumps, DAMAGED),
+    ],
+)
+def test_a_damaged_line_is_one_error(tmp_path: Path, line: str) -> None:
+    file = written(tmp_path / "birds.jsonl", RECORDS[:1])
+    with file.open("a") as stream:
+        stream.write(f"{line}\n")
+    with (
         journal.opened(file, IDENTITY) as opened,
+        pytest.raises(EvaluationError, match=r"line 3 of .* is damaged; begin anew with --restart"),
     ):
         list(opened.records())
+
+
+def test_more_records_than_images_are_refused(tmp_path: Path) -> None:
+    file = written(tmp_path / "birds.jsonl", [*RECORDS, replace(RECORDS[0], name="e.png")])
+    with pytest.raises(EvaluationError, match=r"line 6 of .* is damaged"):
+        list(journal.records(file))
 
 
 def test_two_evaluations_do_not_write_the_same_journal(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 from rich.console import Console
 
 from scripts.evaluation import journal, report, results
+from scripts.evaluation.errors import EvaluationError
 from scripts.evaluation.journal import Identity, Record
 from scripts.evaluation.report import Data, Report
 from scripts.evaluation.results import REFERENCE, Agreement
@@ -20,7 +22,7 @@ DATA = Data("photos", "one folder for each class", "5a", 4)
 
 
 def write(folder: Path, model: str, records: Sequence[Record]) -> Path:
-    identity = Identity(model, len(records), "d", "l", {}, [(0, 1.0)])
+    identity = Identity(model, len(LABELS), len(records), "d", "l", {}, [(0, 1.0)])
     with journal.opened(folder / f"{model}.jsonl", identity) as opened:
         for record in records:
             opened.append(record)
@@ -57,13 +59,16 @@ def test_five_classes_have_no_top_5(tmp_path: Path) -> None:
     assert found.accuracy.top5 is None
 
 
-def test_a_model_that_answers_nothing_has_results_too(tmp_path: Path) -> None:
+def test_a_model_that_answers_nothing_has_results_too(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     file = write(tmp_path, "birds", SERVED[3:])
     found = results.result("birds", file, 8)
     assert found.accuracy
     assert found.accuracy.top1 == Share(0, 1)
     assert found.accuracy.calibration_error is None
     assert results.with_reference("birds", file, 8) is None
+    assert caplog.messages == ["birds: no image could be compared with the reference"]
 
 
 def test_models_are_compared_image_by_image(tmp_path: Path) -> None:
@@ -84,6 +89,21 @@ def test_models_are_compared_image_by_image(tmp_path: Path) -> None:
         gain=0.75,  # of four images, one failed in the baseline
         p=2 * 0.5**3,
     )
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        [*SERVED[:1], *SERVED[2:], SERVED[1]],  # as after a line was removed and sent again
+        SERVED[:3],
+        [answer(0, 1, (0, 1, 2, 3, 4)), *SERVED[1:]],
+    ],
+)
+def test_models_are_compared_on_the_same_images_only(tmp_path: Path, other: list[Record]) -> None:
+    files = [write(tmp_path, "birds", SERVED), write(tmp_path, "other", other)]
+    for first, second in (files, files[::-1]):
+        with pytest.raises(EvaluationError, match="do not have the same images in the same order"):
+            results.with_baseline("other", second, "birds", first, 8)
 
 
 def test_the_reference_is_compared_with_all_probabilities(tmp_path: Path) -> None:
@@ -107,7 +127,7 @@ def test_the_reference_is_compared_with_all_probabilities(tmp_path: Path) -> Non
 
 
 def agreement(other: str, gain: float, p: float) -> Agreement:
-    return Agreement("new", other, Share(9, 10), Share(8, 10), Share(7, 10), gain, p)
+    return Agreement("new", other, Share(3, 4), Share(2, 4), Share(1, 4), gain, p)
 
 
 @pytest.mark.parametrize(
@@ -128,6 +148,14 @@ def agreement(other: str, gain: float, p: float) -> Agreement:
 )
 def test_differences_are_named(gain: float, p: float, sentence: str) -> None:
     assert Report(DATA, LABELS, (), (agreement("old", gain, p),)).sentences() == [sentence]
+
+
+def test_images_that_are_not_compared_are_counted() -> None:
+    found = Report(replace(DATA, images=1004), LABELS, (), (agreement("old", 0.1, 0.2),))
+    assert found.sentences()[0] == (
+        "new: 1,000 of 1,004 images were not compared with old; "
+        "one of the two has no answer for them."
+    )
 
 
 def test_p_values_of_several_comparisons_are_adjusted() -> None:
@@ -181,7 +209,7 @@ def test_the_files_have_all_figures(tmp_path: Path) -> None:
         "- Images that the server refuses count as wrong.",
         "| birds | top-1 | 25.00% | 4.56 to 69.94% |",
         "| birds | 4 | 1 | 0.4667 | 10.0 |",
-        "| new | old | 10 | 90.00% | 80.00% | 70.00% |",
+        "| new | old | 4 | 75.00% | 50.00% | 25.00% |",
         "| new | old | +10.00% | 0.2 |",
         "| 3.png | not an image |",
         "![Confusion matrix of birds](birds-confusion.png)",

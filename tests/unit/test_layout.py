@@ -129,6 +129,11 @@ def test_the_load_test_imports_only_light_modules_of_the_scripts() -> None:
     assert not {"scripts.embedded", "scripts.repository", "onnx"} & loaded
 
 
+def test_evaluating_imports_slow_packages_only_when_they_are_used() -> None:
+    slow = {"matplotlib", "pyarrow", "scipy", "sklearn"}
+    assert not slow & modules_after("import scripts.evaluate")
+
+
 def test_the_list_of_commands_is_complete() -> None:
     files = [*(ROOT / "client").glob("*.py"), *(ROOT / "scripts").glob("*.py")]
     found = {f"{file.parent.name}.{file.stem}" for file in files if "__main__" in file.read_text()}

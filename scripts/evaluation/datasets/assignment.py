@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from client._sources import SUFFIXES
+from client import SUFFIXES
 from scripts.evaluation.datasets.classes import Classes
 from scripts.evaluation.datasets.dataset import Images, ImageSet
 from scripts.evaluation.datasets.ground_truth import ByName, InOrder
@@ -21,6 +21,8 @@ LOGGER = logging.getLogger(__name__)
 # ImageNet's validation images; the number is that of the line in the ground truth.
 ILSVRC_NAME = re.compile(r"ILSVRC2012_val_(\d{8})")
 ILSVRC_IMAGES = 50_000
+DIGITS = re.compile(r"[0-9]+")
+WIDTH = 20  # of the numbers in names
 ALPHABETICAL = [label.split()[0] for label in IMAGENET_LABELS]
 
 
@@ -71,7 +73,18 @@ def _in_order(names: Sequence[str], truth: InOrder) -> Sequence[str]:
             f"{truth.file} has labels in the order of the file names, but the images lie in "
             "several folders; write a file and its label on each line, as CSV"
         )
+    for name, other in zip(names, sorted(names, key=_as_people_sort), strict=True):
+        if name != other:
+            raise EvaluationError(
+                f"{truth.file} has labels in the order of the file names, but either {name!r} or "
+                f"{other!r} may come first; write a file and its label on each line, as CSV"
+            )
     return truth.labels
+
+
+def _as_people_sort(name: str) -> str:
+    """Return a key by which 2 comes before 10, and `a` before `B`."""
+    return DIGITS.sub(lambda digits: digits[0].zfill(WIDTH), name.casefold())
 
 
 def _by_name(names: Sequence[str], truth: ByName, origin: str) -> list[str | None]:
@@ -221,4 +234,8 @@ def _ilsvrc_numbers(truth: InOrder, synsets: Synsets | None) -> Mapping[int, str
             f"{synsets.file} is in alphabetical order, which is not that of ILSVRC's numbers in "
             f"{truth.file}; give meta.mat or map_clsloc.txt of the devkit"
         )
+    LOGGER.warning(
+        "%s: taken for the list of ILSVRC's numbers in %s, from 1; 1 is %r",
+        *(synsets.file, truth.file, listed[0]),
+    )
     return dict(enumerate(listed, 1))

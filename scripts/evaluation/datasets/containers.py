@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import logging
 import stat
-import tarfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from client._sources import SUFFIXES
+from client import SUFFIXES
 from scripts.evaluation.datasets.folder import PARQUET, FolderImages, list_folder
 from scripts.evaluation.datasets.shards import check_parts, matching
-from scripts.evaluation.datasets.tar import TarImages, list_members, refuse_compressed
+from scripts.evaluation.datasets.tar import TarImages, is_tar, list_members, refuse_compressed
 from scripts.evaluation.datasets.words import count
 from scripts.evaluation.errors import EvaluationError
 
@@ -67,7 +66,7 @@ def _in_file(file: Path) -> TarImages | ParquetImages:
     if suffix in SUFFIXES:
         raise EvaluationError(f"{file} is one image; give the folder that has it")
     refuse_compressed(file)
-    if suffix != ".tar" and not tarfile.is_tarfile(file):
+    if suffix != ".tar" and not is_tar(file):
         raise EvaluationError(
             f"{file} is neither a tar nor parquet; {GIVE}, and a file with labels as --ground-truth"
         )

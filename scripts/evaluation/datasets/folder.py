@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-from client._sources import SUFFIXES
+from client import SUFFIXES
 from scripts.evaluation.datasets.words import count, examples, printable
 from scripts.evaluation.errors import EvaluationError
 

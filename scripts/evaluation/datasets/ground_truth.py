@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from client._sources import SUFFIXES
+from client import SUFFIXES
 from scripts.evaluation.datasets.classes import NUMBER, WORDNET_ID
-from scripts.evaluation.datasets.words import count
+from scripts.evaluation.datasets.words import count, examples
 from scripts.evaluation.errors import EvaluationError
 
 # Names of the columns in CSV files, in lower case, the most specific first.
@@ -164,7 +164,7 @@ def _from_csv(rows: Sequence[Sequence[str]], file: Path) -> tuple[tuple[str, str
         name = None
     if name is None or label is None:
         raise EvaluationError(
-            f"{file} has the columns {', '.join(rows[0])}; "
+            f"{file} has the columns {examples(rows[0])}; "
             "name the one of the files `file` and the one of the labels `label`"
         )
     if header[label] == BOXES:

@@ -110,9 +110,10 @@ def open_folders(path: Path) -> Folders:
     images = open_images(path)
     folders = class_folders(images.names)
     classes = tuple(sorted({folder for folder in folders if folder}))
-    if {name.lower() for name in classes} <= SPLITS or len(classes) == 1:
+    splits = [name for name in classes if name.lower() in SPLITS]
+    if len(classes) <= 1 or len(splits) > 1:
         raise EvaluationError(
-            f"{path} has images in {examples(classes) or 'no folder'}; "
+            f"{path} has images in {examples(splits or classes) or 'no folder'}; "
             "give a folder that has a folder for each class"
         )
     _say_merged(images.names, folders, path)

@@ -19,7 +19,7 @@ from scripts.evaluation.datasets.classes import NUMBER, Classes
 from scripts.evaluation.datasets.dataset import ImageSet
 from scripts.evaluation.datasets.labelling import label_images
 from scripts.evaluation.datasets.synsets import Synsets
-from scripts.evaluation.datasets.words import first_line, printable
+from scripts.evaluation.datasets.words import examples, first_line, printable
 from scripts.evaluation.errors import EvaluationError
 
 # The key of the schema's metadata under which `datasets` describes the columns.
@@ -85,7 +85,7 @@ def open_images(shards: Sequence[Path], folder: Path) -> ParquetImages:
         names += [f"{name}:{row}" for row in range(rows[-1])]
     if len(columns) > 1:
         raise EvaluationError(
-            f"the image columns have different names, {', '.join(sorted(columns))}, in the parquet "
+            f"the image columns have different names, {examples(sorted(columns))}, in the parquet "
             f"files in {folder}; give those of one data set"
         )
     if not names:
@@ -184,11 +184,18 @@ def _image_column(schema: pa.Schema, shard: Path) -> str:
     described = [name for name in known if _feature(schema, name).get("_type") == "Image"]
     usual = [name for name in IMAGE_COLUMNS if name in known]
     if len(described) == 1 or usual:
-        return described[0] if len(described) == 1 else usual[0]
+        column = described[0] if len(described) == 1 else usual[0]
+        _refuse_repeated(column, schema, shard)
+        return column
     raise EvaluationError(
         f"{shard} has no column of images (binary, or a struct with bytes) named image; "
-        f"it has {', '.join(schema.names)}"
+        f"it has {examples(schema.names)}"
     )
+
+
+def _refuse_repeated(column: str, schema: pa.Schema, shard: Path) -> None:
+    if schema.names.count(column) > 1:
+        raise EvaluationError(f"{shard} has several columns named {column!r}; leave one")
 
 
 def _has_images(kind: pa.DataType) -> bool:
@@ -205,9 +212,10 @@ def _label_column(schema: pa.Schema, classes: int, shard: Path) -> tuple[str, li
     usual = [name for name in LABEL_COLUMNS if name in schema.names]
     if not usual and len(fitting) != 1 and len(named) != 1:
         raise EvaluationError(
-            f"{shard} has no column of labels named label; it has {', '.join(schema.names)}"
+            f"{shard} has no column of labels named label; it has {examples(schema.names)}"
         )
     column = (usual or (fitting if len(fitting) == 1 else list(named)))[0]
+    _refuse_repeated(column, schema, shard)
     kind = schema.field(column).type
     if not any(is_kind(kind) for is_kind in LABEL_KINDS):
         raise EvaluationError(

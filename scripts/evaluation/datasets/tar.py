@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import shlex
 import tarfile
@@ -10,10 +11,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-from client._sources import SUFFIXES
+from client import SUFFIXES
 from scripts.evaluation.datasets.folder import NOT_IMAGES, is_hidden
-from scripts.evaluation.datasets.words import count, examples, printable
+from scripts.evaluation.datasets.words import count, examples, first_line, printable
 from scripts.evaluation.errors import EvaluationError
+from scripts.repository.steps.preprocess.limits import Limits
 
 LOGGER = logging.getLogger(__name__)
 # First bytes of compressed files, and what decompresses them.
@@ -25,6 +27,11 @@ COMPRESSED = {
     b"PK\x03\x04": "unzip",
 }
 AFTER_END = 1 << 20  # bytes that are searched for a second archive
+MAX_HEADER = 1 << 20  # bytes; a long name or a list of holes
+# One byte more than the server accepts, which then says so.
+MAX_IMAGE = Limits().max_bytes + 1
+# What tarfile raises for headers that are not valid.
+DAMAGED = (tarfile.TarError, ValueError, IndexError, OverflowError, RecursionError)
 
 
 @dataclass(frozen=True)
@@ -37,7 +44,7 @@ class TarImages:
     sizes: array[int]
 
     def read(self, positions: Sequence[int]) -> Iterator[bytes]:
-        """Read the members at these positions.
+        """Read the members at these positions; of huge ones the part that the server refuses.
 
         Raises:
             EvaluationError: the archive cannot be read, or is shorter than when it was opened.
@@ -46,8 +53,9 @@ class TarImages:
             with self.file.open("rb") as archive:
                 for position in positions:
                     archive.seek(self.offsets[position])
-                    data = archive.read(self.sizes[position])
-                    if len(data) < self.sizes[position]:
+                    size = min(self.sizes[position], MAX_IMAGE)
+                    data = archive.read(size)
+                    if len(data) < size:
                         raise EvaluationError(f"{self.file} has changed; start again")
                     yield data
         except OSError as error:
@@ -113,19 +121,34 @@ class _Ignored:
 
 def _members(file: Path) -> Iterator[tarfile.TarInfo]:
     try:
-        with tarfile.open(file, "r:", encoding="utf-8", errors="surrogateescape") as archive:
+        with (
+            file.open("rb", buffering=0) as raw,
+            _Limited(raw) as content,
+            tarfile.open(
+                fileobj=content, mode="r:", encoding="utf-8", errors="surrogateescape"
+            ) as archive,
+        ):
             while member := archive.next():
                 if member.size < 0:  # older versions of tarfile would go back, again and again
                     raise tarfile.ReadError("negative size")
                 archive.members.clear()  # type: ignore[attr-defined] # it would keep them all
                 yield member
             _refuse_rest(file, archive.offset)
-    except tarfile.TarError as error:
+    except DAMAGED as error:
         raise EvaluationError(
-            f"{file} is damaged or incomplete ({error}); copy or download it again"
+            f"{file} is damaged or incomplete ({first_line(error)}); copy or download it again"
         ) from error
     except OSError as error:
         raise EvaluationError(f"cannot read {file}: {error.strerror}") from error
+
+
+class _Limited(io.BufferedReader):
+    """A file for tarfile, which would read a header of any size into memory."""
+
+    def read(self, size: int | None = -1) -> bytes:
+        if size is None or not 0 <= size <= MAX_HEADER:
+            raise tarfile.ReadError("a header is too large")
+        return super().read(size)
 
 
 def _refuse_rest(file: Path, end: int) -> None:
@@ -139,6 +162,21 @@ def _refuse_rest(file: Path, end: int) -> None:
         )
     if rest.strip(b"\0"):
         raise EvaluationError(f"{file} is several archives, one after the other; unpack them")
+
+
+def is_tar(file: Path) -> bool:
+    """Whether a file begins with the header of a member.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    with file.open("rb") as archive:
+        start = archive.read(tarfile.BLOCKSIZE)
+    try:
+        tarfile.TarInfo.frombuf(start, "utf-8", "surrogateescape")
+    except tarfile.TarError:
+        return False
+    return True
 
 
 def refuse_compressed(file: Path) -> None:
