@@ -326,4 +326,10 @@ def _seed(text: str) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    status = main()
+    if (
+        status == cli.INTERRUPTED
+    ):  # threads that train may still run, and Python would wait for them
+        sys.stdout.flush()
+        os._exit(status)
+    sys.exit(status)

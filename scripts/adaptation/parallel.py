@@ -16,16 +16,17 @@ def in_order(
 ) -> Iterator[Result]:
     """Call a function with each item, and yield the results in the order of the items.
 
-    Items are taken when they are needed. After an error or an interruption no further calls begin.
+    Items are taken when they are needed. After an error or an interruption no further calls begin,
+    and those that run are not waited for: fitting a layer to many images takes minutes.
     """
     waiting: deque[Future[Result]] = deque()
-    with ThreadPoolExecutor(cores) as pool:
-        try:
-            for item in items:
-                waiting.append(pool.submit(function, item))
-                if len(waiting) > AHEAD * cores:
-                    yield waiting.popleft().result()
-            while waiting:
+    pool = ThreadPoolExecutor(cores)
+    try:
+        for item in items:
+            waiting.append(pool.submit(function, item))
+            if len(waiting) > AHEAD * cores:
                 yield waiting.popleft().result()
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)

@@ -1,5 +1,6 @@
 """Choosing images, and training a layer on their features."""
 
+import threading
 import time
 from collections.abc import Iterator
 
@@ -268,6 +269,18 @@ def test_results_come_in_order_and_few_items_are_taken_ahead() -> None:
     assert len(taken) < 20
     results.close()  # type: ignore[attr-defined] # of a generator
     assert list(in_order(slowly, range(20), cores=3)) == list(range(20))
+
+
+def test_what_runs_is_not_waited_for_after_an_error() -> None:
+    is_released = threading.Event()
+
+    def wait(number: int) -> bool:
+        return is_released.wait(30) if number else bool(1 / number)
+
+    with pytest.raises(ZeroDivisionError):
+        list(in_order(wait, range(20), cores=2))
+    assert not is_released.is_set()
+    is_released.set()
 
 
 def test_an_error_in_another_thread_ends_the_work() -> None:
