@@ -2,21 +2,14 @@
 
 import argparse
 import logging
+import os
 import sys
+from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    ProgressColumn,
-    Task,
-    TaskID,
-    TextColumn,
-    TimeRemainingColumn,
-)
-from rich.text import Text
+from rich.progress import MofNCompleteColumn, Progress, TaskID, TimeRemainingColumn
 
 from scripts import arguments, build_repository, cli, recipe_options
 from scripts.adaptation import report
@@ -25,7 +18,9 @@ from scripts.adaptation.files import replacing, write_onnx
 from scripts.adaptation.process import Adaptation, Settings, adapt
 from scripts.evaluation import confusion, datasets
 from scripts.evaluation.datasets import Folders
-from scripts.repository import builder, catalog, manifest, sources, summary, tuning
+from scripts.evaluation.datasets.words import examples
+from scripts.progress import SpeedColumn, bars
+from scripts.repository import builder, catalog, labels, manifest, sources, summary, tuning
 from scripts.repository.execution import Request
 from scripts.repository.sources import ClassifierSource
 from scripts.repository.tuning import Tuning
@@ -149,14 +144,13 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _run(options: argparse.Namespace) -> int:
     _check(options)
-    images = datasets.open_folders(options.data)
+    images = _with_labels(datasets.open_folders(options.data), options.data)
     console = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
     settings = Settings(options.held_out / 100, options.seed, tuning.cores())
-    with _progress() as progress:
+    with bars(MofNCompleteColumn(), SpeedColumn(), TimeRemainingColumn()) as progress:
         source = _base(options, progress)
         adapted = adapt(source, images, settings, _Tasks(progress))
-    file = options.output / f"{options.name}.onnx"
-    picture = options.output / f"{options.name}-confusion.png"
+    file, picture = _files(options)
     with replacing(picture) as new:
         confusion.draw(adapted.trial.confusion, images.classes, new)
     write_onnx(adapted.model, file)
@@ -167,9 +161,43 @@ def _run(options: argparse.Namespace) -> int:
     return 0
 
 
+def _files(options: argparse.Namespace) -> tuple[Path, Path]:
+    """Name the files that are written: the classifier and the picture."""
+    output, name = options.output, options.name
+    return output / f"{name}.onnx", output / f"{name}-confusion.png"
+
+
+def _with_labels(images: Folders, data: Path) -> Folders:
+    """Make labels, which are one line each, of the folders' names."""
+    names = labels.from_value(images.classes, str(data))
+    if repeated := [name for name, times in Counter(names).items() if times > 1]:
+        raise AdaptationError(
+            f"{data}: several folders have the label {examples(repeated)} without line breaks and "
+            "outer spaces; rename them"
+        )
+    return replace(images, classes=names)
+
+
+def _check_output(options: argparse.Namespace) -> None:
+    """Check that the files can be written, and that none is the classifier that is adapted."""
+    for file in _files(options):
+        place = next(path for path in (file, *file.parents) if path.exists())
+        if file.is_dir() or not (place.is_dir() or place == file):
+            raise AdaptationError(f"{place} is in the way of {file}; give another --output")
+        if not os.access(place, os.W_OK):
+            raise AdaptationError(f"{place} cannot be written to; give another --output")
+    base, file = options.onnx, _files(options)[0]
+    both_exist = base and base.exists() and file.exists()
+    if both_exist and (file.samefile(base) or file.parent.samefile(base)):
+        raise AdaptationError(
+            f"{file} would replace the classifier that is adapted; give another --name or --output"
+        )
+
+
 def _check(options: argparse.Namespace) -> None:
     """Check the options before any work is done."""
     builder.check_name(options.name)
+    _check_output(options)
     if not options.no_build:
         manifest.read(options.model_repository)
     if options.onnx:
@@ -234,28 +262,6 @@ class _Tasks:
         self._progress.update(self._tasks[unit], completed=done)
 
 
-class _Speed(ProgressColumn):
-    """Images, or other units of work, in a second."""
-
-    def render(self, task: Task) -> Text:
-        """Write the speed of a task, whose description is its unit."""
-        return Text(f"{task.speed:.3g} {task.description}/s" if task.speed else "")
-
-
-def _progress() -> Progress:
-    console = Console(stderr=True)
-    return Progress(
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        MofNCompleteColumn(),
-        _Speed(),
-        TimeRemainingColumn(),
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
-    )
-
-
 def _print(console: Console, name: str, images: Folders, adapted: Adaptation) -> None:
     for line in report.lines(adapted, images.classes):
         console.print(f"{name:13} {line}")
@@ -283,7 +289,7 @@ def _percent(text: str) -> int:
 
 
 def _seed(text: str) -> int:
-    if not text.isdecimal() or int(text) > MAX_SEED:
+    if not (text.isascii() and text.isdecimal()) or int(text) > MAX_SEED:
         raise argparse.ArgumentTypeError(f"must be a whole number from 0 to {MAX_SEED}")
     return int(text)
 

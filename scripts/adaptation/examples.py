@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from scripts.adaptation.copies import SIDE, Thumbnails
 from scripts.adaptation.errors import AdaptationError
 from scripts.adaptation.features import Image, Rows
 from scripts.evaluation.datasets.words import count, examples
@@ -25,11 +26,13 @@ class Examples:
         features: FP32 [images, width].
         labels: the class of each image [images].
         names: the name of each image.
+        thumbnails: UINT8 [images, pixels], by which `copies` compares images.
     """
 
     features: Rows
     labels: Labels
     names: tuple[str, ...]
+    thumbnails: Thumbnails
 
 
 @dataclass(frozen=True)
@@ -39,8 +42,8 @@ class Collection:
     Attributes:
         examples: the images that can be used, each once.
         unreadable: a line with the reason for each image that cannot be decoded.
-        repeated: names of images that are the same file as an earlier one of their class.
-        contradictory: names of images that are the same file in several classes.
+        repeated: names of images that have the pixels of an earlier one of their class.
+        contradictory: names of images that have the same pixels in several classes.
     """
 
     examples: Examples
@@ -65,8 +68,8 @@ class Collection:
 def collect(images: Iterable[Image], classes: Sequence[str]) -> Collection:
     """Collect the images that can be used.
 
-    Copies of a file would be in the training part and in the held-out part; each file is used once.
-    Of a file in several classes, no copy is used.
+    Copies of an image would be in the training part and in the held-out part; each is used once. Of
+    an image in several classes, no copy is used.
 
     Raises:
         AdaptationError: a class has fewer than two images that can be used.
@@ -96,8 +99,13 @@ def collect(images: Iterable[Image], classes: Sequence[str]) -> Collection:
 def _examples(images: list[Image]) -> Examples:
     rows = [image.features for image in images if image.features is not None]
     features = np.stack(rows) if rows else np.empty((0, 0), np.float32)
-    labels = np.array([image.label for image in images], np.int64)
-    return Examples(features, labels, tuple(image.name for image in images))
+    thumbnails = [image.thumbnail for image in images if image.thumbnail is not None]
+    return Examples(
+        features,
+        np.array([image.label for image in images], np.int64),
+        tuple(image.name for image in images),
+        np.stack(thumbnails) if thumbnails else np.empty((0, SIDE**2), np.uint8),
+    )
 
 
 def _check_classes(collection: Collection, classes: Sequence[str]) -> None:

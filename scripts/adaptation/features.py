@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from onnx import ModelProto
 
-from scripts.adaptation import last_layer
+from scripts.adaptation import copies, last_layer
 from scripts.adaptation.errors import AdaptationError
 from scripts.adaptation.parallel import in_order
 from scripts.evaluation.datasets import Sample
@@ -45,15 +45,6 @@ class Backbone:
     recipe: Recipe
     width: int
     sha256: str
-
-    def features(self, data: bytes) -> Rows:
-        """Compute the features [width] of an image file.
-
-        Raises:
-            ImageError: the file cannot be decoded, or exceeds the limits.
-        """
-        row: Rows = self.run(pixels(data, self.recipe))[0]
-        return row
 
 
 def backbone(source: ClassifierSource) -> Backbone:
@@ -101,12 +92,17 @@ def _check_recipe(recipe: Recipe, signature: Signature) -> None:
 
 @dataclass(frozen=True)
 class Image:
-    """An image of the data set: its features, or the reason why it has none."""
+    """An image of the data set: its features, or the reason why it has none.
+
+    `sha256` is that of the pixels that the network takes: a copy with other metadata, or in another
+    format without loss, has the same. `thumbnail` is that of `copies`.
+    """
 
     name: str
     label: int
     sha256: str = ""
     features: Rows | None = None
+    thumbnail: copies.Thumbnails | None = None
     reason: str = ""
 
 
@@ -132,8 +128,14 @@ def _image(base: Backbone, sample: Sample) -> Image:
         raise AdaptationError(f"{sample.name} has no label; give one folder for each class")
     try:
         data = sample.source if isinstance(sample.source, bytes) else sample.source.read_bytes()
-        features = base.features(data)
+        picture = pixels(data, base.recipe)
     except (ImageError, OSError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         return Image(sample.name, sample.label, reason=reason)
-    return Image(sample.name, sample.label, hashlib.sha256(data).hexdigest(), features)
+    return Image(
+        sample.name,
+        sample.label,
+        hashlib.sha256(picture.tobytes()).hexdigest(),
+        base.run(picture)[0],
+        copies.thumbnail(picture[0]),
+    )

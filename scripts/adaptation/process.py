@@ -5,9 +5,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 from onnx import ModelProto
 
-from scripts.adaptation import training
+from scripts.adaptation import copies, training
 from scripts.adaptation.errors import AdaptationError
 from scripts.adaptation.examples import Examples, Labels, collect
 from scripts.adaptation.features import backbone, compute
@@ -15,6 +16,7 @@ from scripts.adaptation.last_layer import with_layer
 from scripts.evaluation.confusion import Confusion
 from scripts.evaluation.datasets import Folders
 from scripts.evaluation.datasets.words import count
+from scripts.evaluation.datasets.words import examples as some
 from scripts.evaluation.statistics import Share
 from scripts.repository.metadata import self_description
 from scripts.repository.sources import ClassifierSource
@@ -161,9 +163,28 @@ def run_trial(
     layer = training.train(features, labels, strength)
     predictions = layer.logits(examples.features[is_held_out]).argmax(axis=1)
     result = Trial(examples.labels[is_held_out], predictions, len(classes), strength)
-    for warning in doubts(result, np.bincount(examples.labels), classes):
+    found = doubts(result, np.bincount(examples.labels), classes)
+    for warning in [*found, *_near_copies(examples, is_held_out)]:
         logger.warning("%s", warning)
     return result
+
+
+def _near_copies(examples: Examples, is_held_out: npt.NDArray[np.bool_]) -> list[str]:
+    """Say which held-out images are almost equal to images that were trained on."""
+    tested, trained = np.flatnonzero(is_held_out), np.flatnonzero(~is_held_out)
+    nearest = copies.nearest(examples.thumbnails[tested], examples.thumbnails[trained])
+    pairs = [
+        f"{examples.names[one]} (as {examples.names[trained[other]]})"
+        for one, other in zip(tested, nearest, strict=True)
+        if other >= 0
+    ]
+    if not pairs:
+        return []
+    return [
+        f"{count(len(pairs), 'held-out image is', 'held-out images are')} almost equal to images "
+        "that were trained on, so that the accuracy of others is lower; keep one of such images: "
+        f"{some(pairs)}"
+    ]
 
 
 def doubts(result: Trial, counts: Labels, classes: Sequence[str]) -> list[str]:

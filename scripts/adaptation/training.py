@@ -161,4 +161,6 @@ def _reproducibly() -> Iterator[None]:
     """Compute on one thread, since sums of several depend on how many there are."""
     with threadpool_limits(1), warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # `_fit` says it
+        # Classes are classes, however few images each has.
+        warnings.filterwarnings("ignore", "The number of unique classes is greater than 50%")
         yield

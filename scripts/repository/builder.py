@@ -312,6 +312,12 @@ def _check_crops(source: ClassifierSource, request: Request) -> None:
         check_crops(source.recipe, request.crops)
     except ValueError as error:
         raise BuildError(f"{error}; leave out --crops") from error
+    if request.crops > 1 and source.recipe.resize == source.recipe.crop:
+        logger.warning(
+            "%s: the %d crops of a square image are equal but for mirror images, since its sides "
+            "are resized to the crop's %s pixels; give a larger --resize",
+            *(source.name, request.crops, written(source.recipe.crop)),
+        )
 
 
 def _check_recipe(source: ClassifierSource, prepared: Prepared) -> None:

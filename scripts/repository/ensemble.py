@@ -147,7 +147,13 @@ def preprocess_part(spec: ClassifierSpec) -> Part:
         part,
         inputs=_rows(1, part.inputs),
         outputs=_rows(spec.crops, part.outputs),
-        batching=replace(part.batching, preferred_size=None),
+        batching=replace(
+            part.batching,
+            preferred_size=None,
+            # As much work as without crops: a longer queue would exceed the time limit, and Triton
+            # does not drop cancelled requests for a model without batches before they are run.
+            max_queue_size=max(1, tuning.max_queue_size // spec.crops),
+        ),
         max_batch_size=0,
     )
 

@@ -183,8 +183,7 @@ def _load(repository: Path) -> dict[str, Any]:
     if not file.exists():
         if repository.exists() and not _is_empty(repository):
             raise BuildError(
-                f"{repository} is not a model repository: it has no {FILE}; "
-                "choose another folder with --output"
+                f"{repository} is not a model repository: it has no {FILE}; choose another folder"
             )
         return {"version": VERSION, "models": {}, "parts": {}}
     try:

@@ -145,7 +145,7 @@ def _acquire(staging: Path) -> int | None:
         staging.mkdir(mode=0o700, exist_ok=True)
     except OSError as error:
         raise BuildError(
-            f"cannot create {staging}: {error.strerror}; choose another folder with --output"
+            f"cannot create {staging}: {error.strerror}; choose another folder"
         ) from error
     with ExitStack() as stack, suppress(FileNotFoundError):
         descriptor = os.open(staging, os.O_RDONLY | os.O_DIRECTORY)
@@ -180,7 +180,7 @@ def _check_replaceable(folder: Path) -> None:
     if inside := [mount for mount in mounts if mount.startswith(f"{escaped}/")]:
         raise BuildError(
             f"a build replaces {folder}, but {inside[0]} is a mount point: unmount it, or choose "
-            "another folder with --output"
+            "another folder"
         )
 
 

@@ -189,11 +189,11 @@ def test_images_that_cannot_be_used_are_counted(
     (data / "red" / "broken.png").write_bytes((data / "red" / "00.png").read_bytes()[:200])
     (data / "red" / "text.png").write_text("no image")
     shutil.copy(data / "red" / "01.png", data / "green" / "copy.png")
-    shutil.copy(data / "red" / "02.png", data / "red" / "copy.png")
+    Image.open(data / "red" / "02.png").save(data / "red" / "copy.bmp")
     assert run(tmp_path, "--no-build") == 0
     assert "left out 2 images that cannot be read: 'red/broken.png (" in caplog.text
     assert (
-        "left out 1 image with the content of another one of the class: 'red/copy.png'"
+        "left out 1 image with the content of another one of the class: 'red/copy.bmp'"
         in caplog.text
     )
     assert (
@@ -219,6 +219,10 @@ ONNX = ("--onnx", "base.onnx")
         ((*ONNX, "--colour", "grey"), "the graph takes 3 channels, not the colour grey"),
         (("--model", "resnet18_v1", "--recipe", "vit"), "--recipe is for your own classifier"),
         (("--model", "resnet18_v1", "--weights", "nowhere"), "no folder nowhere"),
+        ((*ONNX, "--output", "base.onnx/out"), "base.onnx is in the way of base.onnx/out/colours"),
+        (("--onnx", "out/colours.onnx"), "out/colours.onnx would replace the classifier that is"),
+        (("--onnx", "out"), "out/colours.onnx would replace the classifier that is"),
+        ((*ONNX, "--data", "alike"), "several folders have the label 'green' without line breaks"),
     ],
 )
 def test_what_cannot_be_done_is_one_line(
@@ -232,6 +236,8 @@ def test_what_cannot_be_done_is_one_line(
     dense = np.ones((3 * 32 * 32, CLASSES), np.float32)
     body = "flat = Flatten(image) scores = MatMul(flat, dense)"
     onnx.save(classifier(body, initializers={"dense": dense}), "fixed.onnx")
+    for name in ("green", "green\n"):
+        shutil.copytree("data/green", f"alike/{name}")
     before = contents(place)
     defaults = ["--data", "data", "--name", "colours", "--output", "out"]
     assert adapt.main([*defaults, "--model-repository", "models", *options]) == 1

@@ -5,16 +5,20 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
+from PIL import Image
 from sklearn.linear_model import LogisticRegression
 
-from scripts.adaptation import report, training
+from scripts.adaptation import copies, features, report, training
+from scripts.adaptation.copies import SIDE
 from scripts.adaptation.errors import AdaptationError
 from scripts.adaptation.examples import Examples, collect
-from scripts.adaptation.features import Image
 from scripts.adaptation.parallel import in_order
 from scripts.adaptation.process import Settings, Trial, doubts, run_trial
 from scripts.adaptation.training import STRENGTHS, Scale
 from scripts.evaluation.statistics import Share
+from scripts.repository.original_file import pixels
+from scripts.repository.steps.preprocess.recipe import Recipe
+from tests.images import encode, noise, photo
 
 WIDTH = 12
 CLASSES = ("cat", "dog", "owl")
@@ -28,7 +32,8 @@ def clusters(*counts: int, distance: float = 1.5, seed: int = 0) -> Examples:
     features = centres[labels] + rng.standard_normal((len(labels), WIDTH))
     features = features * rng.uniform(0.5, 20) + 7  # on a scale of their own
     names = tuple(str(number) for number in range(len(labels)))
-    return Examples(features.astype(np.float32), labels, names)
+    thumbnails = rng.integers(0, 256, (len(labels), SIDE**2), np.uint8)
+    return Examples(features.astype(np.float32), labels, names, thumbnails)
 
 
 @pytest.mark.parametrize("counts", [(30, 30), (30, 20, 10)])
@@ -125,6 +130,32 @@ def test_the_accuracy_is_that_of_images_that_were_not_trained_on() -> None:
     assert run_trial(clear, ("a", "b"), settings, lambda *_: None).accuracy.low > 0.9
 
 
+def test_held_out_images_that_are_almost_equal_to_others_are_said(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    data = clusters(10, 10)
+    settings = Settings(0.5, 0, 1)
+    run_trial(data, ("a", "b"), settings, lambda *_: None)
+    assert "almost equal" not in caplog.text
+    tested = training.hold_out(data.labels, 0.5, 0)
+    copy, trained = np.flatnonzero(tested)[3], np.flatnonzero(~tested)[4]
+    data.thumbnails[copy] = data.thumbnails[trained]
+    run_trial(data, ("a", "b"), settings, lambda *_: None)
+    assert "1 held-out image is almost equal to images that were trained on" in caplog.text
+    assert f"'{copy} (as {trained})'" in caplog.text
+
+
+def test_copies_of_another_size_or_quality_are_almost_equal() -> None:
+    def seen(image: Image.Image, quality: int) -> copies.Thumbnails:
+        return copies.thumbnail(pixels(encode(image, "JPEG", quality=quality), Recipe())[0])
+
+    chelsea, pattern = photo(), noise(451, 300, seed=1)
+    known = np.stack([seen(pattern, 95), seen(chelsea, 95)])
+    images = np.stack([seen(photo(225, 150), 80), seen(chelsea, 50), seen(pattern, 90)])
+    assert copies.nearest(images, known).tolist() == [1, 1, 0]
+    assert copies.nearest(images, known[:1]).tolist() == [-1, -1, 0]
+
+
 def trial(counts: list[int], right: list[int]) -> Trial:
     labels = np.repeat(np.arange(len(counts)), counts)
     predictions = labels.copy()
@@ -177,9 +208,11 @@ def test_few_classes_get_a_matrix_and_many_a_list(
     assert row is None or row in sheet.rows
 
 
-def image(name: str, label: int, content: str, reason: str = "") -> Image:
-    features = None if reason else np.full(2, len(name), np.float32)
-    return Image(name, label, "" if reason else content, features, reason)
+def image(name: str, label: int, content: str, reason: str = "") -> features.Image:
+    if reason:
+        return features.Image(name, label, reason=reason)
+    thumbnail = np.zeros(SIDE**2, np.uint8)
+    return features.Image(name, label, content, np.full(2, len(name), np.float32), thumbnail)
 
 
 def test_copies_and_unreadable_images_are_left_out() -> None:

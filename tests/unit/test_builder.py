@@ -446,6 +446,18 @@ def test_ten_crops_that_make_no_sense_are_refused(
     assert builder.add(repository, source).crops == 1
 
 
+@pytest.mark.parametrize(("resize", "is_said"), [((32, 32), True), ((36, 36), False)])
+def test_ten_crops_without_a_margin_are_mentioned(
+    graph: Path,
+    repository: Path,
+    resize: tuple[int, int],
+    is_said: bool,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    builder.add(repository, sources.from_file(graph, "birds", said(resize=resize)), crops=10)
+    assert ("birds: the 10 crops of a square image are equal" in caplog.text) == is_said
+
+
 def test_ten_crops_do_not_take_the_name_of_another_classifier(
     graph: Path, repository: Path
 ) -> None:

@@ -238,6 +238,17 @@ def test_a_users_own_folders_are_the_classes(tmp_path: Path) -> None:
     }
 
 
+def test_folders_in_the_folder_of_a_class_are_mentioned(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    names = ["all/cats/black/1.png", "all/cats/grey/1.png", "all/dogs/1.png"]
+    assert open_folders(fill(tmp_path, names)).classes == ("cats", "dogs")
+    assert (
+        "images of 1 class are in several folders, such as 'all/cats/black', 'all/cats/grey', "
+        "which are taken for 'cats'"
+    ) in caplog.text
+
+
 @pytest.mark.parametrize(
     "names",
     [

@@ -156,7 +156,7 @@ def test_one_score_an_image_has_labels_only_where_it_is_two_classes() -> None:
 OPENVINO = Tuning(engine="openvino")
 
 
-@pytest.mark.parametrize("tuning", [Tuning(queue=7), replace(OPENVINO, queue=7)])
+@pytest.mark.parametrize("tuning", [Tuning(), replace(OPENVINO, queue=7)])
 def test_ten_crops_of_one_image_are_a_batch_for_the_same_graph(tuning: Tuning) -> None:
     one = spec(tuning=tuning)
     ten = replace(one, crops=10)
@@ -175,14 +175,24 @@ def test_ten_crops_of_one_image_are_a_batch_for_the_same_graph(tuning: Tuning) -
     assert dims(postprocess.output) == dims(chain.output)
     for config in (preprocess, postprocess):
         assert parameters(config)["crops"] == "10"
-    policy = preprocess.dynamic_batching.default_queue_policy
-    assert policy.max_queue_size == 7
     alone = preprocess_part(one).to_protobuf()
-    assert policy == alone.dynamic_batching.default_queue_policy
     assert parameters(preprocess) | {"crops": "1"} == parameters(alone)
     names = [step.model_name for step in chain.ensemble_scheduling.step]
     assert names == ["own_preprocess_10crop", "own_pixels", "own_postprocess_10crop"]
     assert pixels_part(ten) == pixels_part(one)
+
+
+@pytest.mark.parametrize(("tuning", "longest"), [(Tuning(), 6), (Tuning(queue=7), 1)])
+def test_as_many_crops_wait_as_images_without_crops(tuning: Tuning, longest: int) -> None:
+    one, ten = (
+        preprocess_part(replace(spec(tuning=tuning), crops=crops)).to_protobuf().dynamic_batching
+        for crops in (1, 10)
+    )
+    assert one.default_queue_policy.max_queue_size == tuning.max_queue_size
+    assert ten.default_queue_policy.max_queue_size == longest
+    for field in ("timeout_action", "default_timeout_microseconds", "allow_timeout_override"):
+        policies = (one.default_queue_policy, ten.default_queue_policy)
+        assert len({getattr(policy, field) for policy in policies}) == 1
 
 
 def parameters(config: pb.ModelConfig) -> dict[str, str]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import shlex
+from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -30,12 +32,13 @@ from scripts.evaluation.datasets.labelling import (
 )
 from scripts.evaluation.datasets.synsets import read_synsets
 from scripts.evaluation.datasets.tar import TarImages
-from scripts.evaluation.datasets.words import examples, printable
+from scripts.evaluation.datasets.words import count, examples, printable
 from scripts.evaluation.errors import EvaluationError
 
 if TYPE_CHECKING:
     from scripts.evaluation.datasets.parquet import ParquetImages
 
+LOGGER = logging.getLogger(__name__)
 LAYOUTS = (
     "one folder for each class; file names that begin with WordNet ids; a file with the labels "
     f"({', '.join(GROUND_TRUTH)}, or any other with --ground-truth); a tar of these; parquet"
@@ -113,10 +116,26 @@ def open_folders(path: Path) -> Folders:
             f"{path} has images in {examples(splits or classes) or 'no folder'}; "
             "give a folder that has a folder for each class"
         )
+    _say_merged(images.names, folders, path)
     indices = {name: index for index, name in enumerate(classes)}
     labels = [None if folder is None else indices[folder] for folder in folders]
     labelled = label_images(images, labels, layout="one folder for each class", origin=str(path))
     return Folders(images, labelled.positions, labelled.labels, labelled.layout, classes)
+
+
+def _say_merged(names: Sequence[str], classes: Sequence[str | None], path: Path) -> None:
+    """Mention classes whose images are in several folders, which may be classes themselves."""
+    folders: dict[str, set[str]] = defaultdict(set)
+    for name, label in zip(names, classes, strict=True):
+        if label is not None:
+            folders[label].add(name.rpartition("/")[0])
+    merged = {label: sorted(several) for label, several in folders.items() if len(several) > 1}
+    if merged:
+        label, several = min(merged.items())
+        LOGGER.warning(
+            "%s: images of %s are in several folders, such as %s, which are taken for %r",
+            *(path, count(len(merged), "class", "classes"), examples(several), label),
+        )
 
 
 def _label_parquet(
