@@ -16,6 +16,7 @@ from sklearn.linear_model import LogisticRegression
 
 from client import Classifier
 from scripts import adapt, build_repository
+from scripts.adaptation import copies
 from scripts.adaptation.examples import Examples
 from scripts.adaptation.process import Settings, run_trial
 from scripts.embedded import EmbeddedServer, Endpoints
@@ -145,7 +146,8 @@ def test_the_accuracy_is_far_above_chance(adapted: Adapted) -> None:
 def test_the_accuracy_of_random_labels_is_that_of_chance(adapted: Adapted, features: Array) -> None:
     labels = np.random.default_rng(0).permutation(adapted.labels)
     names = tuple(str(file) for file in adapted.files)
-    data = Examples(features.astype(np.float32), labels, names)
+    thumbnails = np.random.default_rng(0).integers(0, 256, (len(names), copies.SIDE**2), np.uint8)
+    data = Examples(features.astype(np.float32), labels, names, thumbnails)
     trial = run_trial(data, KINDS, Settings(0.25, 0, 2), lambda *_: None)
     assert trial.accuracy.low < 1 / len(KINDS) < trial.accuracy.high
 
