@@ -9,17 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    ProgressColumn,
-    Task,
-    TaskID,
-    TextColumn,
-    TimeRemainingColumn,
-)
-from rich.text import Text
+from rich.progress import MofNCompleteColumn, Progress, TaskID, TimeRemainingColumn
 
 from scripts import arguments, build_repository, cli, recipe_options
 from scripts.adaptation import report
@@ -29,6 +19,7 @@ from scripts.adaptation.process import Adaptation, Settings, adapt
 from scripts.evaluation import confusion, datasets
 from scripts.evaluation.datasets import Folders
 from scripts.evaluation.datasets.words import examples
+from scripts.progress import SpeedColumn, bars
 from scripts.repository import builder, catalog, labels, manifest, sources, summary, tuning
 from scripts.repository.execution import Request
 from scripts.repository.sources import ClassifierSource
@@ -156,7 +147,7 @@ def _run(options: argparse.Namespace) -> int:
     images = _with_labels(datasets.open_folders(options.data), options.data)
     console = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
     settings = Settings(options.held_out / 100, options.seed, tuning.cores())
-    with _progress() as progress:
+    with bars(MofNCompleteColumn(), SpeedColumn(), TimeRemainingColumn()) as progress:
         source = _base(options, progress)
         adapted = adapt(source, images, settings, _Tasks(progress))
     file, picture = _files(options)
@@ -269,28 +260,6 @@ class _Tasks:
         if unit not in self._tasks:
             self._tasks[unit] = self._progress.add_task(unit, total=total)
         self._progress.update(self._tasks[unit], completed=done)
-
-
-class _Speed(ProgressColumn):
-    """Images, or other units of work, in a second."""
-
-    def render(self, task: Task) -> Text:
-        """Write the speed of a task, whose description is its unit."""
-        return Text(f"{task.speed:.3g} {task.description}/s" if task.speed else "")
-
-
-def _progress() -> Progress:
-    console = Console(stderr=True)
-    return Progress(
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        MofNCompleteColumn(),
-        _Speed(),
-        TimeRemainingColumn(),
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
-    )
 
 
 def _print(console: Console, name: str, images: Folders, adapted: Adaptation) -> None:

@@ -7,7 +7,7 @@ from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import MofNCompleteColumn, TimeElapsedColumn
 
 from scripts import arguments, cli
 from scripts.embedded import EmbeddedServer, Endpoints
@@ -16,6 +16,7 @@ from scripts.measuring.figures import BenchmarkPlan, Figures
 from scripts.measuring.report import Report, Setup
 from scripts.measuring.rounds import Bench
 from scripts.measuring.wrk import Wrk
+from scripts.progress import bars
 
 EXAMPLES = """\
   python -m scripts.benchmark
@@ -164,7 +165,7 @@ def _measure(options: argparse.Namespace) -> Report:
 def _rounds(benches: dict[str, Bench], count: int) -> dict[str, tuple[Figures, ...]]:
     """Measure round after round, in each of them every model."""
     rounds: dict[str, list[Figures]] = {name: [] for name in benches}
-    with _progress() as progress:
+    with bars(MofNCompleteColumn(), TimeElapsedColumn()) as progress:
         total = count * sum(bench.turns for bench in benches.values())
         task = progress.add_task("starting", total=total)
         for _ in range(count):
@@ -196,12 +197,6 @@ def _started(repository: Path, models: list[str]) -> Iterator[Wrk]:
     at_once = ["--exit-timeout-secs=0"]
     with EmbeddedServer(repository, models=models, endpoints=endpoints, arguments=at_once):
         yield wrk
-
-
-def _progress() -> Progress:
-    columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    console = Console(stderr=True)
-    return Progress(TextColumn("{task.description}"), *columns, console=console, transient=True)
 
 
 if __name__ == "__main__":

@@ -10,10 +10,11 @@ from pathlib import Path
 
 from rich import box
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress, TaskProgressColumn, TimeRemainingColumn
 from rich.table import Table
 
 from scripts import arguments, cli, engine_options, recipe_options
+from scripts.progress import bars
 from scripts.repository import builder, calibration, catalog, sources, summary, tuning
 from scripts.repository.builder import Session
 from scripts.repository.calibration import Images
@@ -166,7 +167,10 @@ def build(options: argparse.Namespace) -> int:
     chosen = _check(options)
     request = replace(engine_options.request(options), crops=options.crops)
     names = {model.name for model in chosen} | {options.name} - {None}
-    with builder.session(options.output, names) as session, _progress(console) as progress:
+    with (
+        builder.session(options.output, names) as session,
+        bars(TaskProgressColumn(), TimeRemainingColumn(), console=console) as progress,
+    ):
         session.remove(options.remove)
         _print_removed(console, options.remove)
         if options.calibration:
@@ -318,18 +322,6 @@ def _warn(line: str) -> None:
 def _print_removed(console: Console, names: Iterable[str]) -> None:
     for name in names:
         console.print(f"{name:13} removed")
-
-
-def _progress(console: Console) -> Progress:
-    return Progress(
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        TaskProgressColumn(),
-        TimeRemainingColumn(),
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
-    )
 
 
 def _describe(source: ClassifierSource, entry: Entry, console: Console) -> None:

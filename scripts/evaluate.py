@@ -9,16 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    ProgressColumn,
-    Task,
-    TextColumn,
-    TimeRemainingColumn,
-)
-from rich.text import Text
+from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from scripts import cli
 from scripts.evaluation import confusion, journal, report, results
@@ -31,6 +22,7 @@ from scripts.evaluation.results import REFERENCE, Agreement
 from scripts.evaluation.run import Run
 from scripts.evaluation.served import BEST, Served, Server, describe
 from scripts.evaluation_options import parser, server_of
+from scripts.progress import SpeedColumn, bars
 from scripts.repository.tuning import MAX_TOP_K
 
 logger = logging.getLogger(__name__)
@@ -181,26 +173,8 @@ class _Running:
 
 
 def _progress() -> Progress:
-    console = Console(stderr=True)
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[figures]}"),
-        SpeedColumn(),
-        TimeRemainingColumn(),
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
-    )
-
-
-class SpeedColumn(ProgressColumn):
-    """The images per second of the last seconds."""
-
-    def render(self, task: Task) -> Text:
-        """Write the speed of a task."""
-        return Text(f"{task.speed:.0f} images/s" if task.speed else "")
+    figures = TextColumn("{task.fields[figures]}")
+    return bars(MofNCompleteColumn(), figures, SpeedColumn("images"), TimeRemainingColumn())
 
 
 def _report(options: argparse.Namespace, dataset: Dataset, targets: list[Target]) -> Report:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from rich import box
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn
+from rich.progress import Progress, TaskID, TaskProgressColumn
 from rich.table import Table
 
 from scripts import arguments, cli
@@ -17,6 +17,7 @@ from scripts.evaluation import archives, published, tensors
 from scripts.evaluation.errors import EvaluationError
 from scripts.evaluation.graphs import PROTOCOLS, GraphClient
 from scripts.evaluation.published import TOLERANCE, Outcome
+from scripts.progress import bars
 from scripts.repository import catalog, manifest
 from scripts.repository.catalog import CATALOG, ZooModel
 from scripts.repository.manifest import Entry
@@ -135,7 +136,7 @@ def verify(options: argparse.Namespace) -> int:
         models = _models(options, clients[0].served)
         names = [model.name for model in models] + [name for name, _ in options.archive]
         graphs = [[client.describe(name) for client in clients] for name in names]
-        progress = stack.enter_context(_progress())
+        progress = stack.enter_context(bars(TaskProgressColumn()))
         files = _archives(options, models, progress) + [file for _, file in options.archive]
         subjects = list(zip(names, files, graphs, strict=True))
         for name, file, served in progress.track(subjects, description="verifying"):
@@ -238,12 +239,6 @@ def _archives(
 
 def _advance(progress: Progress, task: TaskID, done: int, total: int) -> None:
     progress.update(task, completed=done, total=total or None)
-
-
-def _progress() -> Progress:
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn())
-    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
 
 
 if __name__ == "__main__":

@@ -168,6 +168,24 @@ def test_the_load_test_runs(
 
 
 @pytest.mark.usefixtures("running")
+@pytest.mark.parametrize("command", commands(r"python -m scripts\.evaluate"), ids=name_of)
+def test_the_evaluation_compares_with_the_reference(
+    command: Example, workplace: Path, environment: dict[str, str]
+) -> None:
+    result = subprocess.run(
+        command.text,
+        shell=True,
+        cwd=workplace,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    assert re.search(r"resnet50_v1 +the reference +1 ", result.stdout)
+
+
+@pytest.mark.usefixtures("running")
 @pytest.mark.parametrize("code", examples("python"), ids=name_of)
 def test_the_library_example_runs(
     code: Example, workplace: Path, endpoints: Endpoints, environment: dict[str, str]

@@ -3,6 +3,7 @@
 import ast
 import importlib
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -68,6 +69,22 @@ def test_the_steps_import_only_what_the_triton_image_has(step: str) -> None:
     assert files
     outside = set.union(*map(imports, files)) - set(sys.stdlib_module_names)
     assert outside <= STEPS_MAY_IMPORT
+
+
+@pytest.mark.parametrize(
+    ("library", "others"),
+    [
+        ("repository", set()),
+        ("evaluation", {"repository"}),
+        ("adaptation", {"evaluation", "repository"}),
+    ],
+)
+def test_a_library_imports_only_those_below_it(library: str, others: set[str]) -> None:
+    files = list((ROOT / "scripts" / library).rglob("*.py"))
+    code = "\n".join(file.read_text("utf-8") for file in files)
+    names = re.findall(r"^\s*from scripts(?:\.| import )(\w+)", code, re.MULTILINE)
+    packages = {name for name in names if (ROOT / "scripts" / name).is_dir()}
+    assert packages == {library, *others}
 
 
 @pytest.mark.parametrize("library", LIBRARIES)
