@@ -26,12 +26,12 @@ def thumbnail(pixels: npt.NDArray[np.uint8]) -> Thumbnails:
 
 def nearest(images: Thumbnails, others: Thumbnails) -> npt.NDArray[np.int64]:
     """Find the image in `others` that each image is almost equal to; -1 if there is no such one."""
-    found = [_nearest(images[at : at + BLOCK], others) for at in range(0, len(images), BLOCK)]
-    return np.concatenate(found)
-
-
-def _nearest(images: Thumbnails, others: Thumbnails) -> npt.NDArray[np.int64]:
     first, second = images.astype(np.float32), others.astype(np.float32)
-    squares = (first**2).sum(axis=1)[:, None] + (second**2).sum(axis=1) - 2 * first @ second.T
-    closest: npt.NDArray[np.int64] = squares.argmin(axis=1)
-    return np.where(squares.min(axis=1) < EQUAL**2 * images.shape[1], closest, -1)
+    lengths = (second**2).sum(axis=1)
+    found = np.full(len(images), -1, np.int64)
+    for start in range(0, len(images), BLOCK):
+        block = first[start : start + BLOCK]
+        squares = (block**2).sum(axis=1)[:, None] + lengths - 2 * block @ second.T
+        is_equal = squares.min(axis=1) < EQUAL**2 * images.shape[1]
+        found[start : start + BLOCK] = np.where(is_equal, squares.argmin(axis=1), -1)
+    return found
