@@ -251,19 +251,19 @@ def test_models_are_compared_and_a_lost_server_interrupts(  # noqa: PLR0917
         error = "error: agreement with the reference below 95%: new_birds "
         assert error in capsys.readouterr().err
 
-        process = started(many, tmp_path / "lost", options["at"], "--limit", "2000", "--retries=1")
-        wait_for(tmp_path / "lost" / "birds.jsonl", 200, process)
+        process = started(many, tmp_path / "lost", options["at"], "--limit", "800", "--retries=1")
+        wait_for(tmp_path / "lost" / "birds.jsonl", 100, process)
     _, error = process.communicate(timeout=60)
     assert process.returncode == 1
     assert re.fullmatch(
-        r"error: birds, after [\d,]+ of 2,000 images: http://.*; "
+        r"error: birds, after [\d,]+ of 800 images: http://.*; "
         r"run the same command again to continue\n",
         error,
     )
     monkeypatch.undo()
-    assert run("--data", many, "--limit", 2000, "--output", tmp_path / "lost") == 0
-    assert re.match(r"birds: continues after [\d,]+ of 2,000 images\n", capsys.readouterr().err)
-    check_many(tmp_path / "lost", 2000)
+    assert run("--data", many, "--limit", 800, "--output", tmp_path / "lost") == 0
+    assert re.match(r"birds: continues after [\d,]+ of 800 images\n", capsys.readouterr().err)
+    check_many(tmp_path / "lost", 800)
 
 
 MANY = 10_000
