@@ -215,9 +215,9 @@ def test_builds_are_reproducible_and_say_how_well_they_agree(
     build: Callable[..., Entry], tmp_path: Path
 ) -> None:
     lines: list[str] = []
-    entry = build(convolved(), Tuning("gpu"), Watch(report=lines.append))
+    entry = build(convolved(), Tuning("gpu"), Watch(report=lines.append), crops=10)
     before = contents(tmp_path / "model_repository")
-    build(convolved(), Tuning("gpu"))
+    build(convolved(), Tuning("gpu"), crops=10)
     assert contents(tmp_path / "model_repository") == before
     assert entry.precision == "fp16"
     assert entry.comparison
