@@ -31,6 +31,22 @@ SIZE = (32, 32)
 SOFTMAX = CONVOLVED.replace("scores =", "logits =")
 SIGMOID = SOFTMAX + "gates = Sigmoid(logits) scores = Identity(gates)"
 SOFTMAX += "scores = Softmax(logits)"
+AVERAGED = """
+    filtered = Conv(image, kernels)
+    last = Relu(filtered)
+    pooled = GlobalAveragePool(last)
+    scores = Flatten(pooled)
+"""
+# The shape of the average is computed from itself.
+DYNAMIC = AVERAGED.replace(
+    "scores = Flatten(pooled)",
+    """sizes = Shape(pooled)
+    one = Constant<value = int64[1] {0}>()
+    minus = Constant<value = int64[1] {-1}>()
+    images = Gather(sizes, one)
+    shape = Concat<axis = 0>(images, minus)
+    scores = Reshape(pooled, shape)""",
+)
 # It holds its batch of one or of two, so it is run in a loop.
 HOLDING = "line = Reshape({}, flat) picked = Gather(line, some) features = Reshape(picked, shape)"
 STRIDED = FLEXIBLE.replace("features = Flatten(pooled)", HOLDING.format("pooled"))
@@ -144,14 +160,31 @@ def test_files_are_half_as_large() -> None:
     assert 0.5 < sizes[1] / sizes[0] < 0.52
 
 
-@pytest.mark.parametrize(("body", "last"), [(SOFTMAX, "Softmax"), (SIGMOID, "Sigmoid")])
-def test_the_activation_of_the_scores_stays_fp32(body: str, last: str) -> None:
-    after = fp16.convert(prepared(convolved(body))).prepared
+@pytest.mark.parametrize(
+    ("body", "first"),
+    [
+        (SOFTMAX, "logits"),
+        (SIGMOID, "logits"),
+        (AVERAGED, "last"),
+        (AVERAGED.replace("scores =", "logits =") + "scores = Softmax(logits)", "last"),
+        (DYNAMIC, "pooled"),
+    ],
+    ids=["softmax", "sigmoid", "average", "average and softmax", "shape of an average"],
+)
+def test_what_follows_the_last_layer_stays_fp32(body: str, first: str) -> None:
+    kernels = np.random.default_rng(1).standard_normal((CLASSES, 3, 3, 3)).astype(np.float32)
+    weights = {
+        each.name: onnx.numpy_helper.to_array(each) for each in convolved().graph.initializer
+    }
+    before = prepared(classifier(body, initializers=weights | {"kernels": kernels}))
+    after = fp16.convert(before).prepared
     computed = types(after.model)
-    (node,) = (node for node in after.model.graph.node if node.op_type == last)
-    assert computed[node.input[0]] == computed[node.output[0]] == "tensor(float)"
-    assert computed["active"] == "tensor(float16)"
-    assert after.scores == prepared(convolved(body)).scores
+    names = [name for node in before.model.graph.node for name in node.output]
+    for name in names[names.index(first) :]:
+        assert computed[name] in {"tensor(float)", "tensor(int64)"}
+    assert "tensor(float16)" in computed.values()
+    assert after.scores == before.scores
+    np.testing.assert_allclose(scores(after), scores(before), atol=0.02 * scores(before).std())
 
 
 def test_logits_that_are_an_output_beside_the_probabilities_are_kept() -> None:

@@ -1,7 +1,8 @@
 """Converts FP32 classifiers to FP16, for GPUs.
 
 Weights and activations become 16 bits wide. The input and the outputs keep their types, so that
-the model's configuration is the same, and a softmax or sigmoid of the scores stays FP32.
+the model's configuration is the same. An average, a softmax or a sigmoid after the last layer stays
+FP32.
 """
 
 import math
@@ -27,6 +28,8 @@ from scripts.repository.graphs.scores import ACTIVATIONS
 from scripts.repository.graphs.weights import restore_weights, without_weights
 
 LARGEST = float(np.finfo(np.float16).max)  # 65,504
+# They stay FP32 at the end of a graph, so that fewer scores are rounded to ties.
+LAST = NEUTRAL | ACTIVATIONS.keys()
 ADVICE = "build it with --precision fp32"
 
 
@@ -136,7 +139,7 @@ def _run(prepared: Prepared) -> None:
 
 
 def _converted(model: ModelProto, output: str) -> ModelProto:
-    """Convert all but the nodes after the logits, which are taken off and put back."""
+    """Convert all but the nodes after the last layer, which are taken off and put back."""
     inferred = _inferred(model)
     tail = _tail(inferred.graph, output)
     outputs = list(model.graph.output)
@@ -144,10 +147,10 @@ def _converted(model: ModelProto, output: str) -> ModelProto:
         kept = inferred.graph.node[:]
         del inferred.graph.node[:], inferred.graph.output[:]
         inferred.graph.node.extend(node for node in kept if node not in tail)
-        logits = onnx.ValueInfoProto(name=tail[0].input[0])
-        logits.type.tensor_type.elem_type = TensorProto.FLOAT
-        others = [each for each in outputs if each.name not in {output, logits.name}]
-        inferred.graph.output.extend([*others, logits])
+        last = onnx.ValueInfoProto(name=tail[0].input[0])
+        last.type.tensor_type.elem_type = TensorProto.FLOAT
+        others = [each for each in outputs if each.name not in {output, last.name}]
+        inferred.graph.output.extend([*others, last])
     try:
         half: ModelProto = convert_float_to_float16(
             inferred, keep_io_types=True, disable_shape_infer=True
@@ -170,21 +173,24 @@ def _inferred(model: ModelProto) -> ModelProto:
 
 
 def _tail(graph: GraphProto, output: str) -> list[NodeProto]:
-    """List the softmax or sigmoid that computes the scores, and what moves them after it."""
+    """List the nodes of `LAST` at the end, as far as only the scores depend on them."""
     producers = {name: node for node in graph.node for name in node.output}
     tail: list[NodeProto] = []
     node = producers.get(output)
-    while node is not None and node.op_type in NEUTRAL and len(node.output) == 1:
+    while node is not None and node.op_type in LAST and len(node.output) == 1:
         tail.insert(0, node)
         node = producers.get(node.input[0])
-    if node is None or node.op_type not in ACTIVATIONS:
-        return []
-    tail.insert(0, node)
-    inner = {name for node in tail[:-1] for name in node.output}
-    others = [node for node in graph.node if node not in tail]
-    used = {name for node in others for name in node.input}
-    used.update(each.name for each in graph.output if each.name != output)
-    return [] if inner & used else tail
+    while tail and not _is_separate(tail, graph, output):
+        del tail[0]
+    return tail
+
+
+def _is_separate(tail: list[NodeProto], graph: GraphProto, output: str) -> bool:
+    inner = {name for node in tail for name in node.output} - {output}
+    used = {name for node in graph.node if node not in tail for name in node.input}
+    used.update(value.name for value in graph.output)
+    is_computed = any(tail[0].input[0] in node.output for node in graph.node)
+    return is_computed and not inner & used
 
 
 def _rounded(half: ModelProto) -> ModelProto:
