@@ -37,6 +37,7 @@ EXAMPLES = """\
   python -m scripts.build_repository --onnx exported/ --name birds --check photos/*.jpg
   python -m scripts.build_repository --hub onnx-community/resnet-50-ONNX --name resnet
   python -m scripts.build_repository --engine auto
+  python -m scripts.build_repository --models resnet50_v1 --device gpu --precision fp16
   python -m scripts.build_repository --models resnet50_v1 --precision bf16
   python -m scripts.build_repository --models resnet50_v1 --precision int8 --calibration photos
   python -m scripts.build_repository --device gpu
@@ -101,7 +102,7 @@ def parser() -> argparse.ArgumentParser:
         "%(default)s)",
     )
     _add_target(parser.add_argument_group("target machine"))
-    engine_options.add(parser.add_argument_group("engine and precision, for CPUs"))
+    engine_options.add(parser.add_argument_group("engine and precision"))
     recipe_options.add_classifier(parser.add_argument_group("your own classifier"))
     recipe_options.add_preprocessing(
         parser.add_argument_group(

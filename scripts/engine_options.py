@@ -29,8 +29,8 @@ def add(group: argparse._ArgumentGroup) -> None:
         "--precision",
         choices=PRECISIONS,
         default="fp32",
-        help="bf16: for CPUs with AVX512-BF16 or AMX; int8: quantises the graphs, for CPUs with "
-        "VNNI (default: %(default)s)",
+        help="fp16: graphs in FP16, for GPUs; bf16: for CPUs with AVX512-BF16 or AMX; int8: "
+        "quantises the graphs, for CPUs with VNNI (default: %(default)s)",
     )
     group.add_argument(
         "--calibration",
@@ -38,7 +38,7 @@ def add(group: argparse._ArgumentGroup) -> None:
         metavar="DIR",
         help=f"folder, searched recursively, of at least {calibration.RECOMMENDED} images like "
         "those to classify: int8 is calibrated on them, and the results are compared with those of "
-        "fp32 (optional for bf16)",
+        "fp32 (optional for fp16 and bf16)",
     )
 
 
@@ -60,7 +60,7 @@ def check(options: argparse.Namespace) -> None:
     if precision == "int8" and not options.calibration:
         raise BuildError("--precision int8 requires --calibration with a folder of images")
     if precision == "fp32" and options.calibration:
-        raise BuildError("--calibration requires --precision int8 or bf16")
+        raise BuildError("--calibration requires --precision int8, bf16 or fp16")
     if options.calibration and not options.calibration.is_dir():
         raise BuildError(f"--calibration: no folder {options.calibration}; give one of images")
     if engine == "openvino" or precision == "bf16":

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+import numpy as np
 from onnx import ModelProto
 
 from scripts.repository import calibration, digests, onnx_file, summary
@@ -12,7 +13,7 @@ from scripts.repository.calibration import Images, Progress
 from scripts.repository.contents import Contents, Graphs
 from scripts.repository.ensemble import ClassifierSpec, onnx_part
 from scripts.repository.errors import BuildError
-from scripts.repository.graphs import pixels, samples
+from scripts.repository.graphs import fp16, pixels, samples
 from scripts.repository.graphs.agreement import check_openvino, compare
 from scripts.repository.graphs.engines import Run, has_bfloat16, load
 from scripts.repository.graphs.pixels import with_pixels
@@ -29,7 +30,7 @@ from scripts.repository.tuning import ENGINES, Tuning
 logger = logging.getLogger(__name__)
 
 CHECKED = 3  # generated images on which OpenVINO is checked
-COMPARED = 40  # generated images on which bf16 is compared with FP32 if there are no others
+COMPARED = 40  # generated images for the comparison with FP32 if there are no others
 # OpenVINO is chosen if it is more than this many times as fast; less is not significant.
 TIE = 1.05
 
@@ -41,8 +42,8 @@ class Request:
     Attributes:
         tuning: the machine that serves, and the engine.
         precision: one of `PRECISIONS`.
-        images: those that calibrate INT8, and those to compare with FP32. None compares bf16 on
-            generated images.
+        images: those that calibrate INT8, and those to compare with FP32. None compares bf16 and
+            fp16 on generated images.
         auto: choose the engine by measuring, instead of that of `tuning`.
         crops: 10 adds an ensemble that takes the mean of ten crops.
     """
@@ -81,7 +82,10 @@ class Watch:
 
 @dataclass(frozen=True)
 class Execution:
-    """The graph that is served and its files, the engine in `tuning`, and how both were chosen."""
+    """The graph that is served and its files, the engine in `tuning`, and how both were chosen.
+
+    `rounded` is compared with FP32 in place of a graph in FP16.
+    """
 
     prepared: Prepared
     graphs: Graphs
@@ -89,28 +93,52 @@ class Execution:
     quantization: Quantization | None = None
     choice: Choice | None = None
     comparison: Comparison | None = None
+    rounded: Prepared | None = None
 
 
 def execute(source: ClassifierSource, fp32: Prepared, request: Request, watch: Watch) -> Execution:
-    """Quantise a graph, choose and check its engine, and compare it with FP32, as requested.
+    """Convert a graph, choose and check its engine, and compare it with FP32, as requested.
 
     Raises:
-        BuildError: the graph cannot be quantised, or the engine cannot compute it as requested.
+        BuildError: the graph cannot be converted, or has no finite scores in FP16, or the engine
+            cannot compute it as requested.
         OSError: an image cannot be read any more.
     """
     if request.precision == "bf16" and (request.auto or request.tuning.engine != "openvino"):
         raise BuildError("only OpenVINO computes in bfloat16; give --engine openvino")
-    prepared, quantization = fp32, None
+    prepared, quantization, rounded = fp32, None, None
     if request.precision == "int8":
         prepared, quantization = _quantize(source, fp32, request, watch)
+    if request.precision == "fp16":
+        prepared, rounded = _halve(source, fp32)
     model = with_pixels(prepared, source.recipe)
     graphs = Graphs(onnx=onnx_file.write(prepared.model), pixels=onnx_file.write(model))
-    made = Execution(prepared, graphs, request.tuning, quantization)
+    made = Execution(prepared, graphs, request.tuning, quantization, rounded=rounded)
     if request.auto or request.tuning.engine == "openvino":
         made = _with_openvino(source, made, model, request)
-    if request.precision == "int8" or (request.precision == "bf16" and has_bfloat16()):
+    is_bf16 = request.precision == "bf16" and has_bfloat16()
+    if request.precision == "int8" or is_bf16 or rounded:
         made = replace(made, comparison=_compare(source, made, fp32, request, watch))
     return made
+
+
+def _halve(source: ClassifierSource, fp32: Prepared) -> tuple[Prepared, Prepared | None]:
+    """Convert a graph to FP16; the second one rounds as a GPU does, for the comparison."""
+    if fp16.is_half(fp32.model):
+        logger.warning(
+            "%s: the graph computes in FP16 already; it is served as it is, and not compared with "
+            "fp32",
+            source.name,
+        )
+        return fp32, None
+    made = fp16.convert(fp32)
+    for constant in made.limited:
+        logger.warning(
+            "%s: the constant %s has numbers up to %.3g, which are limited to the largest of FP16, "
+            "65,504",
+            *(source.name, constant.name, constant.largest),
+        )
+    return made.prepared, made.rounded
 
 
 def _quantize(
@@ -179,16 +207,17 @@ def _choose(source: ClassifierSource, made: Execution, request: Request) -> Choi
 def _compare(
     source: ClassifierSource, made: Execution, fp32: Prepared, request: Request, watch: Watch
 ) -> Comparison:
-    """Compare what is served with the FP32 graph on onnxruntime."""
+    """Compare what is served, or what rounds like it, with the FP32 graph on onnxruntime."""
     before = made.graphs.pixels
-    if made.quantization:
+    if made.prepared is not fp32:
         before = onnx_file.write(with_pixels(fp32, source.recipe))
     served = _load(made.tuning.engine, made.graphs.pixels, precision=request.precision)
     reference = _load("onnxruntime", before)
     images, described = _images(source.recipe, request, watch)
     kind = _of_pixels(made.prepared.scores)
-    comparison = compare(reference, served, images, kind, described)
-    if watch.report:
+    compared = _finite(source, made.rounded, fp32) if made.rounded else served
+    comparison = compare(reference, compared, images, kind, described)
+    if watch.report and request.tuning.is_cpu:
         slower = {"onnxruntime": reference}
         if made.tuning.engine == "openvino":
             slower |= _openvino(before)
@@ -197,7 +226,24 @@ def _compare(
         watch.report(summary.gain(request.precision, made.tuning.engine, gains, comparison))
         if slow := summary.without_gain(request.precision, gains):
             logger.warning("%s: %s", source.name, slow)
+    elif watch.report:
+        watch.report(summary.agreement(request.precision, comparison))
     return comparison
+
+
+def _finite(source: ClassifierSource, rounded: Prepared, fp32: Prepared) -> Run:
+    """Load a graph that rounds to FP16, and refuse it for images without finite scores."""
+    model = with_pixels(rounded, source.recipe)
+    run = _load("onnxruntime", onnx_file.write(model))
+
+    def checked(image: Array) -> Array:
+        scores = run(image)
+        if not np.isfinite(scores).all():
+            plain = replace(fp32, model=fp32.body or fp32.model)
+            raise BuildError(fp16.find_overflow(with_pixels(plain, source.recipe), image))
+        return scores
+
+    return checked
 
 
 def _images(recipe: Recipe, request: Request, watch: Watch) -> tuple[Iterable[Array], str]:
@@ -205,7 +251,7 @@ def _images(recipe: Recipe, request: Request, watch: Watch) -> tuple[Iterable[Ar
     if not request.images:
         return samples.pixels(COMPARED, recipe.crop, recipe.channels)[:, None], "generated images"
     progress = watch.progress("comparing")
-    if request.precision == "bf16":
+    if request.precision != "int8":
         return calibration.pixels(request.images.all, recipe, progress=progress), "images"
     described = "held-out images" if request.images.held_out else "calibration images"
     return calibration.pixels(request.images.compare, recipe, progress=progress), described

@@ -42,8 +42,9 @@ class Quantization:
 class Comparison:
     """How well what is served agrees with the FP32 graph on onnxruntime.
 
-    For `agreeing` of `compared` images both give the same class the highest score; `difference` is
-    the largest one between the probabilities of a class. `images` says which images these are.
+    FP16 is rounded as on a GPU. For `agreeing` of `compared` images both give the same class the
+    highest score; `difference` is the largest one between the probabilities of a class. `images`
+    says which images these are.
     """
 
     compared: int
@@ -68,9 +69,10 @@ class Entry:
     """One classifier.
 
     `parts` maps each of `ROLES` to the name of a model, and with 10 `crops` each of
-    `TEN_CROP_ROLES`. `precision` is one of `PRECISIONS`; `int8`
-    has a `quantization` and a `comparison`, and `bf16` a `comparison` if the CPU that built it has
-    bfloat16 instructions. `choice` is how the engine of `tuning` was chosen, if by measuring.
+    `TEN_CROP_ROLES`. `precision` is one of `PRECISIONS`; `int8` has a `quantization` and a
+    `comparison`, `fp16` a `comparison` unless the file is in FP16 itself, and `bf16` one if the CPU
+    that built it has bfloat16 instructions. `choice` is how the engine of `tuning` was chosen, if
+    by measuring.
     `inputs_sha256` is a digest of everything that the classifier was built from.
     `output` is the tensor that holds the scores in the file, of the kind `scores`, and `layout` the
     order of the dimensions of its input, NCHW or NHWC.

@@ -15,7 +15,11 @@ BATCHES = {
     "loop": "image by image: the file fixes its batch size",
 }
 # What makes a precision fast.
-NEEDED = {"bf16": "fast bfloat16 instructions, such as AMX", "int8": "VNNI instructions"}
+NEEDED = {
+    "fp16": "a GPU (--device gpu)",
+    "bf16": "fast bfloat16 instructions, such as AMX",
+    "int8": "VNNI instructions",
+}
 
 
 def line(name: str, entry: Entry) -> str:
@@ -37,16 +41,30 @@ def gain(precision: str, engine: str, gains: dict[str, float], comparison: Compa
         f"{ratio:.1f} times as fast as fp32 on {TITLES[other]}" for other, ratio in gains.items()
     )
     return (
-        f"{precision} on {TITLES[engine]} is {faster} on one thread here, with the same top-1 "
-        f"class as fp32 for {comparison.agreeing} of {comparison.compared} {comparison.images} and "
-        f"probabilities that differ by up to {comparison.difference:.4f}"
+        f"{precision} on {TITLES[engine]} is {faster} on one thread here, with "
+        f"{_agreement(comparison)}"
+    )
+
+
+def agreement(precision: str, comparison: Comparison) -> str:
+    """Say how well a precision agrees with FP32, where its speed cannot be measured."""
+    return f"{precision} has {_agreement(comparison)}"
+
+
+def _agreement(comparison: Comparison) -> str:
+    return (
+        f"the same top-1 class as fp32 for {comparison.agreeing} of {comparison.compared} "
+        f"{comparison.images} and probabilities that differ by up to {comparison.difference:.4f}"
     )
 
 
 def without_gain(precision: str, gains: dict[str, float]) -> str | None:
-    """Say on which engines FP32 is as fast as another precision; None if it is slower on all."""
+    """Say on which engines FP32 is as fast as another precision; None if it is slower on all.
+
+    Ratios are rounded as `gain` prints them.
+    """
     slow = " and ".join(
-        f"fp32 on {TITLES[engine]}" for engine, ratio in gains.items() if ratio <= 1
+        f"fp32 on {TITLES[engine]}" for engine, ratio in gains.items() if round(ratio, 1) <= 1
     )
     if not slow:
         return None

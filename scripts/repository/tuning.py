@@ -10,7 +10,7 @@ DEVICES = ("cpu", "gpu")
 GOALS = ("throughput", "latency")
 # What runs the graphs on a CPU.
 ENGINES = ("onnxruntime", "openvino")
-PRECISIONS = ("fp32", "bf16", "int8")
+PRECISIONS = ("fp32", "fp16", "bf16", "int8")
 
 # The largest batch that one request may bring.
 MAX_BATCH_SIZE = 32

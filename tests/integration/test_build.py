@@ -306,7 +306,7 @@ def test_remove_removes_only_what_is_named(tmp_path: Path, graph: Path) -> None:
             ["--precision", "int8"],
             "--precision int8 requires --calibration with a folder of images",
         ),
-        (["--calibration", "tests"], "--calibration requires --precision int8 or bf16"),
+        (["--calibration", "tests"], "--calibration requires --precision int8, bf16 or fp16"),
         (["--engine", "onnxruntime", "--precision", "bf16"], "onnxruntime does not compute in bf"),
         (
             ["--device", "gpu", "--engine", "auto"],

@@ -17,11 +17,13 @@ from scripts.repository.steps.preprocess.recipe import DECODINGS
 from scripts.repository.tuning import ENGINES, PRECISIONS, Tuning
 from tests.descriptions import said
 from tests.exports.rows import PHOTOGRAPHS, REAL_WEIGHTS
+from tests.graphs import Array
 from tests.integration.conftest import HASTE, url
 
 OUTPUT = "squeezenet0_flatten0_reshape0"
 EFFICIENTNET = "efficientnet_lite0"
 PHOTOS = ("chelsea.jpg", "coffee.jpg", "rocket.jpg")
+FP16_DIFFERENCE = 0.01  # of a probability; 0.006 is the most for 1,000 photographs
 
 
 @pytest.fixture(scope="module")
@@ -62,6 +64,15 @@ def squeezenet(
         yield server
 
 
+def infer(server: EmbeddedServer, model: str, array: Array) -> Array:
+    tensor = tritonclient.grpc.InferInput("data", list(array.shape), "FP32")
+    tensor.set_data_from_numpy(array)
+    address = url(server, "grpc").removeprefix("grpc://")
+    with tritonclient.grpc.InferenceServerClient(address) as triton:
+        logits: Array = triton.infer(model, [tensor]).as_numpy(OUTPUT)
+    return logits
+
+
 def assert_correct(
     server: EmbeddedServer, protocol: str, photo: Path, model: str = "squeezenet"
 ) -> None:
@@ -81,17 +92,44 @@ def test_it_classifies_the_photographs_correctly(
 
 
 @pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("photo", PHOTOS)
+def test_fp16_gives_the_classes_of_fp32(
+    squeezenet: EmbeddedServer, protocol: str, shared_assets: Path, photo: str, engine: str
+) -> None:
+    file = shared_assets / "photos" / photo
+    answers = []
+    for precision in ("fp32", "fp16"):
+        name = f"{engine}_{precision}"
+        with Classifier(url(squeezenet, protocol), model=name) as classifier:
+            answers.append(classifier.image(file).predictions)
+    expected, actual = answers
+    assert [each.class_id for each in actual] == [each.class_id for each in expected]
+    np.testing.assert_allclose(
+        [each.probability for each in actual],
+        [each.probability for each in expected],
+        atol=FP16_DIFFERENCE,
+    )
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("number", range(3))
+def test_its_fp16_graph_takes_and_gives_fp32(
+    squeezenet: EmbeddedServer, shared_assets: Path, number: int, engine: str
+) -> None:
+    golden = np.load(shared_assets / "squeezenet1.1-golden.npz")
+    logits = infer(squeezenet, f"{engine}_fp16_onnx", golden[f"input_{number}"])
+    expected = golden[f"output_{number}"]
+    assert logits.dtype == np.float32
+    np.testing.assert_allclose(logits, expected, atol=0.01 * expected.std())
+
+
+@pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("number", range(3))
 def test_its_graph_reproduces_the_golden_logits(
     squeezenet: EmbeddedServer, shared_assets: Path, number: int, engine: str
 ) -> None:
     golden = np.load(shared_assets / "squeezenet1.1-golden.npz")
-    array = golden[f"input_{number}"]
-    tensor = tritonclient.grpc.InferInput("data", list(array.shape), "FP32")
-    tensor.set_data_from_numpy(array)
-    address = url(squeezenet, "grpc").removeprefix("grpc://")
-    with tritonclient.grpc.InferenceServerClient(address) as triton:
-        logits = triton.infer(f"{engine}_fp32_onnx", [tensor]).as_numpy(OUTPUT)
+    logits = infer(squeezenet, f"{engine}_fp32_onnx", golden[f"input_{number}"])
     np.testing.assert_allclose(logits, golden[f"output_{number}"], atol=2e-4)
 
 

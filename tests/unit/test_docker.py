@@ -265,9 +265,17 @@ def test_engine_and_precision_of_the_cpu_service_come_from_the_environment(
     assert options.calibration == calibration
 
 
-def test_calibration_images_are_mounted_read_only() -> None:
-    assert "./photos:/calibration:ro" in service("build-cpu", CALIBRATION="./photos")["volumes"]
-    assert "/dev/null:/calibration:ro" in service("build-cpu")["volumes"]
+@pytest.mark.parametrize("name", BUILDERS)
+def test_each_build_takes_the_precision_of_the_environment(name: str) -> None:
+    assert parse(name).precision == "fp32"
+    options = parse(name, PRECISION="fp16", CALIBRATION="./photos")
+    assert (options.precision, options.calibration) == ("fp16", Path("/calibration"))
+
+
+@pytest.mark.parametrize("name", BUILDERS)
+def test_calibration_images_are_mounted_read_only(name: str) -> None:
+    assert "./photos:/calibration:ro" in service(name, CALIBRATION="./photos")["volumes"]
+    assert "/dev/null:/calibration:ro" in service(name)["volumes"]
 
 
 @pytest.mark.parametrize("name", BUILDERS)

@@ -63,6 +63,9 @@ def test_a_line_names_the_ensemble_of_ten_crops(build: Build) -> None:
 
 def test_slower_precisions_are_described() -> None:
     assert summary.without_gain("bf16", {"onnxruntime": 1.2, "openvino": 1.1}) is None
+    assert summary.without_gain("fp16", {"onnxruntime": 1.04}) == (  # which is printed as 1.0
+        "fp16 is not faster than fp32 on onnxruntime on this CPU; it needs a GPU (--device gpu)"
+    )
     assert summary.without_gain("bf16", {"onnxruntime": 0.9, "openvino": 0.8}) == (
         "bf16 is not faster than fp32 on onnxruntime and fp32 on OpenVINO on this CPU; it needs "
         "fast bfloat16 instructions, such as AMX"

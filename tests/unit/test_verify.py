@@ -384,6 +384,7 @@ def entry(**fields: str) -> manifest.Entry:
         (False, entry(source="synthetic mobilenetv2-7.onnx"), "built with random weights"),
         (False, entry(), "from zoo mobilenetv2-7.onnx in FP32; is the archive that of this"),
         (False, entry(precision="int8"), "built with --precision int8"),
+        (False, entry(precision="fp16"), "built with --precision fp16"),
         (True, None, "built with --precision bf16"),
         (False, None, "perhaps it was built with --weights synthetic or in another precision"),
     ],
