@@ -22,6 +22,7 @@ import onnx
 from google.protobuf.message import DecodeError
 from onnx import TensorProto, numpy_helper
 
+from scripts.evaluation import tars
 from scripts.evaluation.errors import EvaluationError
 
 Array = npt.NDArray[Any]
@@ -35,17 +36,8 @@ CHUNK = MIB
 MEMBER = re.compile(r"(?:.*/)?test_data_set_(\d+)/(input|output)_(\d+)\.pb")
 GIT_LFS = b"version https://git-lfs"
 GZIP = b"\x1f\x8b"
-# What tarfile and zlib raise for archives that are not intact.
-DAMAGED = (
-    tarfile.TarError,
-    gzip.BadGzipFile,
-    zlib.error,
-    EOFError,
-    ValueError,
-    IndexError,
-    OverflowError,
-    RecursionError,
-)
+# What tarfile, gzip and zlib raise for archives that are not intact.
+DAMAGED = (*tars.DAMAGED, gzip.BadGzipFile, zlib.error, EOFError)
 
 
 @dataclass(frozen=True)
@@ -134,8 +126,7 @@ def _files(file: BinaryIO) -> dict[str, dict[tuple[str, int], bytes]]:
 
 def _members(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
     """Walk the archive's members, and check each before its content is read or skipped."""
-    while member := tar.next():
-        tar.members.clear()  # type: ignore[attr-defined] # it would keep them all
+    for member in tars.members(tar):
         path = PurePosixPath(member.name)
         if path.is_absolute() or ".." in path.parts:
             raise EvaluationError(f"{member.name!r} is outside of the archive's own folder")

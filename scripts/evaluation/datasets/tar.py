@@ -15,6 +15,7 @@ from client import SUFFIXES
 from scripts.evaluation.datasets.folder import NOT_IMAGES, is_hidden
 from scripts.evaluation.datasets.words import count, examples, first_line, printable
 from scripts.evaluation.errors import EvaluationError
+from scripts.evaluation.tars import DAMAGED, members
 from scripts.repository.steps.preprocess.limits import Limits
 
 LOGGER = logging.getLogger(__name__)
@@ -30,8 +31,6 @@ AFTER_END = 1 << 20  # bytes that are searched for a second archive
 MAX_HEADER = 1 << 20  # bytes; a long name or a list of holes
 # One byte more than the server accepts, which then says so.
 MAX_IMAGE = Limits().max_bytes + 1
-# What tarfile raises for headers that are not valid.
-DAMAGED = (tarfile.TarError, ValueError, IndexError, OverflowError, RecursionError)
 
 
 @dataclass(frozen=True)
@@ -128,11 +127,7 @@ def _members(file: Path) -> Iterator[tarfile.TarInfo]:
                 fileobj=content, mode="r:", encoding="utf-8", errors="surrogateescape"
             ) as archive,
         ):
-            while member := archive.next():
-                if member.size < 0:  # older versions of tarfile would go back, again and again
-                    raise tarfile.ReadError("negative size")
-                archive.members.clear()  # type: ignore[attr-defined] # it would keep them all
-                yield member
+            yield from members(archive)
             _refuse_rest(file, archive.offset)
     except DAMAGED as error:
         raise EvaluationError(
