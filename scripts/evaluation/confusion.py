@@ -101,10 +101,6 @@ class Confusion:
         ]
         return Sheet(title, ("label", "predicted as", "images", "of the label"), rows, right=2)
 
-    def to_markdown(self, labels: Sequence[str], title: str = "Most confused pairs") -> str:
-        """Return the most confused pairs as a Markdown table."""
-        return self.to_sheet(labels, title).to_markdown()
-
     def matrix(self, cells: int) -> Counts:
         """Return counts [cells, cells], labels in rows; neighbouring classes share a cell."""
         size = -(-self.classes // cells)

@@ -63,7 +63,7 @@ def test_a_classifier_that_answers_nothing_has_a_picture_too(tmp_path: Path) -> 
 
 def test_the_table_keeps_labels_from_changing_it() -> None:
     confusion = Confusion.of([0, 1], [1, 1], 2)
-    table = confusion.to_markdown(["a | b <img>", "c & d"])
+    table = confusion.to_sheet(["a | b <img>", "c & d"], "Most confused pairs").to_markdown()
     assert "| a \\| b &lt;img> | c &amp; d | 1 | 100.0% |" in table
 
 
