@@ -76,10 +76,10 @@ def _parameters(part: Part, files: dict[str, bytes], folder: str) -> dict[str, s
     digest = digests.of_text("".join(map(digests.of_bytes, files.values())))[:DIGITS]
     return {
         "max_workspace_size_bytes": str(WORKSPACE_BYTES),
-        "trt_engine_cache_enable": "true",
+        "trt_engine_cache_enable": "1",
         "trt_engine_cache_path": folder,
         "trt_engine_cache_prefix": f"{part.name}_{digest}",
-        "trt_timing_cache_enable": "true",
+        "trt_timing_cache_enable": "1",
         "trt_timing_cache_path": folder,
         "trt_profile_min_shapes": smallest,
         "trt_profile_opt_shapes": preferred,
