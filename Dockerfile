@@ -17,7 +17,8 @@ FROM ${TRITON_IMAGE} AS server
 COPY docker/steps.lock /tmp/
 # Triton's Python backend uses the system Python, which Ubuntu protects against pip.
 RUN PIP_BREAK_SYSTEM_PACKAGES=1 \
-    python3 -m pip install --no-cache-dir --require-hashes -r /tmp/steps.lock
+    python3 -m pip install --no-cache-dir --require-hashes -r /tmp/steps.lock \
+    && install -d -o 1000 -g 1000 /engines
 # NVIDIA's entrypoint, which prepares CUDA, stays.
 WORKDIR /app
 # See scripts/__init__.py.

@@ -2,17 +2,20 @@
 
 import argparse
 import logging
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
-from scripts.repository import calibration, tuning
+from scripts.repository import calibration, tensorrt, tuning
 from scripts.repository.errors import BuildError
 from scripts.repository.execution import Request
 from scripts.repository.graphs import engines
-from scripts.repository.tuning import ENGINES, PRECISIONS, Tuning
+from scripts.repository.tuning import ENGINES, GPU_ENGINES, PRECISIONS, Tuning
 
 logger = logging.getLogger(__name__)
 
 AUTO = "auto"
+# bf16 needs OpenVINO. onnxruntime has no INT8 kernels for convolutions on a GPU, so that INT8 takes
+# longer than FP32: https://github.com/microsoft/onnxruntime/issues/12229
+GPU_PRECISIONS = ("fp32", "fp16")
 # What Docker and Podman create in a container.
 CONTAINER_FILES = (Path("/.dockerenv"), Path("/run/.containerenv"))
 
@@ -21,9 +24,15 @@ def add(group: argparse._ArgumentGroup) -> None:
     """Add the options."""
     group.add_argument(
         "--engine",
-        choices=(*ENGINES, AUTO),
-        help="runs the graphs; auto: the faster one, measured on this machine (default: "
-        "onnxruntime, for bf16 openvino)",
+        choices=(*dict.fromkeys(ENGINES + GPU_ENGINES), AUTO),
+        help="runs the graphs; openvino: on a CPU; tensorrt: on a GPU; auto: the faster one on a "
+        "CPU, measured on this machine (default: onnxruntime, for bf16 openvino)",
+    )
+    group.add_argument(
+        "--engine-cache",
+        metavar="DIR",
+        help="folder of the server, not of this machine, in which it keeps the engines that "
+        f"tensorrt compiles (default: {tensorrt.DEFAULT_FOLDER}, which Docker Compose mounts)",
     )
     group.add_argument(
         "--precision",
@@ -49,10 +58,12 @@ def check(options: argparse.Namespace) -> None:
         BuildError: they do not, or OpenVINO is needed and not installed.
     """
     engine, precision = options.engine, options.precision
-    if options.device == "gpu" and engine in {"openvino", AUTO}:
-        raise BuildError(f"--engine {engine} is for --device cpu; leave it out")
-    if options.device == "gpu" and precision == "bf16":
-        raise BuildError("--precision bf16 is for --device cpu; leave it out")
+    if options.device == "gpu":
+        _check_gpu(options)
+    elif engine == "tensorrt":
+        raise BuildError("--engine tensorrt is for --device gpu; give both, or leave it out")
+    if options.engine_cache and engine != "tensorrt":
+        raise BuildError("--engine-cache is for --engine tensorrt; leave it out")
     if (engine, precision) == ("onnxruntime", "bf16"):
         raise BuildError(
             "onnxruntime does not compute in bfloat16; give --engine openvino, or --precision fp32"
@@ -65,6 +76,20 @@ def check(options: argparse.Namespace) -> None:
         raise BuildError(f"--calibration: no folder {options.calibration}; give one of images")
     if engine == "openvino" or precision == "bf16":
         engines.import_openvino()
+
+
+def _check_gpu(options: argparse.Namespace) -> None:
+    if options.engine and options.engine not in GPU_ENGINES:
+        raise BuildError(f"--engine {options.engine} is for --device cpu; leave it out")
+    if options.precision not in GPU_PRECISIONS:
+        raise BuildError(
+            f"--precision {options.precision} is for --device cpu; leave it out, or give "
+            "--precision fp16"
+        )
+    if options.engine_cache and not PurePosixPath(options.engine_cache).is_absolute():
+        raise BuildError(
+            f"--engine-cache {options.engine_cache}: give the path from /, as the server has it"
+        )
 
 
 def request(options: argparse.Namespace) -> Request:
@@ -83,7 +108,9 @@ def request(options: argparse.Namespace) -> Request:
             "computes in FP32 here, and Triton's image emulates bfloat16, which is slow; bf16 is "
             "not compared with fp32"
         )
-    target = Tuning(options.device, options.optimize, cores, options.queue, engine)
+    target = Tuning(
+        options.device, options.optimize, cores, options.queue, engine, options.engine_cache
+    )
     return Request(target, options.precision, auto=is_auto)
 
 

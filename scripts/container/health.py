@@ -17,11 +17,13 @@ from contextlib import closing, suppress
 from http import HTTPStatus
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
+from typing import Any
 
 # The process to end, and how many requests it had completed at the last check. The time of the
 # file's last change is the one from which a failed check ends the process.
 STATE = Path(tempfile.gettempdir(), "triton-health")
 START_SECONDS = 600  # to load all models
+ENGINE_SECONDS = 3600  # instead, if TensorRT may have to compile engines
 STUCK_SECONDS = 60
 TURN_SECONDS = 10  # the interval of the checks in docker-compose.yml
 REQUEST_SECONDS = 5
@@ -36,9 +38,13 @@ class Unhealthy(Exception):
     """Why the server does not work."""
 
 
-def start() -> None:
-    """Note that this process becomes Triton, and has START_SECONDS to load its models."""
-    note(os.getpid(), 0, START_SECONDS)
+def start(repository: Path) -> None:
+    """Note that this process becomes Triton, and how long it may take to load its models."""
+    engines = set()
+    with suppress(AttributeError, KeyError, TypeError, ValueError):  # the first check reports it
+        entries = _classifiers(repository).values()
+        engines = {(entry.get("tuning") or {}).get("engine") for entry in entries}
+    note(os.getpid(), 0, ENGINE_SECONDS if "tensorrt" in engines else START_SECONDS)
 
 
 def check(address: str, repository: Path) -> None:
@@ -83,11 +89,18 @@ def _completed(address: str) -> dict[str, int]:
 
 def _name(repository: Path, served: Container[str]) -> str | None:
     """Return the classifier whose turn it is, of those in the manifest that Triton serves."""
-    classifiers: list[str] = []
-    with suppress(FileNotFoundError):  # another generator's repository
-        manifest = json.loads((repository / "manifest.json").read_bytes())
-        classifiers = sorted(name for name in manifest["models"] if name in served)
+    classifiers = sorted(name for name in _classifiers(repository) if name in served)
     return classifiers[int(time.time() / TURN_SECONDS) % len(classifiers)] if classifiers else None
+
+
+def _classifiers(repository: Path) -> dict[str, Any]:
+    """Return the entries of the manifest by classifier; another generator's has none."""
+    try:
+        manifest = json.loads((repository / "manifest.json").read_bytes())
+    except FileNotFoundError:
+        return {}
+    classifiers: dict[str, Any] = manifest["models"]
+    return classifiers
 
 
 def _classify(address: str, name: str | None, *, progress: bool) -> None:

@@ -22,6 +22,7 @@ def parser() -> argparse.ArgumentParser:
         help="key for shared memory, traces, log settings and the repository API; /dev/null if "
         "nobody can use them",
     )
+    parser.add_argument("--model-repository", type=Path, required=True, metavar="DIR")
     parser.add_argument(
         "command", nargs="+", metavar="-- COMMAND", help="tritonserver and its options"
     )
@@ -35,7 +36,7 @@ def main(arguments: list[str] | None = None) -> int:
     key_file: Path = options.admin_key_file
     try:
         key = None if key_file.is_char_device() else read_key(key_file)
-        health.start()
+        health.start(options.model_repository)
         command = [*options.command, *Access(key).options()]
         os.execvp(command[0], command)  # noqa: S606 - the arguments need no shell
     except UserError as error:

@@ -18,7 +18,7 @@ from scripts.repository.steps.preprocess.recipe import Recipe
 
 @dataclass(frozen=True)
 class Build:
-    """The engine that serves a classifier, and the precision."""
+    """The engine that serves a classifier on a CPU, and the precision."""
 
     engine: str
     precision: str
@@ -82,7 +82,7 @@ def read(repository: Path, name: str) -> Subject:
         del tensor.dims[0]  # the batch
     recipe = Recipe.from_json(json.dumps(entry.recipe))
     graph = repository / entry.parts["pixels"] / "1" / "model.onnx"
-    build = Build(entry.engine, entry.precision)
+    build = Build(entry.backend, entry.precision)
     return Subject(name, onnx_name, recipe, graph, tensor, build)
 
 

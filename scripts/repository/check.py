@@ -61,7 +61,7 @@ class Check:
         self._recipe = source.recipe
         self._labels = (repository / entry.labels).read_text("utf-8").splitlines()
         file = repository / entry.parts["pixels"] / "1" / "model.onnx"
-        self._served = engines.load(entry.engine, file, precision=entry.precision)
+        self._served = engines.load(entry.backend, file, precision=entry.precision)
         self._file = OriginalFile(
             source.load().model,
             source.recipe,

@@ -52,9 +52,10 @@ class Part:
     """A model that a backend runs: one step of an ensemble.
 
     `instances` None selects Triton's default. Instances are created per GPU if there is one, or on
-    the CPU if `on_cpu` is set. `warm_up` are the dimensions of a random image on which the model
-    runs once before it is reported as ready; empty means no warm-up. `file` is the model's file if
-    its name is not the backend's default.
+    the CPU if `on_cpu` is set. `warm_up` are the dimensions of random images on which the model
+    runs before it is reported as ready, once with each of `warm_up_batches` images; empty means no
+    warm-up. `file` is the model's file if its name is not the backend's default. `tensorrt` are the
+    parameters of the accelerator TensorRT, of the `onnxruntime` backend; empty leaves it out.
 
     `max_batch_size` 0 tells that the tensors have no batch dimension: each request runs by itself.
     With `explicit_batch`, the batch is the first dimension of each tensor and Triton does not know
@@ -70,6 +71,8 @@ class Part:
     instances: int | None = None
     on_cpu: bool = False
     warm_up: tuple[int, ...] = ()
+    warm_up_batches: tuple[int, ...] = (1,)
+    tensorrt: dict[str, str] = field(default_factory=dict)
     file: str | None = None
     explicit_batch: bool = False
     max_batch_size: int = MAX_BATCH_SIZE
@@ -89,8 +92,12 @@ class Part:
         _set_instances(config, self.instances, on_cpu=self.on_cpu)
         for key, value in self.parameters.items():
             config.parameters[key].string_value = value
+        if self.tensorrt:
+            accelerators = config.optimization.execution_accelerators
+            accelerators.gpu_execution_accelerator.add(name="tensorrt", parameters=self.tensorrt)
         if self.warm_up:
-            _set_warm_up(config, self.inputs[0], self.warm_up)
+            for batch in self.warm_up_batches:
+                _add_warm_up(config, self.inputs[0], self.warm_up, batch)
         if self.explicit_batch:
             _add_batch_dimension(config)
         return config
@@ -196,8 +203,9 @@ def _set_instances(config: pb.ModelConfig, count: int | None, *, on_cpu: bool) -
         config.instance_group.add(kind=kind, count=count)
 
 
-def _set_warm_up(config: pb.ModelConfig, tensor: Tensor, dims: tuple[int, ...]) -> None:
-    warm_up = config.model_warmup.add(name="one random image", batch_size=1, count=1)
+def _add_warm_up(config: pb.ModelConfig, tensor: Tensor, dims: tuple[int, ...], batch: int) -> None:
+    name = "one random image" if batch == 1 else f"{batch} random images"
+    warm_up = config.model_warmup.add(name=name, batch_size=batch, count=1)
     sample = warm_up.inputs[tensor.name]
     sample.data_type = pb.DataType.Value(tensor.data_type)
     sample.dims.extend(dims)

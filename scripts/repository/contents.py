@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from scripts.repository import digests
+from scripts.repository import digests, tensorrt
 from scripts.repository.config import Ensemble, Part, to_pbtxt
 from scripts.repository.ensemble import (
     LABELS_FILE,
@@ -97,6 +97,9 @@ def _configuration(model: Part | Ensemble) -> Contents:
 
 
 def _graph(part: Part, spec: ClassifierSpec, files: Contents) -> Contents:
+    if spec.tuning.engine == "tensorrt":
+        folder = spec.tuning.engine_cache or tensorrt.DEFAULT_FOLDER
+        part = tensorrt.accelerated(part, files, folder)
     graph = {f"{VERSION}/{name}": data for name, data in files.items()}
     return _configuration(part) | graph | _labels(spec)
 

@@ -170,6 +170,8 @@ def onnx_part(spec: ClassifierSpec) -> Part:
     """Configure the graph with its original tensors, which clients call directly."""
     signature, tuning = spec.prepared.signature, spec.tuning
     size = (signature.height or -1, signature.width or -1)
+    if tuning.engine == "tensorrt":
+        size = spec.recipe.crop  # its engines are for images of one size
     channels = (signature.channels,)
     image = Tensor(
         signature.input,
@@ -203,7 +205,7 @@ def _graph_part(
     tuning = spec.tuning
     part = Part(
         name=name,
-        backend=tuning.engine,
+        backend=tuning.backend,
         inputs=(image,),
         outputs=outputs,
         batching=batching,

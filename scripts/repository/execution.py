@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from onnx import ModelProto
 
-from scripts.repository import calibration, digests, onnx_file, summary
+from scripts.repository import calibration, digests, onnx_file, summary, tensorrt
 from scripts.repository.calibration import Images, Progress
 from scripts.repository.contents import Contents, Graphs
 from scripts.repository.ensemble import ClassifierSpec, onnx_part
@@ -106,12 +106,15 @@ def execute(source: ClassifierSource, fp32: Prepared, request: Request, watch: W
     """
     if request.precision == "bf16" and (request.auto or request.tuning.engine != "openvino"):
         raise BuildError("only OpenVINO computes in bfloat16; give --engine openvino")
+    uses_tensorrt = request.tuning.engine == "tensorrt"
+    if uses_tensorrt:
+        tensorrt.check(fp32.signature)
     prepared, quantization, rounded = fp32, None, None
     if request.precision == "int8":
         prepared, quantization = _quantize(source, fp32, request, watch)
     if request.precision == "fp16":
         prepared, rounded = _halve(source, fp32)
-    model = with_pixels(prepared, source.recipe)
+    model = with_pixels(prepared, source.recipe, convert_first=uses_tensorrt)
     graphs = Graphs(onnx=onnx_file.write(prepared.model), pixels=onnx_file.write(model))
     made = Execution(prepared, graphs, request.tuning, quantization, rounded=rounded)
     if request.auto or request.tuning.engine == "openvino":
@@ -211,7 +214,7 @@ def _compare(
     before = made.graphs.pixels
     if made.prepared is not fp32:
         before = onnx_file.write(with_pixels(fp32, source.recipe))
-    served = _load(made.tuning.engine, made.graphs.pixels, precision=request.precision)
+    served = _load(made.tuning.backend, made.graphs.pixels, precision=request.precision)
     reference = _load("onnxruntime", before)
     images, described = _images(source.recipe, request, watch)
     kind = _of_pixels(made.prepared.scores)

@@ -108,8 +108,13 @@ class Entry:
 
     @property
     def engine(self) -> str:
-        """One of `ENGINES`; older versions recorded none, and had onnxruntime only."""
+        """As that of the tuning; older versions recorded none, and had onnxruntime only."""
         return (self.tuning or Tuning()).engine
+
+    @property
+    def backend(self) -> str:
+        """Triton's backend for the graphs, one of `ENGINES`."""
+        return (self.tuning or Tuning()).backend
 
 
 # The entry's fields that are objects of their own.

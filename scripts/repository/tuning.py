@@ -8,8 +8,9 @@ from dataclasses import dataclass
 
 DEVICES = ("cpu", "gpu")
 GOALS = ("throughput", "latency")
-# What runs the graphs on a CPU.
+# What runs the graphs on a CPU, and on a GPU.
 ENGINES = ("onnxruntime", "openvino")
+GPU_ENGINES = ("onnxruntime", "tensorrt")
 PRECISIONS = ("fp32", "fp16", "bf16", "int8")
 
 # The largest batch that one request may bring.
@@ -46,7 +47,8 @@ class Tuning:
     `device` runs the graphs and is one of `DEVICES`. `goal` is one of `GOALS` and applies to a CPU:
     for throughput each core runs its own image, for latency all cores run the same image. `queue`
     overrides the number of requests that may wait; None selects the default of the device.
-    `engine` is one of `ENGINES`; on a GPU it is onnxruntime.
+    `engine` is one of `ENGINES`, on a GPU one of `GPU_ENGINES`. `engine_cache` is the folder in
+    which the server keeps TensorRT's engines; None selects the default.
     """
 
     device: str = "cpu"
@@ -54,6 +56,15 @@ class Tuning:
     cores: int = 2
     queue: int | None = None
     engine: str = "onnxruntime"
+    engine_cache: str | None = None
+
+    @property
+    def backend(self) -> str:
+        """Triton's backend for the graphs, one of `ENGINES`; it runs them on a CPU, too.
+
+        TensorRT is an accelerator of the backend `onnxruntime`.
+        """
+        return "onnxruntime" if self.engine == "tensorrt" else self.engine
 
     @property
     def is_cpu(self) -> bool:
@@ -117,5 +128,6 @@ class Tuning:
 
     def __str__(self) -> str:
         if not self.is_cpu:
-            return f"a GPU and {self.cores} cores"
+            accelerator = " with TensorRT" if self.engine == "tensorrt" else ""
+            return f"a GPU{accelerator} and {self.cores} cores"
         return f"{self.goal} on {self.cores} CPU cores"

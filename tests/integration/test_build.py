@@ -313,6 +313,8 @@ def test_remove_removes_only_what_is_named(tmp_path: Path, graph: Path) -> None:
             "--engine auto is for --device cpu; leave it out",
         ),
         (["--device", "gpu", "--precision", "bf16"], "--precision bf16 is for --device cpu; leave"),
+        (["--device", "gpu", *INT8, "tests"], "--precision int8 is for --device cpu; leave it out"),
+        (["--engine", "tensorrt"], "--engine tensorrt is for --device gpu; give both, or leave it"),
         ([*INT8, "nowhere"], "--calibration: no folder nowhere; give one of images"),
         ([*INT8, "scripts"], "scripts has no image that can be read; at least 100 are"),
         (["--weights", "nowhere"], "no folder nowhere; give zoo, synthetic or a folder"),

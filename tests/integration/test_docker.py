@@ -106,6 +106,7 @@ def running(volume: Path, folder: Path) -> Iterator[Container]:
         "python3": sys.executable,
         "tritonserver": str(installation.executable),
         "/run/secrets/admin_key": str(key),
+        "/models/repository": "/mnt/repository",
         "--model-repository=/models/repository": "--model-repository=/mnt/repository",
     }
     # Triton 24.10 lacks this option.
@@ -219,6 +220,7 @@ def test_the_start_fails_with_one_clear_line_for_an_empty_key(tmp_path: Path) ->
     compose.install_server(app)
     key.touch()
     command = [sys.executable, "-m", "scripts.container.serve", "--admin-key-file", str(key)]
+    command += ["--model-repository", str(tmp_path)]
     result = subprocess.run(
         [*command, "--", "true"], cwd=app, capture_output=True, text=True, check=False
     )

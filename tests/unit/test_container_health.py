@@ -117,5 +117,28 @@ def test_a_server_that_is_not_started_is_unhealthy(
     monkeypatch.setattr(health, "STATE", tmp_path / "state")
     with pytest.raises(Unhealthy, match="not started"):
         health.check(triton.address, tmp_path)
-    health.start()
+    health.start(tmp_path)
     assert health.STATE.read_text() == f"{os.getpid()} 0"
+
+
+@pytest.mark.parametrize(
+    ("manifest", "seconds"),
+    [
+        ('{"models": {"birds": {"tuning": {"engine": "onnxruntime"}}}}', health.START_SECONDS),
+        ('{"models": {"birds": {"tuning": null}, "planes": {}}}', health.START_SECONDS),
+        (
+            '{"models": {"birds": {}, "planes": {"tuning": {"engine": "tensorrt"}}}}',
+            health.ENGINE_SECONDS,
+        ),
+        ("damaged", health.START_SECONDS),
+        (None, health.START_SECONDS),
+    ],
+)
+def test_a_server_has_longer_to_start_if_tensorrt_may_compile_engines(
+    manifest: str | None, seconds: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(health, "STATE", tmp_path / "state")
+    if manifest:
+        (tmp_path / "manifest.json").write_text(manifest)
+    health.start(tmp_path)
+    assert health.STATE.stat().st_mtime - time.time() == pytest.approx(seconds, abs=5)

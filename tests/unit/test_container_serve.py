@@ -16,7 +16,8 @@ def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def start(key: Path | str) -> int:
-    return serve.main(["--admin-key-file", str(key), "--", "no-such-tritonserver", "--model=x"])
+    options = ["--admin-key-file", str(key), "--model-repository", "nowhere"]
+    return serve.main([*options, "--", "no-such-tritonserver", "--model=x"])
 
 
 def test_a_missing_server_is_one_clear_line(

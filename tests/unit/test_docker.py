@@ -17,10 +17,11 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from scripts import build_repository
+from scripts import build_repository, engine_options
 from scripts.container import health
 from scripts.container import serve as container_serve
 from scripts.embedded.installation import GLIBC_TUNABLES
+from scripts.repository import tensorrt
 from tests import compose
 from tests.compose import DOCKERFILE, arguments, service
 from tests.conftest import ROOT
@@ -209,6 +210,8 @@ def test_gpu_service_reserves_the_selected_gpu(environment: dict[str, str], expe
 def test_cpu_service_is_the_gpu_service_without_a_gpu() -> None:
     gpu, cpu = (service(name) for name in SERVERS)
     del gpu["deploy"], gpu["depends_on"], cpu["depends_on"]
+    assert gpu["volumes"].pop() == "engines:/engines"
+    del gpu["healthcheck"]["start_period"], cpu["healthcheck"]["start_period"]
     assert (gpu.pop("profiles"), cpu.pop("profiles")) == (["gpu"], ["cpu"])
     assert cpu == gpu
 
@@ -265,6 +268,13 @@ def test_engine_and_precision_of_the_cpu_service_come_from_the_environment(
     assert options.calibration == calibration
 
 
+def test_engine_of_the_gpu_service_comes_from_the_environment() -> None:
+    assert parse("build").engine is None
+    options = parse("build", ENGINE="tensorrt", PRECISION="fp16")
+    assert (options.engine, options.precision) == ("tensorrt", "fp16")
+    engine_options.check(options)
+
+
 @pytest.mark.parametrize("name", BUILDERS)
 def test_each_build_takes_the_precision_of_the_environment(name: str) -> None:
     assert parse(name).precision == "fp32"
@@ -303,14 +313,14 @@ def test_memory_allocator_settings_match_the_embedded_server(name: str) -> None:
 @pytest.mark.parametrize("name", SERVERS)
 def test_triton_cannot_write_to_the_repository(name: str) -> None:
     settings = service(name)
-    assert settings["volumes"] == ["models:/models:ro"]
+    assert settings["volumes"][0] == "models:/models:ro"
     assert settings["environment"]["PYTHONDONTWRITEBYTECODE"] == "1"
     assert "--model-repository=/models/repository" in arguments(name)
 
 
 @pytest.mark.parametrize("name", SERVERS)
 def test_a_folder_on_the_host_replaces_the_volume(name: str) -> None:
-    assert service(name, REPOSITORY="./models")["volumes"] == ["./models:/models:ro"]
+    assert service(name, REPOSITORY="./models")["volumes"][0] == "./models:/models:ro"
 
 
 @pytest.mark.parametrize("name", SERVERS)
@@ -335,6 +345,7 @@ def test_the_administrators_key_is_a_secret_without_a_default(name: str) -> None
     options = container_serve.parser().parse_args(arguments(name)[3:])
     assert arguments(name)[:3] == ["python3", "-m", "scripts.container.serve"]
     assert options.admin_key_file == Path("/run/secrets/admin_key")
+    assert options.model_repository == Path("/models/repository")
     assert options.command[0] == "tritonserver"
     assert compose.secret("admin_key", ADMIN_KEY_FILE="./admin.key") == {"file": "./admin.key"}
     assert compose.secret("admin_key") == {"file": "/dev/null"}
@@ -355,11 +366,15 @@ def test_client_shared_memory_is_off_by_default(name: str) -> None:
     assert service(name, IPC="host")["ipc"] == "host"
 
 
-def test_builder_owns_the_volumes_that_it_writes_to() -> None:
-    volumes = [volume.split(":") for volume in service("build")["volumes"]]
+@pytest.mark.parametrize(
+    ("name", "folders"), [("build", ["/cache", "/models"]), ("triton", [tensorrt.DEFAULT_FOLDER])]
+)
+def test_services_own_the_volumes_that_they_write_to(name: str, folders: list[str]) -> None:
+    volumes = [volume.split(":") for volume in service(name)["volumes"]]
     targets = [target for _, target, *options in volumes if options != ["ro"]]
-    (owned,) = dockerfile_lines(r".*install -d -o 1000 -g 1000 (.+)")
-    assert sorted(targets) == owned.split() == ["/cache", "/models"]
+    assert sorted(targets) == folders
+    owned = dockerfile_lines(r".*install -d -o 1000 -g 1000 (.+)")
+    assert " ".join(folders) in owned
     assert dockerfile_lines("ENV .*XDG_CACHE_HOME=/cache")
 
 
@@ -406,7 +421,8 @@ def test_health_checks_fit_their_interval_and_deadlines() -> None:
     seconds = {key: int(settings[key].rstrip("sm")) for key in ("interval", "timeout")}
     assert seconds["interval"] == health.TURN_SECONDS
     assert seconds["timeout"] > 3 * health.REQUEST_SECONDS  # the requests of one check
-    assert settings["start_period"] == f"{health.START_SECONDS // 60}m"
+    periods = [service(name)["healthcheck"]["start_period"] for name in SERVERS]
+    assert periods == [f"{health.ENGINE_SECONDS // 60}m", f"{health.START_SECONDS // 60}m"]
 
 
 def test_build_context_has_all_files_that_the_dockerfile_copies() -> None:

@@ -39,6 +39,14 @@ def parsed(*options: str) -> argparse.Namespace:
             Request(Tuning("cpu", "latency", CORES, 9), "int8", auto=True),
         ),
         (["--cores", "3"], Request(Tuning(cores=3))),
+        (
+            ["--device", "gpu", "--engine", "tensorrt", "--precision", "fp16"],
+            Request(Tuning("gpu", cores=CORES, engine="tensorrt"), "fp16"),
+        ),
+        (
+            ["--device", "gpu", "--engine", "tensorrt", "--engine-cache", "/data"],
+            Request(Tuning("gpu", cores=CORES, engine="tensorrt", engine_cache="/data")),
+        ),
     ],
 )
 def test_options_make_a_request(options: list[str], request_: Request) -> None:
@@ -78,6 +86,43 @@ def test_auto_is_onnxruntime_if_openvino_is_not_installed(
     )
     assert engine_options.request(parsed("--engine", "auto")) == Request(Tuning(cores=CORES))
     assert "OpenVINO is not installed; run pip install --group build" in caplog.text
+
+
+GPU = ["--device", "gpu"]
+TENSORRT = [*GPU, "--engine", "tensorrt"]
+INT8 = ["--precision", "int8", "--calibration", "tests"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--engine", "tensorrt"], "--engine tensorrt is for --device gpu; give both, or leave it"),
+        ([*GPU, "--engine", "openvino"], "--engine openvino is for --device cpu; leave it out"),
+        ([*GPU, "--engine", "auto"], "--engine auto is for --device cpu; leave it out"),
+        (
+            [*GPU, *INT8],
+            "--precision int8 is for --device cpu; leave it out, or give --precision f",
+        ),
+        ([*TENSORRT, *INT8], "--precision int8 is for --device cpu; leave it out, or give --preci"),
+        ([*TENSORRT, "--precision", "bf16"], "--precision bf16 is for --device cpu; leave it out"),
+        (
+            [*GPU, "--engine-cache", "/data"],
+            "--engine-cache is for --engine tensorrt; leave it out",
+        ),
+        (["--engine-cache", "/data"], "--engine-cache is for --engine tensorrt; leave it out"),
+        ([*TENSORRT, "--engine-cache", "engines"], "--engine-cache engines: give the path from /,"),
+    ],
+)
+def test_options_that_do_not_fit_the_device_are_refused(options: list[str], message: str) -> None:
+    with pytest.raises(BuildError) as raised:
+        engine_options.check(parsed(*options))
+    assert str(raised.value).startswith(message)
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("options", [GPU, TENSORRT, [*TENSORRT, "--precision", "fp16"]])
+def test_options_for_a_gpu_fit(options: list[str]) -> None:
+    engine_options.check(parsed(*options))
 
 
 @pytest.mark.parametrize("options", [["--engine", "openvino"], ["--precision", "bf16"]])

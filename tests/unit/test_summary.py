@@ -40,6 +40,7 @@ def test_a_line_names_classes_sizes_and_file(build: Build) -> None:
     [
         ({"precision": "int8"}, ", int8 on onnxruntime"),
         ({"tuning": Tuning(engine="openvino")}, ", fp32 on OpenVINO"),
+        ({"tuning": Tuning("gpu", engine="tensorrt")}, ", fp32 on TensorRT"),
         ({"tuning": Tuning(engine="openvino"), "precision": "bf16"}, ", bf16 on OpenVINO"),
         (
             {"choice": Choice("onnxruntime", 0.9)},

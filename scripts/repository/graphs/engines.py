@@ -19,7 +19,7 @@ from scripts.repository.tuning import ENGINES
 # the engine cannot.
 Run = Callable[[Array], Array]
 
-TITLES = {"onnxruntime": "onnxruntime", "openvino": "OpenVINO"}
+TITLES = {"onnxruntime": "onnxruntime", "openvino": "OpenVINO", "tensorrt": "TensorRT"}
 # The lines of OpenVINO's errors that say where in its code they were raised.
 TRACE = re.compile(
     r"Exception from|Check '|FrontEnd API|Model wasn't fully|Summary:|While validating|"

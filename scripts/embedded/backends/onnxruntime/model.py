@@ -3,12 +3,14 @@
 That Triton does not include the C++ backend. A model whose config.pbtxt has
 `backend: "onnxruntime"` loads here without changes: the model file and the tensors are the same,
 and of the C++ backend's parameters `intra_op_thread_count` and `inter_op_thread_count` apply.
+It has no accelerators: a graph for TensorRT runs on CUDA or the CPU, and the log says so.
 """
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import onnxruntime
+import triton_python_backend_utils as pb_utils
 
 if TYPE_CHECKING:
     from scripts.embedded.backends.python.graph_model import GraphModel, parameters
@@ -26,6 +28,12 @@ class TritonPythonModel(GraphModel):
         self.session = onnxruntime.InferenceSession(
             path, _options(parameters(config)), providers=_providers(args)
         )
+        is_first = args["model_instance_name"].endswith("_0")
+        if is_first and _accelerators(config):
+            provider = self.session.get_providers()[0]
+            pb_utils.Logger.log_warn(
+                f"{args['model_name']} runs on {provider}: this server does not have TensorRT"
+            )
 
     def run(self, arrays: list[Any]) -> list[Any]:
         """Compute the outputs."""
@@ -33,6 +41,14 @@ class TritonPythonModel(GraphModel):
             self.outputs, dict(zip(self.inputs, arrays, strict=True))
         )
         return results
+
+
+def _accelerators(config: dict[str, Any]) -> list[Any]:
+    optimization = config.get("optimization", {})
+    found: list[Any] = optimization.get("execution_accelerators", {}).get(
+        "gpu_execution_accelerator", []
+    )
+    return found
 
 
 def _options(threads: dict[str, str]) -> onnxruntime.SessionOptions:
