@@ -211,10 +211,7 @@ def _check(options: argparse.Namespace) -> None:
             f"{', '.join(others)} is for your own classifier; give --onnx, or leave it out"
         )
     options.weights = options.weights or "zoo"
-    if options.weights not in {"zoo", "synthetic"} and not Path(options.weights).is_dir():
-        raise AdaptationError(
-            f"--weights: no folder {options.weights}; give zoo, synthetic or a folder"
-        )
+    sources.check_weights(options.weights)
     if options.weights == "synthetic":
         logger.warning("synthetic weights are random: the accuracy is not that of the zoo's file")
 

@@ -194,8 +194,7 @@ def _check(options: argparse.Namespace) -> list[ZooModel]:
         if not options.name:
             raise BuildError(f"the name {options.onnx} has no letter for a model name; give --name")
         builder.check_name(options.name)
-    if options.weights not in {"zoo", "synthetic"} and not Path(options.weights).is_dir():
-        raise BuildError(f"--weights: no folder {options.weights}; give zoo, synthetic or a folder")
+    sources.check_weights(options.weights)
     if options.prune and options.remove and not (options.models or is_own):
         raise BuildError("--prune with --remove requires --models, --onnx or --hub")
     default = [] if is_own or options.remove else ["all"]
@@ -234,7 +233,8 @@ def _sources(
     is_own = bool(options.onnx or options.hub)
     said = recipe_options.descriptions(options) if is_own else []  # errors come before downloads
     for model in chosen:
-        source = _zoo(options.weights, model, progress)
+        report = _downloading(model, progress)
+        source = sources.from_weights(model, options.weights, progress=report)
         yield replace(source, recipe=replace(source.recipe, decoding=options.decoding))
     if is_own:
         yield sources.from_file(
@@ -245,14 +245,6 @@ def _sources(
             output=options.output_name,
             layout=options.layout,
         )
-
-
-def _zoo(weights: str, model: ZooModel, progress: Progress) -> ClassifierSource:
-    if weights == "synthetic":
-        return sources.from_seed(model)
-    if weights == "zoo":
-        return _download(model, progress)
-    return sources.from_zoo(model, files=Path(weights))
 
 
 def _download_folder(options: argparse.Namespace, progress: Progress) -> Path:
@@ -277,7 +269,7 @@ def _default_name(options: argparse.Namespace) -> str:
     return re.sub(r"[^A-Za-z0-9._-]+", "_", name).strip("._-")
 
 
-def _download(model: ZooModel, progress: Progress) -> ClassifierSource:
+def _downloading(model: ZooModel, progress: Progress) -> calibration.Progress:
     megabytes = f"{model.size / 1e6:.0f} MB"
     task = progress.add_task(
         f"{model.name}: downloading {megabytes}", total=model.size, visible=False
@@ -286,7 +278,7 @@ def _download(model: ZooModel, progress: Progress) -> ClassifierSource:
     def report(done: int, total: int) -> None:
         progress.update(task, completed=done, visible=done < total)
 
-    return sources.from_zoo(model, progress=report)
+    return report
 
 
 def _read_images(options: argparse.Namespace, progress: Progress) -> Images:

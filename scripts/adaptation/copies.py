@@ -25,7 +25,7 @@ def thumbnail(pixels: npt.NDArray[np.uint8]) -> Thumbnails:
 
 
 def nearest(images: Thumbnails, others: Thumbnails) -> npt.NDArray[np.int64]:
-    """Find the image in `others` that each image is almost equal to; -1 if there is no such one."""
+    """Find the image in `others` that each image is almost equal to, or -1."""
     first, second = images.astype(np.float32), others.astype(np.float32)
     lengths = (second**2).sum(axis=1)
     found = np.full(len(images), -1, np.int64)

@@ -1,6 +1,5 @@
 """The reference for agreement: Pillow and onnxruntime beside the server."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +14,6 @@ from scripts.repository.manifest import TEN_CROP_ROLES, Entry
 from scripts.repository.metadata import folder
 from scripts.repository.onnx_file import Graph
 from scripts.repository.original_file import OriginalFile
-from scripts.repository.steps.preprocess.recipe import Recipe
 
 # One, so that the reference does not take the cores from the server.
 THREADS = 1
@@ -79,7 +77,7 @@ def open_reference(
     return Reference(
         OriginalFile(
             graph.model,
-            Recipe.from_json(json.dumps(entry.recipe)),
+            entry.to_recipe(),
             output=entry.output or None,
             layout=entry.layout or None,
             scores=entry.scores,

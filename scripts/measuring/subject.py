@@ -1,6 +1,5 @@
 """The classifier under measurement and the requests that are sent to it."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -80,10 +79,9 @@ def read(repository: Path, name: str) -> Subject:
     tensor = config.input[0]
     if not config.max_batch_size:
         del tensor.dims[0]  # the batch
-    recipe = Recipe.from_json(json.dumps(entry.recipe))
     graph = repository / entry.parts["pixels"] / "1" / "model.onnx"
     build = Build(entry.backend, entry.precision)
-    return Subject(name, onnx_name, recipe, graph, tensor, build)
+    return Subject(name, onnx_name, entry.to_recipe(), graph, tensor, build)
 
 
 def _request(model: str, tensor: InferInput, request_id: str = "") -> InferRequest:

@@ -12,6 +12,7 @@ from typing import Any
 
 from scripts.repository import digests
 from scripts.repository.errors import BuildError
+from scripts.repository.steps.preprocess.recipe import Recipe
 from scripts.repository.tuning import Tuning
 
 FILE = "manifest.json"
@@ -110,6 +111,10 @@ class Entry:
     def engine(self) -> str:
         """As that of the tuning; older versions recorded none, and had onnxruntime only."""
         return (self.tuning or Tuning()).engine
+
+    def to_recipe(self) -> Recipe:
+        """Read the recipe, also that of an older version."""
+        return Recipe.from_json(json.dumps(self.recipe))
 
     @property
     def backend(self) -> str:

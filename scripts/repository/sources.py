@@ -79,6 +79,16 @@ def from_seed(model: ZooModel) -> ClassifierSource:
     return ClassifierSource(model.name, f"synthetic {model.zoo_file}.onnx", load, model.recipe)
 
 
+def check_weights(weights: str) -> None:
+    """Check what a command's `--weights` names, before any work is done.
+
+    Raises:
+        BuildError: it is neither `zoo` nor `synthetic`, nor a folder.
+    """
+    if weights not in {"zoo", "synthetic"} and not Path(weights).is_dir():
+        raise BuildError(f"--weights: no folder {weights}; give zoo, synthetic or a folder")
+
+
 def from_weights(
     model: ZooModel, weights: str, *, progress: Progress | None = None
 ) -> ClassifierSource:

@@ -1,6 +1,5 @@
 """Describes a built classifier: how it preprocesses, and where each part was said."""
 
-import json
 from collections.abc import Iterable
 
 from scripts.repository.graphs.engines import TITLES
@@ -24,7 +23,7 @@ NEEDED = {
 
 def line(name: str, entry: Entry) -> str:
     """Describe a classifier in one line."""
-    recipe = _recipe(entry)
+    recipe = entry.to_recipe()
     size = f"{written(recipe.resize)}/{written(recipe.crop)}"
     crops = f" and with {entry.crops} crops as {name}_10crop" if entry.crops > 1 else ""
     return (
@@ -84,7 +83,7 @@ def _run(entry: Entry) -> str:
 
 def details(entry: Entry) -> list[str]:
     """Describe what was said or assumed about a user's own classifier, a line for each part."""
-    recipe, origins = _recipe(entry), entry.origins
+    recipe, origins = entry.to_recipe(), entry.origins
     return [
         f"size    {_geometry(recipe)} [{_origin(GEOMETRY, origins)}]",
         f"pixels  {pixels(recipe)} [{_origin(PIXELS, origins)}]",
@@ -97,10 +96,6 @@ def details(entry: Entry) -> list[str]:
 def assumed(entry: Entry) -> list[str]:
     """List which of mean and std nothing said about a user's own classifier."""
     return [field for field in ("mean", "std") if field not in entry.origins]
-
-
-def _recipe(entry: Entry) -> Recipe:
-    return Recipe.from_json(json.dumps(entry.recipe))
 
 
 def _geometry(recipe: Recipe) -> str:
