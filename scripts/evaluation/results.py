@@ -65,11 +65,12 @@ class Agreement:
 
     `top1` is the share of the images with the same best class, `top5` of those with the same five
     best classes in any order, and `order` in the same order, among the images that at least one has
-    an answer for; where only one has, they differ. `top5` is None if there are no more than five classes. `gain` is the accuracy of
-    `model` minus that of `other`, from -1 to 1, and `p` that of McNemar's test for it; an image
-    that failed counts as wrong. Both are None without labels. `largest` and `mean` are over the
-    largest difference between the probabilities of a class in each image, and `farthest` has the
-    images with the largest ones; only the reference has all probabilities to compare.
+    an answer for; where only one has, they differ. `top5` is None if there are no more than five
+    classes. `gain` is the accuracy of `model` minus that of `other`, from -1 to 1, and `p` that of
+    McNemar's test for it; an image that failed counts as wrong. Both are None without labels.
+    `largest` and `mean` are over the largest difference between the probabilities of a class in
+    each image, and `farthest` has the images with the largest ones; only the reference has all
+    probabilities to compare.
     """
 
     model: str
