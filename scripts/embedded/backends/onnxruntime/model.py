@@ -24,10 +24,14 @@ import onnxruntime
 import triton_python_backend_utils as pb_utils
 
 if TYPE_CHECKING:
-    from scripts.embedded.backends.onnxruntime.bound_sessions import BoundSessions, Device
+    from scripts.embedded.backends.onnxruntime.bound_sessions import (
+        BoundSessions,
+        Device,
+        batch_sizes,
+    )
     from scripts.embedded.backends.python.graph_model import GraphModel, join, parameters
 else:
-    from bound_sessions import BoundSessions, Device  # as the server has them
+    from bound_sessions import BoundSessions, Device, batch_sizes  # as the server has them
     from graph_model import GraphModel, join, parameters
 
 CUDA = "CUDAExecutionProvider"
@@ -92,16 +96,6 @@ class TritonPythonModel(GraphModel):
         arrays = dict(zip(self.inputs, map(join, parts), strict=True))
         results: list[Any] = self.session.run(self.outputs, arrays)
         return results
-
-
-def batch_sizes(config: dict[str, Any]) -> list[int]:
-    """Return the batch sizes for which there are sessions; none if batches can have any size."""
-    largest = int(config["max_batch_size"])
-    is_text = any(tensor["data_type"] == "TYPE_STRING" for tensor in config["input"])
-    if not largest or is_text:  # there are no zeros among texts
-        return []
-    warmed = (int(each["batch_size"]) for each in config.get("model_warmup", ()))
-    return sorted({size for size in warmed if 0 < size < largest} | {largest})
 
 
 def _gpu(number: int, settings: dict[str, str]) -> Device:
