@@ -3,17 +3,22 @@
 Where a server is told that it has GPUs, the findings are a stand-in; what Triton does is real.
 """
 
+import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 import onnx
+import onnxruntime
 import psutil
 import pytest
+from tritonclient.grpc import InferenceServerClient, InferInput
 
 from scripts import serve
-from scripts.embedded import EmbeddedServer, Endpoints, ServerError, gpu
+from scripts.embedded import EmbeddedServer, Endpoints, ServerError, gpu, installation
 from scripts.repository import builder, sources
 from scripts.repository.tuning import Tuning
-from tests.graphs import FLEXIBLE, classifier
+from tests.graphs import FLEXIBLE, Array, classifier
 from tests.integration.conftest import HASTE, process_of
 
 NO_DRIVER = "libcuda.so.1: cannot open shared object file: No such file or directory"
@@ -38,6 +43,24 @@ CONFIG = """
     output { name: "OUT" data_type: TYPE_FP32 dims: 1 }
     instance_group { kind: KIND_CPU count: 1 }
 """
+# Lets a copy of the backend take its instances for some on a GPU.
+STAND_IN = """
+import numpy
+
+
+class TritonPythonModel(TritonPythonModel):
+    def load(self, path, config, args):
+        super().load(path, config, args | {"model_instance_kind": "GPU"})
+
+
+def _gpu(number, settings):
+    return Device("cpu", arrays=numpy)
+
+
+def _on_cuda(path, options, cuda):
+    return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+"""
+BATCHES = [number % 5 + 1 for number in range(60)]
 
 
 @pytest.fixture
@@ -125,3 +148,35 @@ def test_a_repository_for_a_cpu_is_refused_before_triton_starts(small_repository
     server = EmbeddedServer(small_repository, endpoints=Endpoints.free(), gpu=True)
     with pytest.raises(ServerError, match=r"^birds is built for a CPU; build it with --device gpu"):
         server.start()
+
+
+def test_requests_are_answered_by_sessions_for_batches_of_one_size(
+    repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backends = tmp_path / "backends"
+    shutil.copytree(installation.OWN_BACKENDS, backends)
+    with (backends / "onnxruntime" / "model.py").open("a") as file:
+        file.write(STAND_IN)
+    monkeypatch.setattr(installation, "OWN_BACKENDS", backends)
+    images = np.random.default_rng(0).standard_normal((max(BATCHES), 3, 32, 32)).astype(np.float32)
+    at = Endpoints.free()
+
+    def scores_of(count: int) -> Array:
+        tensor = InferInput("image", [count, *images.shape[1:]], "FP32")
+        tensor.set_data_from_numpy(images[:count])
+        scores: Array = client.infer("birds_onnx", [tensor]).as_numpy("scores")
+        return scores
+
+    with (
+        EmbeddedServer(repository, models=["birds_onnx"], endpoints=at, arguments=HASTE),
+        InferenceServerClient(at.at("grpc")) as client,
+        ThreadPoolExecutor(len(BATCHES)) as pool,
+    ):
+        answers = list(pool.map(scores_of, BATCHES))
+        (model,) = client.get_inference_statistics("birds_onnx", as_json=True)["model_stats"]
+    file_of_graph = repository / "birds_onnx" / "1" / "model.onnx"
+    session = onnxruntime.InferenceSession(file_of_graph, providers=["CPUExecutionProvider"])
+    (expected,) = session.run(["scores"], {"image": images})
+    for count, scores in zip(BATCHES, answers, strict=True):
+        np.testing.assert_allclose(scores, expected[:count], rtol=1e-4, atol=1e-6)
+    assert int(model["execution_count"]) < len(BATCHES)  # some requests were run together
