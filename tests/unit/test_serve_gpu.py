@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts.embedded import ServerError, gpu
+from scripts.embedded import ServerError, cuda_probe, gpu
 from scripts.embedded.gpu import Findings
 from scripts.embedded.pools import pools_of
 from scripts.embedded.view import view
@@ -79,6 +79,20 @@ def test_a_driver_without_a_gpu_says_why(driver: Path) -> None:
     assert found.driver_error == "CUDA_ERROR_NO_DEVICE: no CUDA-capable device"
     with pytest.raises(ServerError, match=r"has no GPU .CUDA_ERROR_NO_DEVICE: no CUDA-capable dev"):
         found.check()
+
+
+def test_the_search_is_the_same_in_any_process(
+    driver: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = str(driver / "libcuda.so.1")
+    monkeypatch.setattr(cuda_probe, "DRIVER", file)
+    for name, value in {"FAKE_GPUS": "1", "FAKE_CUDA": "12040"}.items():
+        monkeypatch.setenv(name, value)
+    found = cuda_probe.find()
+    assert (found["gpus"], found["driver_cuda"]) == (["GPU A"], 12040)
+    assert (found["driver"], found["driver_error"]) == (file, None)
+    monkeypatch.setenv("FAKE_ERROR", "999")
+    assert cuda_probe.find()["driver_error"] == "CUDA_ERROR_NO_DEVICE: no CUDA-capable device"
 
 
 def test_the_driver_of_this_machine_is_looked_for() -> None:
