@@ -22,7 +22,7 @@ MAX_GRAPH_INSTANCES = 8
 MAX_PREPROCESS_INSTANCES = 16
 # Processes on each GPU that decode there. An estimate, as no GPU has run it: see
 # docs/gpu.md#preprocessing-on-the-gpu.
-GPU_PREPROCESS_INSTANCES = 4
+GPU_PREPROCESS_INSTANCES = 6
 POSTPROCESS_INSTANCES = 1
 # A Python backend model receives a few requests in one call at almost the cost of one. An instance
 # that received the whole queue would leave the other instances idle.

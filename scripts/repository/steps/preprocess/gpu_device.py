@@ -141,6 +141,8 @@ def location(image: Any) -> tuple[int, Size, tuple[int, int]]:  # noqa: ANN401 -
 def _libraries() -> tuple[ModuleType, ModuleType]:
     # Compiled kernels are not written to the home folder, which a server may not have.
     os.environ.setdefault("CUPY_CACHE_IN_MEMORY", "1")
+    # nvImageCodec would log several lines for each file that it cannot decode.
+    os.environ.setdefault("PYNVIMGCODEC_VERBOSITY", "0")
     try:
         _load_nvrtc()
         return importlib.import_module("cupy"), importlib.import_module("nvidia.nvimgcodec")
