@@ -155,6 +155,8 @@ def test_preprocessing_is_on_the_device_that_is_asked_for(
         assert kernels.read_bytes() == (STEPS / "preprocess" / kernels.name).read_bytes()
     preferred = config(repository, "birds_preprocess").dynamic_batching.preferred_batch_size
     assert list(preferred) == {"cpu": [4], "gpu": []}[device]
+    stays = config(repository, "birds_pixels").parameters["FORCE_CPU_ONLY_INPUT_TENSORS"]
+    assert stays.string_value == {"cpu": "", "gpu": "no"}[device]
     (group,) = config(repository, "birds_postprocess").instance_group
     assert kinds.Name(group.kind) == "KIND_CPU"
 
@@ -180,10 +182,13 @@ def test_recipes_that_a_gpu_does_not_compute_are_refused(
 
 def test_a_gpu_batches_everything_that_waits(graph: Path, repository: Path) -> None:
     builder.add(repository, sources.from_file(graph, "birds"), tuning=Tuning("gpu", cores=12))
-    written = config(repository, "birds_pixels")
-    assert not written.instance_group
-    assert not written.parameters
-    assert not written.dynamic_batching.preferred_batch_size
+    for name, instances in (("birds_pixels", [2]), ("birds_onnx", [])):
+        written = config(repository, name)
+        assert [group.count for group in written.instance_group] == instances
+        assert all(group.kind == 0 for group in written.instance_group)  # KIND_AUTO: each GPU
+        assert not written.parameters
+        assert not written.dynamic_batching.preferred_batch_size
+        assert [warm_up.batch_size for warm_up in written.model_warmup] == [1, 8, 32]
 
 
 @pytest.mark.parametrize(

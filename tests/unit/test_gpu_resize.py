@@ -22,6 +22,7 @@ from scripts.repository.steps.preprocess.recipe import Recipe
 from tests import cuda
 
 ARCHITECTURES = (75, 80, 86, 89, 90, 100, 120)  # from Turing to Blackwell
+ADDED_BY_CUPY = ("-ftz=true", "--device-as-default-execution-space")
 RECIPES = {
     "shorter": Recipe((40, 40), (32, 32)),
     "shorter, two sides": Recipe((40, 56), (32, 48), rounding="torchvision"),
@@ -163,7 +164,7 @@ def test_the_kernels_compile_for_every_gpu_without_a_warning(nvrtc: Any, archite
     program, length = ctypes.c_void_p(), ctypes.c_size_t()
     source = KERNELS.read_bytes()
     nvrtc.nvrtcCreateProgram(ctypes.byref(program), source, b"kernels.cu", 0, None, None)
-    options = [*COMPILER_OPTIONS, f"--gpu-architecture=sm_{architecture}"]
+    options = [*COMPILER_OPTIONS, *ADDED_BY_CUPY, f"-arch=sm_{architecture}"]
     encoded = (ctypes.c_char_p * len(options))(*(option.encode() for option in options))
     status = nvrtc.nvrtcCompileProgram(program, len(options), encoded)
     nvrtc.nvrtcGetProgramLogSize(program, ctypes.byref(length))

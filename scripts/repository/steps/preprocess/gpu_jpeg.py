@@ -113,7 +113,7 @@ def _complete(file: containers.Stripped) -> bytes | None:
     content = np.frombuffer(file.data, np.uint8)
     (_, _, length) = SEGMENT.unpack_from(file.data, file.header)
     start = file.header + len(START_OF_SCAN) + length
-    leads = start + np.flatnonzero(content[start:-1] == MARKER)
+    leads = start + (content[start:-1] == MARKER).nonzero()[0]
     others = leads[~IN_SCAN[content[leads + 1]]]
     end = int(others[0]) + len(END_OF_IMAGE) if len(others) else 0
     return file.data[:end] if file.data[:end].endswith(END_OF_IMAGE) else None
