@@ -89,7 +89,7 @@ def test_without_the_libraries_the_model_does_not_load(repository: Path, tmp_pat
     server = EmbeddedServer(repository, models=["gpu"], endpoints=at, arguments=HASTE, log=log)
     message = (
         "cannot decode on a GPU: No module named 'cupy'; install cupy-cuda13x and "
-        r"nvidia-nvimgcodec-cu13\[nvjpeg\], or build the repository with --preprocess cpu$"
+        r"nvidia-nvimgcodec-cu13\[nvjpeg\]; or build the repository with --preprocess cpu$"
     )
     with pytest.raises(ServerError, match=message), server:
         pass

@@ -273,6 +273,19 @@ def test_a_file_that_nvimagecodec_refuses_is_decoded_on_the_cpu(
     assert_equal(second, exact(gpu)(requests)[1], TOLERANCE)
 
 
+def test_if_nothing_is_decoded_on_the_gpu_the_log_says_so_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    lines: list[str] = []
+    on_gpu = start(warn=lines.append)
+    monkeypatch.setattr(on_gpu.device, "decode", lambda files: [None] * len(files))
+    on_gpu([[JPEG]])
+    assert lines == []
+    for _ in range(2):
+        on_gpu([[JPEG], [JPEG]])
+    assert lines == ["images are decoded on the CPU, since nvImageCodec decoded none of a batch"]
+
+
 @pytest.mark.parametrize("failing", ["empty", "decode", "launch", "synchronize"])
 def test_if_the_gpu_fails_the_cpu_decodes_and_the_log_says_so_once(
     failing: str, monkeypatch: pytest.MonkeyPatch
@@ -312,7 +325,9 @@ def test_pixels_of_another_form_than_the_header_says_are_not_read(
 
 def test_without_nvjpeg_the_step_does_not_start(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gpu_device.Device, "decode", lambda _, files: [None] * len(files))
-    with pytest.raises(GpuError, match=r"^nvImageCodec does not decode JPEGs on GPU 0; install"):
+    with pytest.raises(
+        GpuError, match=r"^cannot decode on a GPU: nvImageCodec decodes no JPEG on GPU"
+    ):
         start()
 
 

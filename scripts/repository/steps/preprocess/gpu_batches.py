@@ -2,6 +2,7 @@
 
 import functools
 import io
+import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
@@ -40,11 +41,10 @@ def start(on_cpu: OnCpu, number: int, warn: Callable[[str], None]) -> "OnGpu":
     try:
         is_made = on_gpu.make([(0, file)], on_gpu.device.empty(on_cpu.crops, *on_cpu.shape))
     except Exception as error:
-        raise GpuError(f"GPU {number} cannot be used to decode images: {error}") from error
+        raise GpuError(f"{error}; see what nvidia-smi says of GPU {number}") from error
     if not is_made:
         raise GpuError(
-            f"nvImageCodec does not decode JPEGs on GPU {number}; install "
-            "nvidia-nvimgcodec-cu13[nvjpeg], or build the repository with --preprocess cpu"
+            f"nvImageCodec decodes no JPEG on GPU {number}; install nvidia-nvimgcodec-cu13[nvjpeg]"
         )
     return on_gpu
 
@@ -65,6 +65,7 @@ class OnGpu:
         try:
             return self.together(requests)
         except Exception as error:  # noqa: BLE001 - CuPy and nvImageCodec raise many kinds
+            traceback.clear_frames(error.__traceback__)  # their variables refer to the GPU's memory
             self.device.free()
             self.warn(f"images are decoded on the CPU, since the GPU failed: {error}")
             return self.on_cpu(requests)
@@ -102,6 +103,10 @@ class OnGpu:
             if image is not None
         }
         if not sources:
+            if len(batch) > 1:
+                self.warn(
+                    "images are decoded on the CPU, since nvImageCodec decoded none of a batch"
+                )
             return set()
         complete = self.resize(sources, pixels)
         del decoded  # the kernels have read the images
