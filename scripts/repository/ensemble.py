@@ -27,7 +27,6 @@ from scripts.repository.tuning import (
     MAX_TOP_K,
     MAX_WAIT_SECONDS,
     POSTPROCESS_INSTANCES,
-    PREPROCESS_BATCH,
     Tuning,
 )
 
@@ -131,15 +130,16 @@ def preprocess_part(spec: ClassifierSpec) -> Part:
         backend="python",
         inputs=(replace(IMAGE, optional=True), replace(ENSEMBLE_IMAGE, optional=True)),
         outputs=(_pixels(spec), CREDIT),
-        batching=Batching(PREPROCESS_BATCH, tuning.max_queue_size, MAX_WAIT_SECONDS),
+        batching=Batching(tuning.preprocess_batch, tuning.max_queue_size, MAX_WAIT_SECONDS),
         parameters={
             "recipe": spec.recipe.to_json(),
             "limits": Limits().to_json(),
             "crops": str(spec.crops),
             "credit_limit": str(tuning.credit_limit),
+            "device": tuning.preprocess,
         },
         instances=tuning.preprocess_instances,
-        on_cpu=True,
+        kind=tuning.preprocess.upper(),
     )
     if spec.crops == 1:
         return part
@@ -163,7 +163,13 @@ def pixels_part(spec: ClassifierSpec) -> Part:
     image = replace(_pixels(spec), format="FORMAT_NHWC")
     scores = replace(_scores(pixels.output(spec.prepared), spec), labels=LABELS_FILE)
     batching = Batching(spec.tuning.graph_batch)
-    return _graph_part(spec, spec.pixels_name, image, (scores,), batching)
+    part = _graph_part(spec, spec.pixels_name, image, (scores,), batching)
+    part = replace(part, instances=spec.tuning.pixels_instances)
+    if spec.tuning.preprocess == "cpu":
+        return part
+    # The Python backend, which runs the embedded server's onnxruntime, would copy the pixels from
+    # the GPU to the CPU. Triton's own backend does not read the parameter.
+    return replace(part, parameters=part.parameters | {"FORCE_CPU_ONLY_INPUT_TENSORS": "no"})
 
 
 def onnx_part(spec: ClassifierSpec) -> Part:
@@ -212,6 +218,7 @@ def _graph_part(
         parameters=tuning.engine_parameters,
         instances=tuning.graph_instances,
         warm_up=_warm_up(image, spec),
+        warm_up_batches=tuning.warm_up_batches,
     )
     return _on_openvino(part, spec) if tuning.engine == "openvino" else part
 
@@ -238,7 +245,7 @@ def _on_openvino(part: Part, spec: ClassifierSpec) -> Part:
         file="model.onnx",
         explicit_batch=True,
         parameters=part.parameters | hint,
-        on_cpu=True,
+        kind="CPU",
     )
 
 
@@ -268,7 +275,7 @@ def postprocess_part(spec: ClassifierSpec) -> Part:
             "crops": str(spec.crops),
         },
         instances=POSTPROCESS_INSTANCES,
-        on_cpu=True,
+        kind="CPU",
     )
     if spec.crops == 1:
         return part

@@ -19,7 +19,15 @@ MAX_BATCH_SIZE = 32
 MAX_TOP_K = 1000
 # Each further session of a graph holds its weights again: 240 MB for ResNet-152.
 MAX_GRAPH_INSTANCES = 8
+# On each GPU: while one instance computes, the other copies. An estimate, as no GPU has run it.
+GPU_PIXELS_INSTANCES = 2
+# The batches with which a graph is run before it is ready, so that no request waits until the
+# engine has compiled or chosen its kernels. TensorRT makes its engine fast for the second one.
+GPU_BATCHES = (1, 8, MAX_BATCH_SIZE)
 MAX_PREPROCESS_INSTANCES = 16
+# Processes on each GPU that decode there. An estimate, as no GPU has run it: see
+# docs/gpu.md#preprocessing-on-the-gpu.
+GPU_PREPROCESS_INSTANCES = 6
 POSTPROCESS_INSTANCES = 1
 # A Python backend model receives a few requests in one call at almost the cost of one. An instance
 # that received the whole queue would leave the other instances idle.
@@ -48,7 +56,8 @@ class Tuning:
     for throughput each core runs its own image, for latency all cores run the same image. `queue`
     overrides the number of requests that may wait; None selects the default of the device.
     `engine` is one of `ENGINES`, on a GPU one of `GPU_ENGINES`. `engine_cache` is the folder in
-    which the server keeps TensorRT's engines; None selects the default.
+    which the server keeps TensorRT's engines; None selects the default. `preprocess` decodes images
+    and is one of `DEVICES`.
     """
 
     device: str = "cpu"
@@ -57,6 +66,7 @@ class Tuning:
     queue: int | None = None
     engine: str = "onnxruntime"
     engine_cache: str | None = None
+    preprocess: str = "cpu"
 
     @property
     def backend(self) -> str:
@@ -73,12 +83,19 @@ class Tuning:
 
     @property
     def preprocess_instances(self) -> int:
-        """Processes that decode images: one more than there are cores.
+        """Processes that decode images: one more than there are cores, or those of each GPU.
 
         When all instances finish a batch at the same moment, Triton can miss it and does not
         schedule the next batch of a full queue for half a second.
         """
+        if self.preprocess == "gpu":
+            return GPU_PREPROCESS_INSTANCES
         return min(self.cores + 1, MAX_PREPROCESS_INSTANCES)
+
+    @property
+    def preprocess_batch(self) -> int | None:
+        """The preferred batch size of preprocessing; None takes everything that waits."""
+        return None if self.preprocess == "gpu" else PREPROCESS_BATCH
 
     @property
     def graph_instances(self) -> int | None:
@@ -86,6 +103,16 @@ class Tuning:
         if not self.is_cpu:
             return None
         return 1 if self.goal == "latency" else min(self.cores, MAX_GRAPH_INSTANCES)
+
+    @property
+    def pixels_instances(self) -> int | None:
+        """Sessions of the graph that an ensemble uses, on a GPU for each GPU."""
+        return self.graph_instances if self.is_cpu else GPU_PIXELS_INSTANCES
+
+    @property
+    def warm_up_batches(self) -> tuple[int, ...]:
+        """The batches with which a graph is run before it is ready."""
+        return (1,) if self.is_cpu else GPU_BATCHES
 
     @property
     def graph_threads(self) -> int | None:
@@ -128,6 +155,8 @@ class Tuning:
 
     def __str__(self) -> str:
         if not self.is_cpu:
-            accelerator = " with TensorRT" if self.engine == "tensorrt" else ""
-            return f"a GPU{accelerator} and {self.cores} cores"
+            used = ["TensorRT"] * (self.engine == "tensorrt")
+            used += ["preprocessing"] * (self.preprocess == "gpu")
+            on_it = f" with {', '.join(used)}" if used else ""
+            return f"a GPU{on_it} and {self.cores} cores"
         return f"{self.goal} on {self.cores} CPU cores"
