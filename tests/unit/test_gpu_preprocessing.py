@@ -328,6 +328,21 @@ def test_without_nvjpeg_the_step_does_not_start(monkeypatch: pytest.MonkeyPatch)
         start()
 
 
+def test_with_a_gpu_that_does_not_work_the_step_does_not_start(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("no device")
+
+    message = "^cannot decode on a GPU: no device; see what nvidia-smi says of GPU 0; or build the"
+    cupy = importlib.import_module("cupy")
+    for owner, name in ((gpu_device.Device, "decode"), (cupy, "RawModule")):
+        with monkeypatch.context() as patch:
+            patch.setattr(owner, name, fail)
+            with pytest.raises(GpuError, match=message):
+                start()
+
+
 def test_without_a_library_the_step_does_not_start(monkeypatch: pytest.MonkeyPatch) -> None:
     def missing(name: str) -> None:
         raise ModuleNotFoundError(f"No module named {name!r}")

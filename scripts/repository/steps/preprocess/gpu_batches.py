@@ -158,7 +158,7 @@ def _batches(jpegs: Iterable[Numbered]) -> Iterator[list[Numbered]]:
     batch: list[Numbered] = []
     total = 0
     for index, file in jpegs:
-        if total + file.pixels > BATCH_PIXELS:
+        if batch and total + file.pixels > BATCH_PIXELS:
             yield batch
             batch, total = [], 0
         batch.append((index, file))
