@@ -32,4 +32,4 @@ IS_REAL = has_gpu()
 needed = pytest.mark.skipif(not (IS_REAL or shutil.which("g++")), reason="needs g++ or a GPU")
 
 if not IS_REAL:
-    sys.path.append(str(STAND_IN))
+    sys.path.insert(0, str(STAND_IN))  # before a CuPy that has no GPU

@@ -332,11 +332,11 @@ def test_with_a_gpu_that_does_not_work_the_step_does_not_start(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def fail(*_: object, **__: object) -> None:
-        raise RuntimeError("no device")
+        raise RuntimeError("no\n\tdevice")
 
     message = "^cannot decode on a GPU: no device; see what nvidia-smi says of GPU 0; or build the"
-    cupy = importlib.import_module("cupy")
-    for owner, name in ((gpu_device.Device, "decode"), (cupy, "RawModule")):
+    compiler = importlib.import_module("cupy").cuda.compiler
+    for owner, name in ((gpu_device.Device, "decode"), (compiler, "compile_using_nvrtc")):
         with monkeypatch.context() as patch:
             patch.setattr(owner, name, fail)
             with pytest.raises(GpuError, match=message):

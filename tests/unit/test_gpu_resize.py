@@ -22,7 +22,7 @@ from scripts.repository.steps.preprocess.recipe import Recipe
 from tests import cuda
 
 ARCHITECTURES = (75, 80, 86, 89, 90, 100, 120)  # from Turing to Blackwell
-ADDED_BY_CUPY = ("-ftz=true", "--device-as-default-execution-space")
+ADDED_BY_CUPY = ("--device-as-default-execution-space",)
 RECIPES = {
     "shorter": Recipe((40, 40), (32, 32)),
     "shorter, two sides": Recipe((40, 56), (32, 48), rounding="torchvision"),

@@ -34,8 +34,9 @@ class GpuError(Exception):
     """The GPU cannot be used; the message says why and what to do."""
 
     def __init__(self, reason: object) -> None:
+        line = " ".join(str(reason).split())  # compilers give many lines
         super().__init__(
-            f"cannot decode on a GPU: {reason}; or build the repository with --preprocess cpu"
+            f"cannot decode on a GPU: {line}; or build the repository with --preprocess cpu"
         )
 
 
@@ -53,9 +54,7 @@ class Device:
         try:
             self._cupy.cuda.Device(number).use()
             self.stream = self._cupy.cuda.Stream(non_blocking=True)
-            self._module = self._cupy.RawModule(
-                code=KERNELS.read_text("utf-8"), options=COMPILER_OPTIONS
-            )
+            self._kernels = self._compiled()
             self._decoder = self._codec.Decoder(
                 device_id=number,
                 max_num_cpu_threads=DECODER_THREADS,
@@ -64,6 +63,20 @@ class Device:
             )
         except Exception as error:
             raise GpuError(f"{error}; see what nvidia-smi says of GPU {number}") from error
+
+    def _compiled(self) -> Any:  # noqa: ANN401 - of CuPy
+        """Compile the kernels for the GPU, and load them.
+
+        CuPy's RawModule would refuse without the headers of a CUDA toolkit, which the kernels do
+        not include, and it would write files.
+        """
+        cuda = self._cupy.cuda
+        compiled, _ = cuda.compiler.compile_using_nvrtc(
+            KERNELS.read_text("utf-8"), COMPILER_OPTIONS, cache_in_memory=True
+        )
+        module = cuda.function.Module()
+        module.load(compiled)
+        return module
 
     @cached_property
     def _backends(self) -> list[Any]:
@@ -117,7 +130,7 @@ class Device:
     ) -> None:
         """Start a kernel; arguments are arrays, or numbers of NumPy types."""
         with self.stream:
-            self._module.get_function(kernel)(grid, block, arguments)
+            self._kernels.get_function(kernel)(grid, block, arguments)
 
     def synchronize(self) -> None:
         """Wait until all work is done."""
@@ -144,8 +157,6 @@ def location(image: Any) -> tuple[int, Size, tuple[int, int]] | None:  # noqa: A
 
 
 def _libraries() -> tuple[ModuleType, ModuleType]:
-    # Compiled kernels are not written to the home folder, which a server may not have.
-    os.environ.setdefault("CUPY_CACHE_IN_MEMORY", "1")
     # nvImageCodec would log several lines for each file that it cannot decode.
     os.environ.setdefault("PYNVIMGCODEC_VERBOSITY", "0")
     try:

@@ -62,21 +62,33 @@ def asnumpy(array: Array) -> npt.NDArray[Any]:
     return array.get()
 
 
-class RawModule:
-    """Kernels compiled by g++, once for each version of their source."""
+def compile_using_nvrtc(
+    source: str, options: tuple[str, ...], *, cache_in_memory: bool
+) -> tuple[bytes, None]:
+    """Compile kernels with g++, once for each version of their source.
 
-    def __init__(self, code: str, options: tuple[str, ...]) -> None:
-        assert options == OPTIONS
-        digest = hashlib.sha256(code.encode() + WRAPPER.read_bytes()).hexdigest()
-        library = Path(tempfile.gettempdir(), f"resize-{os.getuid()}-{digest[:16]}.so")
-        if not library.exists():
-            with tempfile.TemporaryDirectory(dir=library.parent) as folder:
-                source, made = Path(folder, "resize.cu"), Path(folder, "made.so")
-                source.write_text(code, "utf-8")
-                macro = f'-DSOURCE="{source}"'
-                subprocess.run([*COMPILE, macro, WRAPPER, "-o", made], check=True)
-                made.replace(library)
-        self._library = ctypes.CDLL(str(library))
+    Returns:
+        The name of the library.
+    """
+    assert options == OPTIONS
+    assert cache_in_memory
+    digest = hashlib.sha256(source.encode() + WRAPPER.read_bytes()).hexdigest()
+    library = Path(tempfile.gettempdir(), f"resize-{os.getuid()}-{digest[:16]}.so")
+    if not library.exists():
+        with tempfile.TemporaryDirectory(dir=library.parent) as folder:
+            kernels, made = Path(folder, "resize.cu"), Path(folder, "made.so")
+            kernels.write_text(source, "utf-8")
+            macro = f'-DSOURCE="{kernels}"'
+            subprocess.run([*COMPILE, macro, WRAPPER, "-o", made], check=True)
+            made.replace(library)
+    return bytes(library), None
+
+
+class Module:
+    """Kernels that are loaded."""
+
+    def load(self, compiled: bytes) -> None:
+        self._library = ctypes.CDLL(os.fsdecode(compiled))
 
     def get_function(self, name: str) -> Callable[..., None]:
         function = self._library[f"launch_{name}"]
@@ -109,7 +121,12 @@ class _Stream(AbstractContextManager[None]):
         pass
 
 
-cuda = SimpleNamespace(Device=lambda _number: SimpleNamespace(use=nullcontext), Stream=_Stream)
+cuda = SimpleNamespace(
+    Device=lambda _number: SimpleNamespace(use=nullcontext),
+    Stream=_Stream,
+    compiler=SimpleNamespace(compile_using_nvrtc=compile_using_nvrtc),
+    function=SimpleNamespace(Module=Module),
+)
 
 
 def get_default_memory_pool() -> Any:
