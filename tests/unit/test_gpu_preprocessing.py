@@ -6,6 +6,7 @@ Without a GPU, a stand-in for CUDA is used, which decodes with libjpeg-turbo: se
 import base64
 import importlib
 import io
+import itertools
 import random
 from collections.abc import Callable
 from dataclasses import replace
@@ -245,8 +246,12 @@ def test_recipes_and_crops_are_those_of_the_cpu(recipe: Recipe, crops: int) -> N
         assert result.shape == (crops, *recipe.crop, recipe.channels)
 
 
+@pytest.mark.parametrize(
+    ("data", "pixels"),
+    [(JPEG, 451 * 300), (saved(photo(2, 1000)), 1000 * 32)],  # 32 columns are kept of a narrow one
+)
 def test_a_batch_of_many_pixels_is_decoded_in_parts(
-    gpu: OnGpu, monkeypatch: pytest.MonkeyPatch
+    gpu: OnGpu, data: bytes, pixels: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     parts: list[int] = []
     decode = gpu.device.decode
@@ -256,8 +261,8 @@ def test_a_batch_of_many_pixels_is_decoded_in_parts(
         return decode(files)
 
     monkeypatch.setattr(gpu.device, "decode", counted)
-    monkeypatch.setattr(gpu_batches, "BATCH_PIXELS", 2 * 451 * 300)
-    (result,) = gpu([[JPEG] * 5])
+    monkeypatch.setattr(gpu_batches, "BATCH_PIXELS", 2 * pixels)
+    (result,) = gpu([[data] * 5])
     assert parts == [2, 2, 1]
     assert len({picture.tobytes() for picture in downloaded(gpu, result)}) == 1
 
@@ -293,8 +298,10 @@ def test_if_the_gpu_fails_the_cpu_decodes_and_the_log_says_so_once(
     lines: list[str] = []
     on_gpu = start(warn=lines.append)
 
+    sizes = itertools.count(1000)
+
     def fail(*_: object) -> None:
-        raise RuntimeError("out of memory")
+        raise RuntimeError(f"no memory for\n{next(sizes)} bytes")
 
     requests = [[JPEG], [b"text"], [encode(photo())]]
     with monkeypatch.context() as patch:
@@ -303,7 +310,9 @@ def test_if_the_gpu_fails_the_cpu_decodes_and_the_log_says_so_once(
             results = on_gpu(requests)
             for result, expected in zip(results, on_gpu.on_cpu(requests), strict=True):
                 assert_equal(result, expected)
-    assert lines == ["images are decoded on the CPU, since the GPU failed: out of memory"]
+    assert lines == [
+        "images are decoded on the CPU, since the GPU failed: no memory for 1000 bytes"
+    ]
     (result,) = on_gpu([[JPEG]])
     assert_equal(downloaded(on_gpu, result), exact(on_gpu)([[JPEG]])[0], TOLERANCE)
 

@@ -1,6 +1,5 @@
 """Makes the pixels of all requests that Triton hands over together on a GPU."""
 
-import functools
 import io
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -19,7 +18,8 @@ from .resizing import SUPPORT
 
 __all__ = ["GpuError", "OnGpu", "start"]
 
-# Decoded at a time, so that the memory has a bound: 192 MB of pixels.
+# Made at a time, so that the memory has a bound: 192 MB of decoded pixels, and of those that are
+# resized across.
 BATCH_PIXELS = 2 * gpu_jpeg.MAX_PIXELS
 BLOCK = (32, 8, 1)  # threads, for kernels that make a pixel each
 WEIGHTS_BLOCK = ROW_BLOCK = (128, 1, 1)
@@ -52,13 +52,14 @@ def start(on_cpu: OnCpu, number: int, warn: Callable[[str], None]) -> "OnGpu":
 class OnGpu:
     """Decodes and resizes JPEGs on a GPU, and everything else on the CPU.
 
-    If the GPU fails, the CPU does all, and `warn` gets one line.
+    If the GPU fails, the CPU does all, and `warn` gets one line for each kind of error.
     """
 
     def __init__(self, on_cpu: OnCpu, device: Device, warn: Callable[[str], None]) -> None:
         self.on_cpu = on_cpu
         self.device = device
-        self.warn = functools.cache(warn)  # each line once
+        self.warn = warn
+        self._told: set[type[Exception] | None] = set()
 
     def __call__(self, requests: Sequence[Files]) -> list[Result]:
         """Process requests together; an invalid image fails only its own."""
@@ -67,8 +68,17 @@ class OnGpu:
         except Exception as error:  # noqa: BLE001 - CuPy and nvImageCodec raise many kinds
             traceback.clear_frames(error.__traceback__)  # their variables refer to the GPU's memory
             self.device.free()
-            self.warn(f"images are decoded on the CPU, since the GPU failed: {error}")
+            self._warn_once(f"the GPU failed: {error}", type(error))
             return self.on_cpu(requests)
+
+    def _warn_once(self, reason: str, kind: type[Exception] | None = None) -> None:
+        """Log why the CPU decodes, unless a reason of its kind was logged before.
+
+        The texts differ: those about memory have numbers of bytes.
+        """
+        if kind not in self._told:
+            self._told.add(kind)
+            self.warn(f"images are decoded on the CPU, since {' '.join(reason.split())}")
 
     def together(self, requests: Sequence[Files]) -> list[Result]:
         """Process requests; what the GPU raises is not caught."""
@@ -78,7 +88,7 @@ class OnGpu:
         read = ((index, gpu_jpeg.read(data, self.on_cpu)) for index, data in enumerate(files))
         jpegs = [(index, file) for index, file in read if file]
         done: set[int] = set()
-        for batch in _batches(jpegs):
+        for batch in _batches(jpegs, self.on_cpu.recipe.crop[1] * crops):
             done |= self.make(batch, pixels)
         errors: dict[int, ImageError | Busy] = {}
         for index, data in enumerate(files):
@@ -102,9 +112,7 @@ class OnGpu:
         sources = {index: source for index, source in found.items() if source}
         if not sources:
             if len(batch) > 1:
-                self.warn(
-                    "images are decoded on the CPU, since nvImageCodec decoded none of a batch"
-                )
+                self._warn_once("nvImageCodec decoded none of a batch")
             return set()
         complete = self.resize(sources, pixels)
         del decoded  # the kernels have read the images
@@ -153,16 +161,20 @@ class OnGpu:
         return [bool(count) for count in self.device.download(counts).view(np.int32)]
 
 
-def _batches(jpegs: Iterable[Numbered]) -> Iterator[list[Numbered]]:
-    """Divide images into batches of at most `BATCH_PIXELS`."""
+def _batches(jpegs: Iterable[Numbered], columns: int) -> Iterator[list[Numbered]]:
+    """Divide images into batches of at most `BATCH_PIXELS`.
+
+    A narrow image has more pixels after it is resized across: `columns` in each row.
+    """
     batch: list[Numbered] = []
     total = 0
     for index, file in jpegs:
-        if batch and total + file.pixels > BATCH_PIXELS:
+        pixels = max(file.pixels, max(file.size) * columns)
+        if batch and total + pixels > BATCH_PIXELS:
             yield batch
             batch, total = [], 0
         batch.append((index, file))
-        total += file.pixels
+        total += pixels
     if batch:
         yield batch
 
