@@ -22,6 +22,7 @@ from scripts.container import health
 from scripts.container import serve as container_serve
 from scripts.embedded.installation import GLIBC_TUNABLES
 from scripts.repository import tensorrt
+from scripts.repository.errors import BuildError
 from tests import compose
 from tests.compose import DOCKERFILE, arguments, service
 from tests.conftest import ROOT
@@ -280,6 +281,13 @@ def test_each_build_takes_the_precision_of_the_environment(name: str) -> None:
     assert parse(name).precision == "fp32"
     options = parse(name, PRECISION="fp16", CALIBRATION="./photos")
     assert (options.precision, options.calibration) == ("fp16", Path("/calibration"))
+
+
+def test_preprocessing_on_a_gpu_is_refused_with_the_profile_for_a_cpu() -> None:
+    engine_options.check(parse("build", PREPROCESS="gpu"))
+    engine_options.check(parse("build-cpu"))
+    with pytest.raises(BuildError, match="--preprocess gpu is for --device gpu"):
+        engine_options.check(parse("build-cpu", PREPROCESS="gpu"))
 
 
 @pytest.mark.parametrize("name", BUILDERS)
