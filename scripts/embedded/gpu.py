@@ -177,7 +177,7 @@ def _devices(view: View) -> dict[str, str]:
 def _needs_gpu(file: Path) -> bool:
     try:
         config = text_format.Parse(file.read_text("utf-8"), pb.ModelConfig())
-    except (text_format.ParseError, UnicodeDecodeError):
+    except (OSError, text_format.ParseError, UnicodeDecodeError):
         return False  # Triton says what is wrong with it
     kinds = {group.kind for group in config.instance_group}
     return pb.ModelInstanceGroup.KIND_GPU in kinds

@@ -232,6 +232,15 @@ def test_models_of_other_origin_are_not_compared(tmp_path: Path) -> None:
         assert gpu.check_models(view(tmp_path), gpu=on_gpu) == []
 
 
+def test_a_missing_model_is_left_to_triton(tmp_path: Path) -> None:
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "config.pbtxt").write_text(
+        'platform: "ensemble" ensemble_scheduling { step { model_name: "gone" } }'
+    )
+    assert view(tmp_path).parts == ("gone", "own")
+    assert gpu.check_models(view(tmp_path), gpu=False) == []
+
+
 def test_each_gpu_has_its_processes(tmp_path: Path) -> None:
     for name, config in {
         "graph": 'backend: "onnxruntime"',
