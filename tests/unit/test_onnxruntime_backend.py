@@ -137,6 +137,22 @@ def test_a_graph_that_would_run_on_the_cpu_does_not_load_on_a_gpu(
     assert "\n" not in str(caught.value)
 
 
+def test_a_gpu_that_cannot_be_started_is_an_error_with_its_reason(
+    backend: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    create = onnxruntime.InferenceSession._create_inference_session  # noqa: SLF001
+
+    def without_memory(self: Any, providers: list[Any], *options: Any) -> None:
+        if any("CUDAExecutionProvider" in each for each in providers):
+            raise RuntimeError("CUDA failure 2: out of memory\n ; GPU=0")
+        create(self, providers, *options)
+
+    monkeypatch.setattr(onnxruntime.InferenceSession, "_create_inference_session", without_memory)
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider"])
+    with pytest.raises(RuntimeError, match=r"^onnxruntime: CUDA failure 2: out of memory ; GPU=0$"):
+        backend.TritonPythonModel().initialize(arguments(tmp_path))
+
+
 def test_an_instance_on_the_cpu_does_not_load_in_a_server_on_a_gpu(
     backend: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

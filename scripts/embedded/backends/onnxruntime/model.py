@@ -124,12 +124,13 @@ def _on_cuda(
         path,
         options,
         providers=[(CUDA, cuda), "CPUExecutionProvider"],
+        # To the CPU, when CUDA cannot be started or a run fails; the reason would be lost.
+        enable_fallback=0,
     )
     session = create()
     if CUDA not in session.get_providers():
         reason = REASON.search(_errors_of(create))
         raise RuntimeError(f"cannot use CUDA: {reason['why'] if reason else 'the log says why'}")
-    session.disable_fallback()  # to the CPU, when a run fails
     return session
 
 
