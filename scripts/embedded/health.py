@@ -5,10 +5,12 @@ import logging
 import re
 import time
 from contextlib import closing
+from pathlib import Path
 
 import psutil
 
 from scripts.embedded import metrics, probe
+from scripts.embedded.installation import ServerError
 from scripts.embedded.progress import family
 from scripts.embedded.server import EmbeddedServer
 
@@ -17,6 +19,38 @@ logger = logging.getLogger(__name__)
 PROBE_SECONDS = 5
 FAILED_PROBES = 3  # in a row
 SUCCESSES = re.compile(rb"^nv_inference_request_success{.*} (\d+)", re.MULTILINE)
+# Triton's Python backend logs this when pixels do not reach the graph, and then sends a response
+# all the same (`LoadGPUBuffers` in src/pb_stub.cc of releases 24.10 to 26.06).
+LOST_PIXELS = b"An error occurred while trying to load GPU buffers"
+
+
+class GpuLog:
+    """Finds in the log of a server on GPUs that its answers are wrong.
+
+    What is already in it may be of an earlier server.
+    """
+
+    def __init__(self, log: Path) -> None:
+        self._log = log
+        self._position = log.stat().st_size
+
+    def check(self) -> None:
+        """Read the lines that are new.
+
+        Raises:
+            ServerError: pixels were lost.
+        """
+        if not self._log.is_file():  # but a terminal, for example
+            return
+        with self._log.open("rb") as file:
+            file.seek(self._position)
+            new = file.read()
+        if LOST_PIXELS in new:
+            raise ServerError(
+                "pixels do not pass between the server's processes (CUDA IPC), so that answers are "
+                f"wrong; see {self._log}, or build the repository with --preprocess cpu"
+            )
+        self._position += new.rfind(b"\n") + 1
 
 
 class Health:
@@ -30,6 +64,7 @@ class Health:
     def __init__(self, server: EmbeddedServer) -> None:
         self._at = server.endpoints.at("http")
         self._metrics = server.running.metrics
+        self._gpu_log = GpuLog(server.log) if server.gpus and server.log else None
         self._processes = family(server.running.process)  # tritonserver and its stubs
         self._stopped: set[psutil.Process] = set()
         self._ensembles = [each for each in server.running.view.ensembles if self._can_answer(each)]
@@ -38,7 +73,13 @@ class Health:
         self._probe_at = time.monotonic() + PROBE_SECONDS
 
     def fault(self) -> str | None:
-        """Look once, and describe what is wrong, if anything is; call it about once a second."""
+        """Look once, and describe what is wrong, if anything is; call it about once a second.
+
+        Raises:
+            ServerError: answers are wrong, and would be wrong in another process.
+        """
+        if self._gpu_log:
+            self._gpu_log.check()
         states = {each: _state(each) for each in self._processes}
         self._kill_stopped(states)
         for stub in self._processes[1:]:

@@ -5,13 +5,14 @@ import threading
 import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import psutil
 import pytest
 
-from scripts.embedded import health
+from scripts.embedded import ServerError, health
 from scripts.embedded.health import FAILED_PROBES, Health
 from tests.web import Responder
 
@@ -25,13 +26,15 @@ class Triton(ThreadingHTTPServer):
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
 
-    def as_server(self, process: int) -> Any:
+    def as_server(self, process: int, log: Path | None = None) -> Any:
         """Return what Health uses of an EmbeddedServer."""
         port = self.server_address[1]
         view = SimpleNamespace(ensembles=("birds", "planes"))
         return SimpleNamespace(
             endpoints=SimpleNamespace(at=lambda _: f"127.0.0.1:{port}"),
             running=SimpleNamespace(process=process, metrics=port, view=view),
+            gpus=("GPU",) if log else (),
+            log=log,
         )
 
 
@@ -145,3 +148,31 @@ def stop(process: psutil.Process) -> None:
     process.suspend()
     while process.status() != psutil.STATUS_STOPPED:
         time.sleep(0.01)
+
+
+def test_a_server_on_a_gpu_whose_pixels_are_lost_ends(
+    triton: Triton, parent: psutil.Process, tmp_path: Path
+) -> None:
+    log = tmp_path / "tritonserver.log"
+    lost = (
+        'E1130 20:07:00.000000 7 pb_stub.cc:402] "An error occurred while trying to load GPU '
+        "buffers in the Python backend stub: Failed to open the cudaIpcHandle. error: invalid "
+        'device context"\n'
+    )
+    log.write_text(lost)  # by an earlier server
+    watched = Health(triton.as_server(parent.pid, log))
+    assert faults(watched, 2) == [None, None]
+    with log.open("a") as file:
+        file.write(lost[:60])
+        file.flush()
+        assert faults(watched, 2) == [None, None]
+        file.write(lost[60:])
+    with pytest.raises(ServerError, match=r"^pixels do not pass .*; see .*log, or build the repo"):
+        watched.fault()
+
+
+def test_a_log_that_cannot_be_read_again_is_not_searched(
+    triton: Triton, parent: psutil.Process
+) -> None:
+    watched = Health(triton.as_server(parent.pid, Path("/dev/null")))
+    assert faults(watched, 2) == [None, None]
