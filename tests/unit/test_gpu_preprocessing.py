@@ -352,12 +352,22 @@ def test_with_a_gpu_that_does_not_work_the_step_does_not_start(
                 start()
 
 
-def test_without_a_library_the_step_does_not_start(monkeypatch: pytest.MonkeyPatch) -> None:
-    def missing(name: str) -> None:
-        raise ModuleNotFoundError(f"No module named {name!r}")
+@pytest.mark.parametrize(
+    "error",
+    [
+        ModuleNotFoundError("No module named 'cupy'"),
+        AttributeError("module 'numpy' has no attribute 'bool'"),
+        OSError("libcudart.so.13: cannot open shared object file"),
+    ],
+)
+def test_without_a_library_the_step_does_not_start(
+    error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: str) -> None:
+        raise error
 
-    monkeypatch.setattr(importlib, "import_module", missing)
-    with pytest.raises(GpuError, match=r"^cannot decode on a GPU: No module named 'cupy'; install"):
+    monkeypatch.setattr(importlib, "import_module", fail)
+    with pytest.raises(GpuError, match=f"^cannot decode on a GPU: {error}; install cupy-cuda13x"):
         start()
 
 

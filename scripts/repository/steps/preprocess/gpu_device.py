@@ -162,7 +162,7 @@ def _libraries() -> tuple[ModuleType, ModuleType]:
     try:
         _load_nvrtc()
         return importlib.import_module("cupy"), importlib.import_module("nvidia.nvimgcodec")
-    except ImportError as error:
+    except Exception as error:  # a library of another CUDA or NumPy raises others than ImportError
         raise GpuError(
             f"{error}; install cupy-cuda13x and nvidia-nvimgcodec-cu13[nvjpeg]"
         ) from error
