@@ -98,6 +98,8 @@ def _check_gpu(options: argparse.Namespace) -> None:
             f"--precision {options.precision} is for --device cpu; leave it out, or give "
             "--precision fp16"
         )
+    if options.optimize == "latency":
+        raise BuildError("--optimize latency is for --device cpu; leave it out")
     if options.engine_cache and not PurePosixPath(options.engine_cache).is_absolute():
         raise BuildError(
             f"--engine-cache {options.engine_cache}: give the path from /, as the server has it"

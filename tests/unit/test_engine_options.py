@@ -101,6 +101,7 @@ INT8 = ["--precision", "int8", "--calibration", "tests"]
     ("options", "message"),
     [
         (["--engine", "tensorrt"], "--engine tensorrt is for --device gpu; give both, or leave it"),
+        ([*GPU, "--optimize", "latency"], "--optimize latency is for --device cpu; leave it out"),
         ([*GPU, "--engine", "openvino"], "--engine openvino is for --device cpu; leave it out"),
         ([*GPU, "--engine", "auto"], "--engine auto is for --device cpu; leave it out"),
         (
