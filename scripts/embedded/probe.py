@@ -26,15 +26,35 @@ def classify(connection: http.client.HTTPConnection, model: str) -> None:
     Raises:
         ProbeError: it does not.
     """
-    headers = {"Inference-Header-Content-Length": "0"}
+    path = f"/v2/models/{model}/infer"
+    status, body = _ask(connection, model, path, {"Inference-Header-Content-Length": "0"}, IMAGE)
+    if status != http.HTTPStatus.OK:
+        raise ProbeError(f"{model} does not classify an image: {_reason(body)}", status)
+
+
+def greet(connection: http.client.HTTPConnection) -> None:
+    """Wait until a server has accepted the connection.
+
+    Raises:
+        ProbeError: it does not.
+    """
+    _ask(connection, "the server", "/v2/health/live", {})
+
+
+def _ask(
+    connection: http.client.HTTPConnection,
+    asked: str,
+    path: str,
+    headers: dict[str, str],
+    data: bytes | None = None,
+) -> tuple[int, bytes]:
+    """Send a request, with `data` by POST; return the status and the content of the answer."""
     try:
-        connection.request("POST", f"/v2/models/{model}/infer", IMAGE, headers)
+        connection.request("POST" if data else "GET", path, data, headers)
         response = connection.getresponse()
-        body = response.read()
+        return response.status, response.read()
     except (OSError, http.client.HTTPException) as error:
-        raise ProbeError(f"{model} does not answer: {error or type(error).__name__}") from error
-    if response.status != http.HTTPStatus.OK:
-        raise ProbeError(f"{model} does not classify an image: {_reason(body)}", response.status)
+        raise ProbeError(f"{asked} does not answer: {error or type(error).__name__}") from error
 
 
 def connection(at: str, through: socket.socket | None = None) -> http.client.HTTPConnection:

@@ -292,6 +292,7 @@ class EmbeddedServer:
         """Let a new process classify images before clients reach it."""
         port = through.getsockname()[1]
         connection = probe.connection(self.endpoints.at("http"), through)
+        probe.greet(connection)  # a repository of other origin has no ensembles to ask
         for model in new.view.ensembles:
             probe.classify(connection, model)
         if not has_connection(new.process, port):
