@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint format lock reliability clean
+.PHONY: help install demo test lint format lock reliability gpu-benchmark clean
 
 # The first Python that the embedded Triton supports; override with PYTHON=/path/to/python3.
 PYTHON ?= $(shell for python in python3 python3.12 python3.11 python3.10; do \
@@ -13,7 +13,7 @@ COMPILE_IMAGE := $(COMPILE) --python-version 3.12 --python-platform x86_64-manyl
 	--constraint requirements.lock
 
 help: ## List the targets
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 13
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 15
 
 install: $(READY) ## Set up the environment in .venv
 
@@ -41,6 +41,9 @@ lock: $(READY) ## Pin every dependency anew
 
 reliability: $(READY) ## Measure with faults and bad files, write docs/reliability.md (15 minutes)
 	$(BIN)/python -m tests.reliability
+
+gpu-benchmark: $(READY) ## Measure on a GPU; continues after a stop (needs pip install --group gpu)
+	$(BIN)/python -m scripts.gpu_benchmark $(GPU_BENCHMARK_ARGS)
 
 clean: ## Remove the environment and all generated files
 	rm -rf $(VENV) build dist *.egg-info .coverage* .mypy_cache .pytest_cache .ruff_cache \
