@@ -1,0 +1,140 @@
+"""`python -m scripts.gpu_benchmark --provider cpu` with short turns, against a real Triton.
+
+Asserts that figures exist, not their values. There is no GPU here, and so none of its figures.
+"""
+
+import json
+import shutil
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from scripts import gpu_benchmark
+from scripts.measuring.gpu.plan import Setup
+from tests.commands import measured
+from tests.integration.conftest import add_birds
+
+pytestmark = pytest.mark.skipif(not shutil.which("wrk"), reason="wrk is not installed")
+
+QUICK = ["--provider", "cpu", "--precisions", "fp32", "--seconds", "0.2", "--batches", "1"]
+SERIES = ["bare", "bare_host", "ensemble", "onnx", "answers"]
+
+
+def add(output: Path, name: str) -> None:
+    """Put the build of a classifier where the command looks for it."""
+    repository = output / "repositories" / Setup(name, "fp32", device="cpu").folder
+    add_birds(repository, output, name)
+
+
+def arguments(output: Path, name: str) -> list[str]:
+    return [*QUICK, "--clients", "1", "--models", name, "--output", str(output)]
+
+
+def journal(output: Path) -> list[dict[str, Any]]:
+    file = output / "journal.jsonl"
+    lines = file.read_bytes().splitlines(keepends=True) if file.exists() else []
+    return [json.loads(line) for line in lines if line.endswith(b"\n")]
+
+
+@pytest.fixture(scope="module")
+def killed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[dict[str, Any]]]:
+    """The output folder of a run that was killed after two results, and its journal."""
+    output = tmp_path_factory.mktemp("killed")
+    add(output, "birds")
+    command = [*measured("scripts.gpu_benchmark"), *arguments(output, "birds")]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
+        deadline = time.monotonic() + 60
+        while len(journal(output)) < 3:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        process.kill()
+    return output, journal(output)
+
+
+def test_a_killed_run_continues_and_repeats_no_measurement(
+    killed: tuple[Path, list[dict[str, Any]]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    output, before = killed
+    assert 3 <= len(before) < 1 + len(SERIES)
+    assert gpu_benchmark.main(arguments(output, "birds")) == 0
+    lines = journal(output)
+    assert lines[: len(before)] == before
+    assert [each["measurement"]["series"] for each in lines[1:]] == SERIES
+    assert not any(each["failed"] for each in lines[1:])
+    assert f"measured: {1 + len(SERIES) - len(before)}\n" in capsys.readouterr().out
+
+
+def test_the_report_has_all_figures_but_those_of_a_gpu(
+    killed: tuple[Path, list[dict[str, Any]]],
+) -> None:
+    output, _ = killed
+    content = json.loads((output / "gpu.json").read_text())
+    assert content["title"].startswith("Rehearsal on a CPU")
+    assert [each["series"] for each in content["measurements"]] == SERIES[:-1]
+    for each in content["measurements"]:
+        figures = each["figures"]
+        assert 0 < figures["p50_ms"] <= figures["p99_ms"]
+        assert min(figures["rate"], figures["cpu_cores"], each["share_of_bare"]) > 0
+        assert "gpu_share" not in figures
+    targets = {each["name"]: each["verdict"] for each in content["targets"]}
+    assert len(targets) == 5
+    assert targets["birds, top-1 agreement with FP32 on the CPU"] == "not measured"
+    assert (content["failed"], content["not_measured"]) == ({}, [])
+    table = (output / "gpu.md").read_text()
+    assert table.startswith("**Rehearsal on a CPU: these are not figures of a GPU.**\n")
+    assert "No GPU was found." in table
+    assert "| fp32, ensemble, CPU preprocessing | 1 |" in table
+    with Image.open(output / "gpu.png") as picture:
+        picture.load()
+        assert min(picture.size) >= 500
+
+
+def test_what_failed_is_reported_and_measured_again_on_demand(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = arguments(tmp_path, "planes")
+    assert gpu_benchmark.main(command) == 0
+    assert gpu_benchmark.main(command) == 0
+    lines = journal(tmp_path)[1:]
+    assert len(lines) == len(SERIES)
+    assert all("planes" in each["failed"] for each in lines)
+    output = capsys.readouterr().out
+    assert "measured: 0\n" in output
+    assert "Failed:\n\n- planes fp32, onnxruntime on a CPU: bare, batches of 1: " in output
+    add(tmp_path, "planes")
+    assert gpu_benchmark.main([*command, "--retry-failed"]) == 0
+    content = json.loads((tmp_path / "gpu.json").read_text())
+    assert content["failed"] == {}
+    assert len(content["measurements"]) == len(SERIES) - 1
+
+
+def test_a_run_stops_before_its_budget_is_spent(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    add(tmp_path, "birds")
+    start = time.monotonic()
+    assert gpu_benchmark.main([*arguments(tmp_path, "birds"), "--budget", "1"]) == 0
+    assert time.monotonic() - start < 5
+    assert "stopped after 1 s; the same command continues" in capsys.readouterr().out
+    assert len(json.loads((tmp_path / "gpu.json").read_text())["not_measured"]) == len(SERIES)
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        (["--wrk", "nowhere/wrk"], "the load generator nowhere/wrk is not installed"),
+        (["--wrk", "false"], "false does not run: no output"),
+        (["--docs", "page.md"], "figures of --provider cpu do not belong in --docs"),
+    ],
+)
+def test_errors_are_one_line(
+    tmp_path: Path, options: list[str], reason: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert gpu_benchmark.main([*arguments(tmp_path, "birds"), *options]) == 1
+    output = capsys.readouterr().err
+    assert reason in output
+    assert "Traceback" not in output
