@@ -13,6 +13,7 @@ from scripts.errors import UserError
 EXAMPLES = """\
   python -m scripts.serve
   python -m scripts.serve --models resnet50_v1 mobilenetv2
+  python -m scripts.serve --gpu
   python -m scripts.serve --address 0.0.0.0 --tls-certificate server.crt --tls-key server.key
   python -m scripts.serve --log /dev/stderr -- --log-verbose=1
 """
@@ -40,6 +41,11 @@ def parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--models", nargs="+", default=[], metavar="NAME", help="models to load (default: all)"
+    )
+    parser.add_argument(
+        "--gpu",
+        action="store_true",
+        help="run the graphs on the machine's NVIDIA GPUs (default: on its CPU)",
     )
     endpoints = Endpoints()
     parser.add_argument(
@@ -148,6 +154,7 @@ def serve(options: argparse.Namespace) -> int:
         arguments=options.arguments,
         log=options.log,
         verify=options.verify,
+        gpu=options.gpu,
     )
     print(f"starting Triton on {options.model_repository} ...", flush=True)
     try:

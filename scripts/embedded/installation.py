@@ -5,6 +5,7 @@ import os
 import shutil
 import sys
 import sysconfig
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -66,9 +67,12 @@ class Installation:
         shutil.copytree(self.triton / "backends" / "python", folder / "python", dirs_exist_ok=True)
         shutil.copy(self.stub, folder / "python")
 
-    def environment(self) -> dict[str, str]:
-        """Return this process's environment, changed so that the stub runs on this Python."""
-        libraries = [str(self.libraries), str(self.libpython)]
+    def environment(self, folders: Sequence[str] = ()) -> dict[str, str]:
+        """Return this process's environment, changed so that the stub runs on this Python.
+
+        Shared libraries are found in `folders`, too.
+        """
+        libraries = [str(self.libraries), str(self.libpython), *folders]
         return {"GLIBC_TUNABLES": GLIBC_TUNABLES, **os.environ} | {
             "LD_LIBRARY_PATH": prepend(libraries, "LD_LIBRARY_PATH"),
             # The stub uses the packages of the first `python3` on the path.

@@ -60,8 +60,11 @@ class Pools:
         )
 
 
-def pools_of(models: Path) -> Pools:
-    """Count the Python processes that a model repository needs, and the free shared memory."""
+def pools_of(models: Path, *, gpus: int = 0) -> Pools:
+    """Count the Python processes that a model repository needs, and the free shared memory.
+
+    Instances that are not bound to the CPU or to certain GPUs are created for each of `gpus`.
+    """
     processes: Counter[str] = Counter()
     for file in models.glob("*/config.pbtxt"):
         try:
@@ -69,7 +72,13 @@ def pools_of(models: Path) -> Pools:
         except (text_format.ParseError, UnicodeDecodeError):
             continue  # Triton says what is wrong with it
         if config.backend:
-            counts = [max(group.count, 1) for group in config.instance_group]
-            processes[config.backend] += sum(counts) or 1
+            counts = [_instances(group, gpus) for group in config.instance_group]
+            processes[config.backend] += sum(counts) or max(gpus, 1)
     status = os.statvfs(SHARED_MEMORY)
     return Pools(processes, status.f_bavail * status.f_frsize)
+
+
+def _instances(group: pb.ModelInstanceGroup, gpus: int) -> int:
+    on_cpu = group.kind == pb.ModelInstanceGroup.KIND_CPU
+    places = 1 if on_cpu else len(group.gpus) or max(gpus, 1)
+    return int(max(group.count, 1) * places)

@@ -11,6 +11,7 @@ from functools import partial
 from math import inf
 from pathlib import Path
 
+from scripts.embedded import gpu as cuda
 from scripts.embedded import guard, probe
 from scripts.embedded.access import Access
 from scripts.embedded.endpoints import LOOPBACK, Endpoints, resolve
@@ -28,6 +29,7 @@ ABRUPT_SECONDS = 2  # for the requests in flight, where open connections must no
 
 BACKENDS = ("python", "onnxruntime", "openvino")
 PREFIX_OPTION = "shm-region-prefix-name"  # of a backend: begins the names of its shared memory
+LIBRARIES = "libraries"  # in the server's folder: where its processes find the driver
 PLAIN_FOLDERS = ("/tmp", "/var/tmp")  # noqa: S108 - if the path of the usual one needs quotes
 
 
@@ -48,9 +50,11 @@ class EmbeddedServer:
         ready_seconds: how long to wait for readiness; by default as long as loading makes progress.
         verify: whether each version of the repository is compared with its manifest before it is
             loaded.
+        gpu: whether graphs run on the machine's NVIDIA GPUs; by default on its CPU, and the server
+            does not see a GPU.
 
     Raises:
-        ServerError: the server cannot start, or a model does not load.
+        ServerError: the server cannot start, a model does not load, or a GPU is needed and missing.
         UserError: the repository is damaged.
     """
 
@@ -65,6 +69,7 @@ class EmbeddedServer:
         log: Path | None = None,
         ready_seconds: float = inf,
         verify: bool = False,
+        gpu: bool = False,
     ) -> None:
         self.repository = repository
         self.models = models
@@ -73,9 +78,12 @@ class EmbeddedServer:
         self.arguments = arguments
         self.ready_seconds = ready_seconds
         self.verify = verify
+        self.gpu = gpu
         self.log = log
         self._resources = ExitStack()
         self._installation: Installation | None = None
+        self._cuda: cuda.Findings | None = None
+        self._libraries: list[str] = []
         self._relay: MetricsRelay | None = None
         self._folder = Path()
         self._started = 0  # the number of processes so far
@@ -181,15 +189,24 @@ class EmbeddedServer:
         """Create what all processes of this server share."""
         view(self.repository, self.models)
         self._installation = find()
+        if self.gpu:
+            self._find_gpus(self._installation)
         self.access.check()
         self.endpoints.check_free()
         self._folder = Path(self._resources.enter_context(_temporary_folder()))
         self._resources.enter_context(guard.watching(self._folder))
         self._installation.copy_backends(self._folder / guard.BACKENDS)
+        if self._cuda:
+            self._libraries.append(str(self._cuda.link(self._folder / LIBRARIES)))
         self.log = self.log or self._folder / "tritonserver.log"
         address = resolve(self.endpoints.addresses["metrics"])
         relay = MetricsRelay(address, self.endpoints.metrics)
         self._relay = self._resources.enter_context(relay.running())
+
+    def _find_gpus(self, installation: Installation) -> None:
+        self._libraries = cuda.libraries()
+        self._cuda = cuda.find(installation.environment(self._libraries))
+        self._cuda.check()
 
     def _launch(self, is_ready: Callable[[Triton], bool]) -> Triton:
         """Start a process and wait until it is ready."""
@@ -212,6 +229,7 @@ class EmbeddedServer:
         assert self._installation  # noqa: S101 - set by `start`
         assert self.log  # noqa: S101
         chosen = view(self.repository, self.models)
+        warnings = cuda.check_models(chosen, gpu=self.gpu)
         if self.verify and chosen != self._verified:
             chosen.verify()
             self._verified = chosen
@@ -219,16 +237,18 @@ class EmbeddedServer:
         folder = self._folder / str(self._started)
         folder.mkdir()
         chosen.link(folder / MODELS)
-        pools = pools_of(folder / MODELS)
-        if pools.warning and self._started == 1:
-            logger.warning("%s", pools.warning)
+        pools = pools_of(folder / MODELS, gpus=len(self._cuda.gpus) if self._cuda else 0)
+        if self._started == 1:
+            for warning in filter(None, [*warnings, pools.warning]):
+                logger.warning("%s", warning)
         metrics = Endpoints.free(LOOPBACK).metrics
         prefix = f"{self._folder.name}-{self._started}-"
         options = self._options(self._installation, folder, prefix, metrics)
-        environment = self._installation.environment() | {
+        environment = self._installation.environment(self._libraries) | {
             "TMPDIR": str(folder),
             # Python must neither write into the model repository nor run a compiled file in it.
             "PYTHONPYCACHEPREFIX": str(self._folder / "pycache"),
+            **cuda.variables(gpu=self.gpu),
         }
         return Triton(
             [str(self._installation.executable), *options, *pools.options, *self.arguments],
@@ -260,7 +280,7 @@ class EmbeddedServer:
             # Given a host name, Triton's HTTP server starts without listening anywhere.
             address = resolve(listening[protocol])
             options += [f"--{protocol}-address={address}", f"--{protocol}-port={port}"]
-        return [*options, *self.access.options()]
+        return [*options, *(self._cuda.options if self._cuda else ()), *self.access.options()]
 
     def _check(self, new: Triton, through: socket.socket) -> None:
         """Let a new process classify images before clients reach it."""

@@ -25,9 +25,14 @@ import numpy as np
 import triton_python_backend_utils as pb_utils
 
 if TYPE_CHECKING:
-    from scripts.embedded.backends.python.graph_model import GraphModel, InvalidRequest, parameters
+    from scripts.embedded.backends.python.graph_model import (
+        GraphModel,
+        InvalidRequest,
+        join,
+        parameters,
+    )
 else:
-    from graph_model import GraphModel, InvalidRequest, parameters  # as the server has it
+    from graph_model import GraphModel, InvalidRequest, join, parameters  # as the server has it
 
 # Without its telemetry package, OpenVINO does not report each import to Google Analytics.
 sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
@@ -74,15 +79,16 @@ class TritonPythonModel(GraphModel):
         if not has_others:
             del self.model  # and with it the weights as they are in the file
 
-    def run(self, arrays: list[Any]) -> list[Any]:
+    def run(self, parts: list[list[Any]]) -> list[Any]:
         """Compute the outputs, image by image."""
+        arrays = [join(each) for each in parts]
         count = len(arrays[0])
         if self.has_explicit_batch and not 1 <= count <= MAX_IMAGES:
             raise InvalidRequest(f"batch-size must be 1 to {MAX_IMAGES}, not {count}")
         if count == 1 or not (self.has_implicit_batch or self.has_explicit_batch):
             return self._infer(arrays)
         rows = [self._infer([array[at : at + 1] for array in arrays]) for at in range(count)]
-        return [np.concatenate(parts) for parts in zip(*rows, strict=True)]
+        return [np.concatenate(each) for each in zip(*rows, strict=True)]
 
     def _infer(self, arrays: list[Any]) -> list[Any]:
         tensors = dict(zip(self.inputs, arrays, strict=True))

@@ -52,8 +52,15 @@ class GraphModel:
         """Load the model file. `args` are those of `initialize`, with `config` in them as JSON."""
         raise NotImplementedError
 
-    def run(self, arrays: list[Any]) -> list[Any]:
-        """Compute the outputs from an array for each input; later runs must not change them."""
+    def read(self, tensor: Any) -> Any:  # noqa: ANN401 - Triton's own module has no types
+        """Return an input tensor as an array, whose length is the number of its rows."""
+        return tensor.as_numpy()
+
+    def run(self, parts: list[list[Any]]) -> list[Any]:
+        """Compute the outputs of one batch; later runs must not change them.
+
+        `parts` has for each input the arrays of which the batch consists, one below the other.
+        """
         raise NotImplementedError
 
     def execute(self, requests: list[Any]) -> list[Any]:
@@ -69,15 +76,18 @@ class GraphModel:
             return [pb_utils.InferenceResponse(error=self._failure(error))]
 
     def _run(self, requests: list[Any]) -> list[Any]:
-        batch = [[_array(request, name) for name in self.inputs] for request in requests]
+        batch = [[self._array(request, name) for name in self.inputs] for request in requests]
+        results = self.run([list(parts) for parts in zip(*batch, strict=True)])
         if len(batch) == 1:
-            return [self._response(self.run(batch[0]))]
-        results = self.run([np.concatenate(parts) for parts in zip(*batch, strict=True)])
+            return [self._response(results)]
         ends = list(itertools.accumulate(len(arrays[0]) for arrays in batch))
         return [
             self._response([result[start:end] for result in results])
             for start, end in zip([0, *ends], ends, strict=False)
         ]
+
+    def _array(self, request: Any, name: str) -> Any:  # noqa: ANN401
+        return self.read(pb_utils.get_input_tensor_by_name(request, name))
 
     def _response(self, arrays: list[Any]) -> Any:  # noqa: ANN401
         pairs = zip(self.outputs, arrays, strict=True)
@@ -95,8 +105,9 @@ class GraphModel:
         return f"{self.engine}: {text}".replace('"', "'")
 
 
-def _array(request: Any, name: str) -> Any:  # noqa: ANN401 - Triton's own module has no types
-    return pb_utils.get_input_tensor_by_name(request, name).as_numpy()
+def join(parts: list[Any]) -> Any:  # noqa: ANN401 - of NumPy
+    """Put arrays one below the other."""
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
 def parameters(config: dict[str, Any]) -> dict[str, str]:
