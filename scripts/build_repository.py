@@ -40,7 +40,7 @@ EXAMPLES = """\
   python -m scripts.build_repository --models resnet50_v1 --device gpu --precision fp16
   python -m scripts.build_repository --models resnet50_v1 --precision bf16
   python -m scripts.build_repository --models resnet50_v1 --precision int8 --calibration photos
-  python -m scripts.build_repository --device gpu
+  python -m scripts.build_repository --device gpu --preprocess gpu
   python -m scripts.build_repository --optimize latency --cores 8
   python -m scripts.build_repository --queue 16
   python -m scripts.build_repository --models resnet50_v1 --crops 10
@@ -120,6 +120,13 @@ def _add_target(target: argparse._ArgumentGroup) -> None:
         choices=tuning.DEVICES,
         default="cpu",
         help="device that runs the graphs (default: %(default)s)",
+    )
+    target.add_argument(
+        "--preprocess",
+        choices=tuning.DEVICES,
+        default="cpu",
+        help="device that decodes and resizes images; gpu: with --device gpu, usual JPEGs with "
+        "nvJPEG, all other images on the CPU (default: %(default)s)",
     )
     target.add_argument(
         "--optimize",

@@ -62,6 +62,8 @@ def check(options: argparse.Namespace) -> None:
         _check_gpu(options)
     elif engine == "tensorrt":
         raise BuildError("--engine tensorrt is for --device gpu; give both, or leave it out")
+    if options.preprocess == "gpu":
+        _check_preprocess(options)
     if options.engine_cache and engine != "tensorrt":
         raise BuildError("--engine-cache is for --engine tensorrt; leave it out")
     if (engine, precision) == ("onnxruntime", "bf16"):
@@ -76,6 +78,16 @@ def check(options: argparse.Namespace) -> None:
         raise BuildError(f"--calibration: no folder {options.calibration}; give one of images")
     if engine == "openvino" or precision == "bf16":
         engines.import_openvino()
+
+
+def _check_preprocess(options: argparse.Namespace) -> None:
+    if options.device != "gpu":
+        raise BuildError("--preprocess gpu is for --device gpu; give both, or leave it out")
+    if options.decoding == "exact":
+        raise BuildError(
+            "--preprocess gpu decodes with nvJPEG, not with the reference's bits; give "
+            "--preprocess cpu for --decoding exact"
+        )
 
 
 def _check_gpu(options: argparse.Namespace) -> None:
@@ -109,7 +121,13 @@ def request(options: argparse.Namespace) -> Request:
             "not compared with fp32"
         )
     target = Tuning(
-        options.device, options.optimize, cores, options.queue, engine, options.engine_cache
+        options.device,
+        options.optimize,
+        cores,
+        options.queue,
+        engine,
+        options.engine_cache,
+        options.preprocess,
     )
     return Request(target, options.precision, auto=is_auto)
 

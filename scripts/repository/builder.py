@@ -22,7 +22,8 @@ from scripts.repository.graphs import normalization
 from scripts.repository.graphs.prepare import Prepared, prepare
 from scripts.repository.manifest import ROLES, TEN_CROP_ROLES, Entry, Files
 from scripts.repository.sources import ClassifierSource
-from scripts.repository.steps.preprocess.recipe import check_crops, written
+from scripts.repository.steps.preprocess import fitting
+from scripts.repository.steps.preprocess.recipe import Recipe, check_crops, written
 from scripts.repository.transaction import Transaction
 from scripts.repository.tuning import Tuning
 
@@ -244,6 +245,7 @@ def _make(source: ClassifierSource, request: Request, watch: Watch) -> _Made:
     graph = source.load()
     try:
         _check_crops(source, request)
+        _check_preprocess(source.recipe, request.tuning)
         prepared = prepare(
             graph.model,
             size=source.recipe.crop,
@@ -318,6 +320,17 @@ def _check_crops(source: ClassifierSource, request: Request) -> None:
             "are resized to the crop's %s pixels; give a larger --resize",
             *(source.name, request.crops, written(source.recipe.crop)),
         )
+
+
+def _check_preprocess(recipe: Recipe, tuning: Tuning) -> None:
+    """Check that the kernels of the preprocessing step compute what the recipe says."""
+    if tuning.preprocess == "cpu" or fitting.is_approximate(recipe):
+        return
+    if recipe.decoding == "exact":
+        reason = "decodes with nvJPEG, not with the bits that exact decoding promises"
+    else:
+        reason = f"cannot resize with {recipe.interpolation} without antialiasing"
+    raise BuildError(f"a GPU {reason}; give --preprocess cpu")
 
 
 def _check_recipe(source: ClassifierSource, prepared: Prepared) -> None:

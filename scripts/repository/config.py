@@ -51,11 +51,12 @@ class Batching:
 class Part:
     """A model that a backend runs: one step of an ensemble.
 
-    `instances` None selects Triton's default. Instances are created per GPU if there is one, or on
-    the CPU if `on_cpu` is set. `warm_up` are the dimensions of random images on which the model
-    runs before it is reported as ready, once with each of `warm_up_batches` images; empty means no
-    warm-up. `file` is the model's file if its name is not the backend's default. `tensorrt` are the
-    parameters of the accelerator TensorRT, of the `onnxruntime` backend; empty leaves it out.
+    `instances` None selects Triton's default. They are created on a `kind` of device: `CPU`, `GPU`
+    (on each; without one, the model does not load), or `AUTO` (on each GPU, or else on the CPU).
+    `warm_up` are the dimensions of random images on which the model runs before it is reported as
+    ready, once with each of `warm_up_batches` images; empty means no warm-up. `file` is the model's
+    file if its name is not the backend's default. `tensorrt` are the parameters of the accelerator
+    TensorRT, of the `onnxruntime` backend; empty leaves it out.
 
     `max_batch_size` 0 tells that the tensors have no batch dimension: each request runs by itself.
     With `explicit_batch`, the batch is the first dimension of each tensor and Triton does not know
@@ -69,7 +70,7 @@ class Part:
     batching: Batching = Batching()
     parameters: dict[str, str] = field(default_factory=dict)
     instances: int | None = None
-    on_cpu: bool = False
+    kind: str = "AUTO"
     warm_up: tuple[int, ...] = ()
     warm_up_batches: tuple[int, ...] = (1,)
     tensorrt: dict[str, str] = field(default_factory=dict)
@@ -89,7 +90,7 @@ class Part:
         # Without batches, Triton's batcher would only be a thread more, except for its queue.
         if config.max_batch_size or self.batching.has_limits:
             _set_batching(config, self.batching)
-        _set_instances(config, self.instances, on_cpu=self.on_cpu)
+        _set_instances(config, self.instances, self.kind)
         for key, value in self.parameters.items():
             config.parameters[key].string_value = value
         if self.tensorrt:
@@ -197,10 +198,11 @@ def _set_batching(config: pb.ModelConfig, batching: Batching) -> None:
         policy.allow_timeout_override = True
 
 
-def _set_instances(config: pb.ModelConfig, count: int | None, *, on_cpu: bool) -> None:
-    kind = pb.ModelInstanceGroup.KIND_CPU if on_cpu else pb.ModelInstanceGroup.KIND_AUTO
+def _set_instances(config: pb.ModelConfig, count: int | None, kind: str) -> None:
     if count:
-        config.instance_group.add(kind=kind, count=count)
+        config.instance_group.add(
+            kind=pb.ModelInstanceGroup.Kind.Value(f"KIND_{kind}"), count=count
+        )
 
 
 def _add_warm_up(config: pb.ModelConfig, tensor: Tensor, dims: tuple[int, ...], batch: int) -> None:

@@ -17,6 +17,7 @@ from scripts.repository.ensemble import (
 )
 
 STEPS = Path(__file__).parent / "steps"
+CODE = (".py", ".cu")
 STEP_ROLES = ("preprocess", "postprocess")
 VERSION = "1"
 
@@ -54,7 +55,9 @@ def of_classifier(specs: Sequence[ClassifierSpec], graphs: Graphs) -> dict[str, 
 def of_step(role: str, spec: ClassifierSpec) -> Contents:
     """Write the step in one of `STEP_ROLES`."""
     code = {
-        f"{VERSION}/{file.name}": file.read_bytes() for file in sorted((STEPS / role).glob("*.py"))
+        f"{VERSION}/{file.name}": file.read_bytes()
+        for file in sorted((STEPS / role).iterdir())
+        if file.suffix in CODE
     }
     if role == "preprocess":
         return _configuration(preprocess_part(spec)) | code

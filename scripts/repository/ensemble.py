@@ -27,7 +27,6 @@ from scripts.repository.tuning import (
     MAX_TOP_K,
     MAX_WAIT_SECONDS,
     POSTPROCESS_INSTANCES,
-    PREPROCESS_BATCH,
     Tuning,
 )
 
@@ -131,15 +130,16 @@ def preprocess_part(spec: ClassifierSpec) -> Part:
         backend="python",
         inputs=(replace(IMAGE, optional=True), replace(ENSEMBLE_IMAGE, optional=True)),
         outputs=(_pixels(spec), CREDIT),
-        batching=Batching(PREPROCESS_BATCH, tuning.max_queue_size, MAX_WAIT_SECONDS),
+        batching=Batching(tuning.preprocess_batch, tuning.max_queue_size, MAX_WAIT_SECONDS),
         parameters={
             "recipe": spec.recipe.to_json(),
             "limits": Limits().to_json(),
             "crops": str(spec.crops),
             "credit_limit": str(tuning.credit_limit),
+            "device": tuning.preprocess,
         },
         instances=tuning.preprocess_instances,
-        on_cpu=True,
+        kind=tuning.preprocess.upper(),
     )
     if spec.crops == 1:
         return part
@@ -238,7 +238,7 @@ def _on_openvino(part: Part, spec: ClassifierSpec) -> Part:
         file="model.onnx",
         explicit_batch=True,
         parameters=part.parameters | hint,
-        on_cpu=True,
+        kind="CPU",
     )
 
 
@@ -268,7 +268,7 @@ def postprocess_part(spec: ClassifierSpec) -> Part:
             "crops": str(spec.crops),
         },
         instances=POSTPROCESS_INSTANCES,
-        on_cpu=True,
+        kind="CPU",
     )
     if spec.crops == 1:
         return part

@@ -117,6 +117,11 @@ class Entry:
         return Recipe.from_json(json.dumps(self.recipe))
 
     @property
+    def preprocess(self) -> str:
+        """The device that decodes images, one of `DEVICES`."""
+        return (self.tuning or Tuning()).preprocess
+
+    @property
     def backend(self) -> str:
         """Triton's backend for the graphs, one of `ENGINES`."""
         return (self.tuning or Tuning()).backend

@@ -71,13 +71,13 @@ def without_gain(precision: str, gains: dict[str, float]) -> str | None:
 
 
 def _run(entry: Entry) -> str:
-    """Say how the graphs are run, if not in FP32 by onnxruntime as always."""
+    """Say how the graphs are run, if not in FP32 by onnxruntime, and where images are decoded."""
     is_default = (entry.precision, entry.engine, entry.choice) == ("fp32", "onnxruntime", None)
-    if is_default:
-        return ""
-    text = f", {entry.precision} on {TITLES[entry.engine]}"
+    text = "" if is_default else f", {entry.precision} on {TITLES[entry.engine]}"
     if entry.choice:
         text += f" (OpenVINO is {entry.choice.ratio:.2f} times as fast as onnxruntime)"
+    if entry.preprocess == "gpu":
+        text += ", preprocessing on the GPU"
     return text
 
 

@@ -20,6 +20,9 @@ MAX_TOP_K = 1000
 # Each further session of a graph holds its weights again: 240 MB for ResNet-152.
 MAX_GRAPH_INSTANCES = 8
 MAX_PREPROCESS_INSTANCES = 16
+# Processes on each GPU that decode there. An estimate, as no GPU has run it: see
+# docs/gpu.md#preprocessing-on-the-gpu.
+GPU_PREPROCESS_INSTANCES = 4
 POSTPROCESS_INSTANCES = 1
 # A Python backend model receives a few requests in one call at almost the cost of one. An instance
 # that received the whole queue would leave the other instances idle.
@@ -48,7 +51,8 @@ class Tuning:
     for throughput each core runs its own image, for latency all cores run the same image. `queue`
     overrides the number of requests that may wait; None selects the default of the device.
     `engine` is one of `ENGINES`, on a GPU one of `GPU_ENGINES`. `engine_cache` is the folder in
-    which the server keeps TensorRT's engines; None selects the default.
+    which the server keeps TensorRT's engines; None selects the default. `preprocess` decodes images
+    and is one of `DEVICES`.
     """
 
     device: str = "cpu"
@@ -57,6 +61,7 @@ class Tuning:
     queue: int | None = None
     engine: str = "onnxruntime"
     engine_cache: str | None = None
+    preprocess: str = "cpu"
 
     @property
     def backend(self) -> str:
@@ -73,12 +78,19 @@ class Tuning:
 
     @property
     def preprocess_instances(self) -> int:
-        """Processes that decode images: one more than there are cores.
+        """Processes that decode images: one more than there are cores, or those of each GPU.
 
         When all instances finish a batch at the same moment, Triton can miss it and does not
         schedule the next batch of a full queue for half a second.
         """
+        if self.preprocess == "gpu":
+            return GPU_PREPROCESS_INSTANCES
         return min(self.cores + 1, MAX_PREPROCESS_INSTANCES)
+
+    @property
+    def preprocess_batch(self) -> int | None:
+        """The preferred batch size of preprocessing; None takes everything that waits."""
+        return None if self.preprocess == "gpu" else PREPROCESS_BATCH
 
     @property
     def graph_instances(self) -> int | None:
@@ -128,6 +140,8 @@ class Tuning:
 
     def __str__(self) -> str:
         if not self.is_cpu:
-            accelerator = " with TensorRT" if self.engine == "tensorrt" else ""
-            return f"a GPU{accelerator} and {self.cores} cores"
+            used = ["TensorRT"] * (self.engine == "tensorrt")
+            used += ["preprocessing"] * (self.preprocess == "gpu")
+            on_it = f" with {', '.join(used)}" if used else ""
+            return f"a GPU{on_it} and {self.cores} cores"
         return f"{self.goal} on {self.cores} CPU cores"

@@ -53,15 +53,20 @@ class Stripped:
         orientation: the EXIF orientation, 1 to 8.
         scans: of a JPEG that is decoded only after all its scans have been read: their number,
             but at least 2. Otherwise 1.
-        is_arithmetic: whether it is a JPEG with arithmetic coding.
+        frame: the code of a JPEG's start-of-frame marker.
         canvas: the width and height of a WebP, whose decoder allocates it when the file is opened.
     """
 
     data: bytes
     orientation: int = 1
     scans: int = 1
-    is_arithmetic: bool = False
+    frame: int = 0
     canvas: tuple[int, int] | None = None
+
+    @property
+    def is_arithmetic(self) -> bool:
+        """Whether it is a JPEG with arithmetic coding."""
+        return self.frame in ARITHMETIC
 
 
 def strip(data: bytes) -> Stripped:
@@ -149,7 +154,7 @@ def _jpeg(data: bytes) -> Stripped:
         stripped,
         orientation.of(exif, xmp) if exif or xmp else 1,
         max(2, data.count(b"\xff\xda", start)) if is_buffered else 1,
-        frame in ARITHMETIC,
+        frame,
     )
 
 

@@ -11,21 +11,21 @@ With several crops, a request has one image, and PIXELS and CREDIT have a row fo
 
 Parameters in config.pbtxt: `recipe`, the preprocessing variant, and `limits`, what an image may
 take, both as JSON; `crops`, how many an image has; `credit_limit`, how many crops of ensembles each
-process may have waiting for the graph or in it before it decodes another image. The configuration
-itself limits the images of a request (`max_batch_size`) and how many requests wait for how long
-(`default_queue_policy`).
+process may have waiting for the graph or in it before it decodes another image; `device`, `cpu` or
+`gpu`, which decodes, and in whose memory PIXELS are. The configuration itself limits the images of
+a request (`max_batch_size`) and how many requests wait for how long (`default_queue_policy`).
 """
 
 import json
 from typing import Any
 
-import numpy as np
 import triton_python_backend_utils as pb_utils
 
-from .base64_text import file_content
 from .credits import CreditLimit
-from .imaging import Busy, ImageError, load_crops
+from .errors import Busy, ImageError
+from .gpu_batches import GpuError, start
 from .limits import Limits
+from .preprocessing import OnCpu, Preprocess, Result
 from .recipe import Recipe
 
 
@@ -33,38 +33,49 @@ class TritonPythonModel:
     """The interface that Triton's Python backend calls."""
 
     def initialize(self, args: dict[str, str]) -> None:
-        """Read the recipe and the limits."""
-        parameters = json.loads(args["model_config"])["parameters"]
-        self.recipe = Recipe.from_json(parameters["recipe"]["string_value"])
-        self.limits = Limits.from_json(parameters["limits"]["string_value"])
-        self.crops = int(parameters["crops"]["string_value"])
-        limit = int(parameters["credit_limit"]["string_value"])
-        self.credits = CreditLimit(limit, pb_utils.Logger.log_warn, self.crops)
+        """Read the parameters, and start the GPU if images are decoded on it."""
+        parameters = {
+            name: value["string_value"]
+            for name, value in json.loads(args["model_config"])["parameters"].items()
+        }
+        recipe = Recipe.from_json(parameters["recipe"])
+        crops = int(parameters["crops"])
+        on_cpu = OnCpu(recipe, Limits.from_json(parameters["limits"]), crops)
+        limit = int(parameters["credit_limit"])
+        self.credits = CreditLimit(limit, pb_utils.Logger.log_warn, crops)
+        self.preprocess: Preprocess = on_cpu
+        self.tensor = pb_utils.Tensor
+        if parameters["device"] == "gpu":
+            self.preprocess = _on_gpu(on_cpu, int(args["model_instance_device_id"]))
+            self.tensor = pb_utils.Tensor.from_dlpack
 
     def execute(self, requests: list[Any]) -> list[Any]:
-        """Process each request separately, so that an invalid image fails only its own request."""
+        """Answer each request separately, so that an invalid image fails only its own request."""
         sources = [_source(request) for request in requests]
         if count := sum(is_ensemble for _, is_ensemble in sources):
             self.credits.wait(count)
-        return [self._respond(*source) for source in sources]
+        results = self.preprocess([files.as_numpy().ravel() for files, _ in sources])
+        return [
+            self._respond(result, is_ensemble)
+            for result, (_, is_ensemble) in zip(results, sources, strict=True)
+        ]
 
-    def _respond(self, files: Any, is_ensemble: bool) -> Any:
-        decoded: list[np.ndarray[Any, Any]] = []
-        for index, data in enumerate(files.as_numpy().ravel()):
-            try:
-                pictures = load_crops(file_content(data), self.recipe, self.crops, self.limits)
-            except ImageError as error:
-                return _refusal(f"IMAGE[{index}]: {error}", pb_utils.TritonError.INVALID_ARG)
-            except Busy as error:
-                return _refusal(f"IMAGE[{index}]: {error}", pb_utils.TritonError.UNAVAILABLE)
-            decoded.extend(map(np.asarray, pictures))
-        # Most requests have one picture, which need not be copied.
-        pixels = np.stack(decoded) if len(decoded) > 1 else decoded[0]
-        pixels = pixels.reshape(len(decoded), *self.recipe.crop, self.recipe.channels)
-        outputs = [pb_utils.Tensor("PIXELS", pixels)]
+    def _respond(self, result: Result, is_ensemble: bool) -> Any:
+        if isinstance(result, ImageError):
+            return _refusal(result, pb_utils.TritonError.INVALID_ARG)
+        if isinstance(result, Busy):
+            return _refusal(result, pb_utils.TritonError.UNAVAILABLE)
+        outputs = [self.tensor("PIXELS", result)]
         if is_ensemble:
-            outputs.append(pb_utils.Tensor("CREDIT", self.credits.issue(len(pixels))))
+            outputs.append(pb_utils.Tensor("CREDIT", self.credits.issue(len(result))))
         return pb_utils.InferenceResponse(outputs)
+
+
+def _on_gpu(on_cpu: OnCpu, number: int) -> Preprocess:
+    try:
+        return start(on_cpu, number, pb_utils.Logger.log_warn)
+    except GpuError as error:
+        raise pb_utils.TritonModelException(str(error)) from None
 
 
 def _source(request: Any) -> tuple[Any, bool]:
@@ -74,5 +85,5 @@ def _source(request: Any) -> tuple[Any, bool]:
     return pb_utils.get_input_tensor_by_name(request, "ENSEMBLE_IMAGE"), True
 
 
-def _refusal(message: str, code: int) -> Any:
-    return pb_utils.InferenceResponse(error=pb_utils.TritonError(message, code))
+def _refusal(error: Exception, code: int) -> Any:
+    return pb_utils.InferenceResponse(error=pb_utils.TritonError(str(error), code))
