@@ -194,7 +194,7 @@ class Report:
             if left_out := self.data.images - each.top1.total:
                 yield (
                     f"{each.model}: {left_out:,} of {self.data.images:,} images were not compared "
-                    f"with {each.other}; one of the two has no answer for them."
+                    f"with {each.other}; neither has an answer for them."
                 )
 
     def _about_rates(self) -> Iterator[str]:

@@ -64,12 +64,13 @@ class Agreement:
     """How a model's answers agree with those of the reference, or of another model.
 
     `top1` is the share of the images with the same best class, `top5` of those with the same five
-    best classes in any order, and `order` in the same order, among the images that both have an
-    answer for. `top5` is None if there are no more than five classes. `gain` is the accuracy of
-    `model` minus that of `other`, from -1 to 1, and `p` that of McNemar's test for it; an image
-    that failed counts as wrong. Both are None without labels. `largest` and `mean` are over the
-    largest difference between the probabilities of a class in each image, and `farthest` has the
-    images with the largest ones; only the reference has all probabilities to compare.
+    best classes in any order, and `order` in the same order, among the images that at least one has
+    an answer for; where only one has, they differ. `top5` is None if there are no more than five
+    classes. `gain` is the accuracy of `model` minus that of `other`, from -1 to 1, and `p` that of
+    McNemar's test for it; an image that failed counts as wrong. Both are None without labels.
+    `largest` and `mean` are over the largest difference between the probabilities of a class in
+    each image, and `farthest` has the images with the largest ones; only the reference has all
+    probabilities to compare.
     """
 
     model: str
@@ -123,7 +124,7 @@ def result(model: str, file: Path, classes: int) -> Result:
 
 
 def with_reference(model: str, file: Path, classes: int) -> Agreement | None:
-    """Compare a model's answers with those of the reference; None if no image has both.
+    """Compare a model's answers with those of the reference; None if no image has one.
 
     Raises:
         EvaluationError: the journal is damaged.
@@ -138,7 +139,7 @@ def with_reference(model: str, file: Path, classes: int) -> Agreement | None:
 def with_baseline(
     model: str, file: Path, baseline: str, baseline_file: Path, classes: int
 ) -> Agreement | None:
-    """Compare a model's answers with those of another one; None if no image has both.
+    """Compare a model's answers with those of another one; None if no image has one.
 
     Raises:
         EvaluationError: a journal is damaged, or they do not have the same images in order.
@@ -165,7 +166,7 @@ class _Counts:
     """Counts in how many images two answers agree, and which of them is right."""
 
     def __init__(self) -> None:
-        self.images = self.both = self.top1 = self.top5 = self.order = 0
+        self.images = self.compared = self.top1 = self.top5 = self.order = 0
         self.only_ours = self.only_theirs = 0
         self.is_labelled = True
 
@@ -177,9 +178,9 @@ class _Counts:
             is_ours_right, is_theirs_right = (record.label in each[:1] for each in (ours, theirs))
             self.only_ours += is_ours_right and not is_theirs_right
             self.only_theirs += is_theirs_right and not is_ours_right
-        if ours and theirs:
-            self.both += 1
-            self.top1 += ours[0] == theirs[0]
+        if ours or theirs:
+            self.compared += 1
+            self.top1 += ours[:1] == theirs[:1]
             self.top5 += set(ours) == set(theirs)
             self.order += ours == theirs
 
@@ -210,16 +211,16 @@ def _agreement(model: str, other: str, pairs: Iterable[Pair], classes: int) -> A
         counts.add(record, ours, theirs)
         if difference is not None:
             differences.add(record.name, difference)
-    if not counts.both:
+    if not counts.compared:
         logger.warning("%s: no image could be compared with %s", model, other)
         return None
     farthest, is_labelled = differences.farthest, counts.is_labelled
     return Agreement(
         model,
         other,
-        top1=Share(counts.top1, counts.both),
-        top5=Share(counts.top5, counts.both) if classes > BEST else None,
-        order=Share(counts.order, counts.both),
+        top1=Share(counts.top1, counts.compared),
+        top5=Share(counts.top5, counts.compared) if classes > BEST else None,
+        order=Share(counts.order, counts.compared),
         gain=(counts.only_ours - counts.only_theirs) / counts.images if is_labelled else None,
         p=mcnemar(counts.only_ours, counts.only_theirs) if is_labelled else None,
         largest=farthest[0][1] if farthest else None,

@@ -134,20 +134,24 @@ def _record(pending: Pending, result: Classification, seconds: float) -> Record:
     error = reason(result.error) if result.error else None
     if not all(math.isfinite(each.probability) for each in result.predictions):
         error = NOT_NUMBERS
-    if error:
-        return Record(sample.name, sample.label, seconds, error=error)
-    kept = result.predictions[:BEST]
-    served = Record(
+    record = Record(
         sample.name,
         sample.label,
         seconds,
-        tuple(each.class_id for each in kept),
-        tuple(each.probability for each in kept),
-        reference_error=reference_error,
+        error=error,
+        reference=() if row is None else _best(row),
+        # One reason is enough for an image that both refuse.
+        reference_error=None if error else reference_error,
     )
-    if row is None:
-        return served
-    return replace(served, reference=_best(row), difference=_difference(result, row))
+    if error:
+        return record
+    kept = result.predictions[:BEST]
+    return replace(
+        record,
+        classes=tuple(each.class_id for each in kept),
+        probabilities=tuple(each.probability for each in kept),
+        difference=None if row is None else _difference(result, row),
+    )
 
 
 def _outcome(future: Future[Array] | None) -> tuple[Array | None, str | None]:

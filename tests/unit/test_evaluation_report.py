@@ -83,9 +83,9 @@ def test_models_are_compared_image_by_image(tmp_path: Path) -> None:
     assert found == Agreement(
         model="other",
         other="birds",
-        top1=Share(1, 3),
-        top5=Share(2, 3),
-        order=Share(0, 3),
+        top1=Share(1, 4),  # an image without an answer in the baseline differs
+        top5=Share(2, 4),
+        order=Share(0, 4),
         gain=0.75,  # of four images, one failed in the baseline
         p=2 * 0.5**3,
     )
@@ -113,17 +113,21 @@ def test_the_reference_is_compared_with_all_probabilities(tmp_path: Path) -> Non
         for number, each in enumerate([0.01, 0.03, 0.0, 0.2, *[0.001] * 16])
     ]
     records.append(answer(20, None, best, reference_error="it is broken"))
+    records.append(Record("21.png", None, 0.1, error="broken"))
     file = write(tmp_path, "birds", records)
     found = results.with_reference("birds", file, 8)
     assert found
-    assert (found.top1, found.top5, found.order) == (Share(19, 20), Share(20, 20), Share(19, 20))
+    assert (found.top1, found.top5, found.order) == (Share(19, 21), Share(20, 21), Share(19, 21))
     assert (found.gain, found.p) == (None, None)
     assert found.largest == 0.2
     assert found.mean == pytest.approx((0.24 + 0.016) / 20)
     names = [name for name, _ in found.farthest]
     assert names == [f"{number}.png" for number in (3, 1, 0, *range(4, 11))]
-    (failure,) = results.result("birds", file, 8).failures
-    assert (failure.name, failure.reason) == ("20.png", "the reference: it is broken")
+    failures = results.result("birds", file, 8).failures
+    assert [(failure.name, failure.reason) for failure in failures] == [
+        ("20.png", "the reference: it is broken"),
+        ("21.png", "broken"),
+    ]
 
 
 def agreement(other: str, gain: float, p: float) -> Agreement:
@@ -153,8 +157,7 @@ def test_differences_are_named(gain: float, p: float, sentence: str) -> None:
 def test_images_that_are_not_compared_are_counted() -> None:
     found = Report(replace(DATA, images=1004), LABELS, (), (agreement("old", 0.1, 0.2),))
     assert found.sentences()[0] == (
-        "new: 1,000 of 1,004 images were not compared with old; "
-        "one of the two has no answer for them."
+        "new: 1,000 of 1,004 images were not compared with old; neither has an answer for them."
     )
 
 

@@ -137,3 +137,14 @@ def test_the_reference_gets_the_same_bytes(folder: Path) -> None:
     assert [record.reference_error for record in records] == [None, "it is broken", None]
     assert records[0].difference == pytest.approx(0.05)
     assert records[1].difference is None
+
+
+def test_the_answer_of_the_reference_is_kept_for_an_image_that_the_server_refuses(
+    folder: Path,
+) -> None:
+    server = Server({name: [InvalidImage("not an image")] for name in (b"a", b"b")})
+    records = list(run(server, folder, Reference()).records())
+    assert [record.error for record in records] == ["not an image", "not an image", None]
+    assert [record.reference for record in records] == [(2, 0, 1), (), (2, 0, 1)]
+    assert [record.reference_error for record in records] == [None] * 3
+    assert [record.difference for record in records[:2]] == [None, None]
