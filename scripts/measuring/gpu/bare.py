@@ -5,6 +5,7 @@ JSON object for each load, with its figures or why it failed.
 """
 
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -18,6 +19,8 @@ from typing import Any
 import numpy as np
 import onnxruntime
 
+from scripts.embedded import gpu
+from scripts.embedded.installation import prepend
 from scripts.errors import last_line
 from scripts.measuring.figures import Figures
 from scripts.measuring.gpu.plan import BARE
@@ -40,10 +43,16 @@ def measure(graph: Path, provider: str, loads: Sequence[Load], seconds: float) -
     """Measure loads one after another; yields their figures, or `failed` with the reason."""
     command = [sys.executable, "-m", __name__, str(graph), provider, str(seconds)]
     command += [f"{series}:{batch}" for series, batch in loads]
+    libraries = prepend(gpu.libraries(), "LD_LIBRARY_PATH")  # as the server's
     with (
         tempfile.TemporaryFile("w+") as errors,
         subprocess.Popen(
-            command, cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=errors
+            command,
+            cwd=ROOT,
+            env=os.environ | {"LD_LIBRARY_PATH": libraries},
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=errors,
         ) as process,
     ):
         left = list(loads)
@@ -78,8 +87,6 @@ def main(graph: str, provider: str, seconds: str, *loads: str) -> None:
 def _session(graph: str, provider: str) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = LOG_ERRORS
-    if provider != "cpu" and hasattr(onnxruntime, "preload_dlls"):
-        onnxruntime.preload_dlls()  # CUDA and cuDNN, where pip installed them
     session = onnxruntime.InferenceSession(graph, options, providers=[NAMES[provider]])
     if session.get_providers()[0] != NAMES[provider]:
         raise RuntimeError(f"onnxruntime cannot use {NAMES[provider]} here")

@@ -115,7 +115,10 @@ class Bench:
         if any(each.series == ONNX for each in measurements):
             models.append(target.onnx_name)
         at_once = ["--exit-timeout-secs=0"]  # no request is in flight at the end
-        with EmbeddedServer(repository, models=models, endpoints=endpoints, arguments=at_once):
+        on_gpu = setup.device == "gpu"
+        with EmbeddedServer(
+            repository, models=models, endpoints=endpoints, arguments=at_once, gpu=on_gpu
+        ):
             wrk = Wrk(endpoints.at("http"), self.wrk)
             if any(each.series != ANSWERS for each in measurements):
                 _warm_up(wrk, target, setup, with_onnx=target.onnx_name in models)
