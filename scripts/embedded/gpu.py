@@ -1,6 +1,5 @@
 """Finds GPUs, and checks what serving on them needs."""
 
-import importlib.util
 import json
 import logging
 import subprocess
@@ -141,9 +140,9 @@ def find(environment: Mapping[str, str]) -> Findings:
 
 def libraries() -> list[str]:
     """Return the folders in which NVIDIA's wheels have CUDA's libraries."""
-    spec = importlib.util.find_spec("nvidia")
-    folders = spec.submodule_search_locations if spec else None
-    return [str(each) for folder in folders or () for each in sorted(Path(folder).glob("*/lib"))]
+    # The package `nvidia` names only some of them if one of the wheels has an __init__.py in it.
+    found = (sorted(Path(folder).glob("nvidia/*/lib")) for folder in sys.path)
+    return [str(each) for folders in found for each in folders]
 
 
 def variables(*, gpu: bool) -> dict[str, str]:

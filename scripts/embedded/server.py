@@ -280,7 +280,8 @@ class EmbeddedServer:
             # Given a host name, Triton's HTTP server starts without listening anywhere.
             address = resolve(listening[protocol])
             options += [f"--{protocol}-address={address}", f"--{protocol}-port={port}"]
-        return [*options, *(self._cuda.options if self._cuda else ()), *self.access.options()]
+        on_gpu = self._cuda.options if self._cuda else ["--allow-gpu-metrics=false"]
+        return [*options, *on_gpu, *self.access.options()]
 
     def _check(self, new: Triton, through: socket.socket) -> None:
         """Let a new process classify images before clients reach it."""

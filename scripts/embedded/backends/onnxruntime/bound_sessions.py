@@ -110,6 +110,16 @@ class BoundSessions:
         return array
 
 
+def batch_sizes(config: dict[str, Any]) -> list[int]:
+    """Return the batch sizes for which there are sessions; none if batches can have any size."""
+    largest = int(config["max_batch_size"])
+    is_text = any(tensor["data_type"] == "TYPE_STRING" for tensor in config["input"])
+    if not largest or is_text:  # there are no zeros among texts
+        return []
+    warmed = (int(each["batch_size"]) for each in config.get("model_warmup", ()))
+    return sorted({size for size in warmed if 0 < size < largest} | {largest})
+
+
 def _stack(module: Any, parts: Sequence[Array], rows: int) -> Array:  # noqa: ANN401 - a module
     """Put arrays one below the other, and zeros below them.
 

@@ -13,21 +13,24 @@ Triton's Python backend is `no`.
 
 import os
 import re
-import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any
 
 import onnxruntime
 import triton_python_backend_utils as pb_utils
 
 if TYPE_CHECKING:
-    from scripts.embedded.backends.onnxruntime.bound_sessions import BoundSessions, Device
+    from scripts.embedded.backends.onnxruntime.bound_sessions import (
+        BoundSessions,
+        Device,
+        batch_sizes,
+    )
     from scripts.embedded.backends.python.graph_model import GraphModel, join, parameters
 else:
-    from bound_sessions import BoundSessions, Device  # as the server has them
+    from bound_sessions import BoundSessions, Device, batch_sizes  # as the server has them
     from graph_model import GraphModel, join, parameters
 
 CUDA = "CUDAExecutionProvider"
@@ -38,6 +41,7 @@ CUDA_OPTIONS = {
     "cudnn_conv_algo_search": "HEURISTIC",
     "arena_extend_strategy": "kSameAsRequested",
 }
+STANDARD_ERROR = 2  # also of what is not written in Python
 # In the text that onnxruntime logs when it cannot use CUDA.
 REASON = re.compile(r"\[E:[^]]*\] (?:.* with error: )?(?P<why>.+)")
 
@@ -94,16 +98,6 @@ class TritonPythonModel(GraphModel):
         return results
 
 
-def batch_sizes(config: dict[str, Any]) -> list[int]:
-    """Return the batch sizes for which there are sessions; none if batches can have any size."""
-    largest = int(config["max_batch_size"])
-    is_text = any(tensor["data_type"] == "TYPE_STRING" for tensor in config["input"])
-    if not largest or is_text:  # there are no zeros among texts
-        return []
-    warmed = (int(each["batch_size"]) for each in config.get("model_warmup", ()))
-    return sorted({size for size in warmed if 0 < size < largest} | {largest})
-
-
 def _gpu(number: int, settings: dict[str, str]) -> Device:
     if settings.get("FORCE_CPU_ONLY_INPUT_TENSORS") != "no":
         return Device("cuda", number)
@@ -125,31 +119,32 @@ def _on_cuda(
     """
     if CUDA not in onnxruntime.get_available_providers():
         raise RuntimeError("it does not have CUDA; in a new environment: pip install --group gpu")
-    with _errors() as file:
-        session = onnxruntime.InferenceSession(
-            path, options, providers=[(CUDA, cuda), "CPUExecutionProvider"]
-        )
+    create = partial(
+        onnxruntime.InferenceSession,
+        path,
+        options,
+        providers=[(CUDA, cuda), "CPUExecutionProvider"],
+    )
+    session = create()
     if CUDA not in session.get_providers():
-        reason = REASON.search(file.read())
+        reason = REASON.search(_errors_of(create))
         raise RuntimeError(f"cannot use CUDA: {reason['why'] if reason else 'the log says why'}")
     session.disable_fallback()  # to the CPU, when a run fails
     return session
 
 
-@contextmanager
-def _errors() -> Iterator[TextIO]:
-    """Give what is written to standard error, which still gets it, after the `with` block."""
-    with tempfile.TemporaryFile("w+") as file:
-        before = os.dup(2)
-        os.dup2(file.fileno(), 2)
+def _errors_of(function: Callable[[], object]) -> str:
+    """Call a function and return what it writes to standard error."""
+    with tempfile.TemporaryFile() as file:
+        before = os.dup(STANDARD_ERROR)
+        os.dup2(file.fileno(), STANDARD_ERROR)
         try:
-            yield file
+            function()
         finally:
-            os.dup2(before, 2)
+            os.dup2(before, STANDARD_ERROR)
             os.close(before)
-            file.seek(0)
-            sys.stderr.write(file.read())
-            file.seek(0)
+        file.seek(0)
+        return file.read().decode(errors="replace")
 
 
 def _accelerators(config: dict[str, Any]) -> dict[str, dict[str, str]]:
