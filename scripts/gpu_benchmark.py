@@ -7,7 +7,7 @@ import shutil
 import signal
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import asdict, replace
 from importlib.metadata import distributions, version
 from pathlib import Path
@@ -18,10 +18,10 @@ from rich.progress import MofNCompleteColumn, TimeElapsedColumn
 
 from client import Source, expand
 from scripts import arguments, cli
-from scripts.embedded import ServerError
+from scripts.embedded import ServerError, gpu
 from scripts.errors import UserError
 from scripts.measuring import report
-from scripts.measuring.gpu import pages, usage
+from scripts.measuring.gpu import bare, pages, usage
 from scripts.measuring.gpu.journal import Journal
 from scripts.measuring.gpu.plan import PROVIDERS, Plan
 from scripts.measuring.gpu.results import Report
@@ -50,10 +50,10 @@ MIN_SECONDS = 0.1
 PARTS = 64  # of the sample photograph
 GPU = re.compile("cupy|nvidia-")  # packages that the figures depend on
 VERSION = 1  # of the journal
-SAME = ("version", "provider", "weights", "gpu")  # what a journal may not mix
+SAME = ("version", "provider", "weights", "arguments", "gpu")  # what a journal may not mix
 
 
-class BudgetSpent(Exception):
+class BudgetSpent(BaseException):
     """The time of --budget is over."""
 
 
@@ -70,6 +70,9 @@ def parser() -> argparse.ArgumentParser:
     _add_measured(parser.add_argument_group("what is measured"))
     _add_plan(parser.add_argument_group("plan"))
     _add_results(parser.add_argument_group("results"))
+    parser.add_argument(
+        "arguments", nargs="*", metavar="-- ARGUMENTS", help="further options for tritonserver"
+    )
     return parser
 
 
@@ -222,6 +225,8 @@ def benchmark(options: argparse.Namespace) -> int:
     try:
         if not options.report_only:
             Wrk("", options.wrk)  # fails early if it is missing
+            if options.provider == "cuda":
+                gpu.find(bare.environment()).check()
             with _budget(options.budget):
                 _measure(bench, journal, console, retry=options.retry_failed)
     except BudgetSpent:
@@ -248,7 +253,7 @@ def _bench(options: argparse.Namespace) -> Bench:
         images=len(images),
     )
     builds = Builds(options.output / "repositories", options.weights, own, options.onnx)
-    return Bench(plan, builds, options.wrk, images)
+    return Bench(plan, builds, options.wrk, images, tuple(options.arguments))
 
 
 def _build(bench: Bench, console: Console) -> int:
@@ -265,15 +270,16 @@ def _build(bench: Bench, console: Console) -> int:
 
 def _header(options: argparse.Namespace) -> dict[str, Any]:
     """Describe the machine and what the figures depend on, for the journal."""
-    gpu = usage.gpu_description()
+    driver = usage.gpu_description()
     machine = report.this_machine(f"{version('nvidia-pytriton')} (nvidia-pytriton)")
     packages = {each.name: each.version for each in distributions() if GPU.match(each.name)}
     return {
         "version": VERSION,
         "provider": options.provider,
         "weights": options.weights,
-        "gpu": gpu.pop("gpu", ""),
-        "driver": gpu,
+        "arguments": options.arguments,
+        "gpu": driver.pop("gpu", ""),
+        "driver": driver,
         "machine": asdict(replace(machine, versions=machine.versions | packages)),
     }
 
@@ -285,10 +291,11 @@ def _measure(bench: Bench, journal: Journal, console: Console, *, retry: bool) -
     with bars(MofNCompleteColumn(), TimeElapsedColumn(), console=console) as progress:
         task = progress.add_task("starting", total=sum(map(len, rounds)))
         for number, missing in enumerate(rounds):
-            for result in bench.results(missing, number):
-                journal.add(result)
-                progress.update(task, advance=1, description=str(result.measurement))
-                progress.console.print(str(result))
+            with closing(bench.results(missing, number)) as results:
+                for result in results:
+                    journal.add(result)
+                    progress.update(task, advance=1, description=str(result.measurement))
+                    progress.console.print(str(result))
     console.print(f"measured: {sum(map(len, rounds))}")
 
 

@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 from scripts import gpu_benchmark
+from scripts.measuring.gpu import usage
 from scripts.measuring.gpu.plan import Setup
 from tests.commands import measured
 from tests.integration.conftest import add_birds
@@ -41,37 +42,48 @@ def journal(output: Path) -> list[dict[str, Any]]:
 
 
 @pytest.fixture(scope="module")
-def killed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[dict[str, Any]]]:
-    """The output folder of a run that was killed after two results, and its journal."""
-    output = tmp_path_factory.mktemp("killed")
-    add(output, "birds")
-    command = [*measured("scripts.gpu_benchmark"), *arguments(output, "birds")]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
-        deadline = time.monotonic() + 60
-        while len(journal(output)) < 3:
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
-        process.kill()
-    return output, journal(output)
+def output(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the runs below, which continue one another."""
+    return tmp_path_factory.mktemp("output")
+
+
+def test_what_failed_is_reported_and_not_tried_again(
+    output: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert gpu_benchmark.main(arguments(output, "birds")) == 0
+    assert gpu_benchmark.main(arguments(output, "birds")) == 0
+    lines = journal(output)[1:]
+    assert [each["measurement"]["series"] for each in lines] == SERIES
+    assert all("birds" in each["failed"] for each in lines)
+    printed = capsys.readouterr().out
+    assert "measured: 0\n" in printed
+    assert "Failed:\n\n- birds fp32, onnxruntime on a CPU: bare, batches of 1: " in printed
 
 
 def test_a_killed_run_continues_and_repeats_no_measurement(
-    killed: tuple[Path, list[dict[str, Any]]], capsys: pytest.CaptureFixture[str]
+    output: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    output, before = killed
-    assert 3 <= len(before) < 1 + len(SERIES)
-    assert gpu_benchmark.main(arguments(output, "birds")) == 0
+    add(output, "birds")
+    old = journal(output)
+    options = [*arguments(output, "birds"), "--retry-failed"]
+    command = [*measured("scripts.gpu_benchmark"), *options]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
+        deadline = time.monotonic() + 60
+        while len(journal(output)) < len(old) + 2:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        process.kill()
+    before = journal(output)
+    assert gpu_benchmark.main(options) == 0
     lines = journal(output)
     assert lines[: len(before)] == before
-    assert [each["measurement"]["series"] for each in lines[1:]] == SERIES
-    assert not any(each["failed"] for each in lines[1:])
-    assert f"measured: {1 + len(SERIES) - len(before)}\n" in capsys.readouterr().out
+    new = lines[len(old) :]
+    assert [each["measurement"]["series"] for each in new] == SERIES
+    assert not any(each["failed"] for each in new)
+    assert f"measured: {len(lines) - len(before)}\n" in capsys.readouterr().out
 
 
-def test_the_report_has_all_figures_but_those_of_a_gpu(
-    killed: tuple[Path, list[dict[str, Any]]],
-) -> None:
-    output, _ = killed
+def test_the_report_has_all_figures_but_those_of_a_gpu(output: Path) -> None:
     content = json.loads((output / "gpu.json").read_text())
     assert content["title"].startswith("Rehearsal on a CPU")
     assert [each["series"] for each in content["measurements"]] == SERIES[:-1]
@@ -91,25 +103,6 @@ def test_the_report_has_all_figures_but_those_of_a_gpu(
     with Image.open(output / "gpu.png") as picture:
         picture.load()
         assert min(picture.size) >= 500
-
-
-def test_what_failed_is_reported_and_measured_again_on_demand(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    command = arguments(tmp_path, "planes")
-    assert gpu_benchmark.main(command) == 0
-    assert gpu_benchmark.main(command) == 0
-    lines = journal(tmp_path)[1:]
-    assert len(lines) == len(SERIES)
-    assert all("planes" in each["failed"] for each in lines)
-    output = capsys.readouterr().out
-    assert "measured: 0\n" in output
-    assert "Failed:\n\n- planes fp32, onnxruntime on a CPU: bare, batches of 1: " in output
-    add(tmp_path, "planes")
-    assert gpu_benchmark.main([*command, "--retry-failed"]) == 0
-    content = json.loads((tmp_path / "gpu.json").read_text())
-    assert content["failed"] == {}
-    assert len(content["measurements"]) == len(SERIES) - 1
 
 
 def test_a_run_stops_before_its_budget_is_spent(
@@ -138,3 +131,11 @@ def test_errors_are_one_line(
     output = capsys.readouterr().err
     assert reason in output
     assert "Traceback" not in output
+
+
+@pytest.mark.skipif(bool(usage.gpu_description()), reason="there is a GPU")
+def test_a_missing_gpu_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["--models", "birds", "--output", str(tmp_path)]
+    assert gpu_benchmark.main(options) == 1
+    assert capsys.readouterr().err.startswith("error: --gpu: no NVIDIA driver (libcuda.so.1")
+    assert journal(tmp_path)[1:] == []

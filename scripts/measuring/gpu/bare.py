@@ -43,13 +43,12 @@ def measure(graph: Path, provider: str, loads: Sequence[Load], seconds: float) -
     """Measure loads one after another; yields their figures, or `failed` with the reason."""
     command = [sys.executable, "-m", __name__, str(graph), provider, str(seconds)]
     command += [f"{series}:{batch}" for series, batch in loads]
-    libraries = prepend(gpu.libraries(), "LD_LIBRARY_PATH")  # as the server's
     with (
         tempfile.TemporaryFile("w+") as errors,
         subprocess.Popen(
             command,
             cwd=ROOT,
-            env=os.environ | {"LD_LIBRARY_PATH": libraries},
+            env=environment(),
             text=True,
             stdout=subprocess.PIPE,
             stderr=errors,
@@ -66,6 +65,11 @@ def measure(graph: Path, provider: str, loads: Sequence[Load], seconds: float) -
         errors.seek(0)
         reason = f"the process ended ({process.returncode}): {last_line(errors.read())}"
         yield from [{"failed": reason} for _ in left]
+
+
+def environment() -> dict[str, str]:
+    """Return this process's environment, in which CUDA's libraries are found as by the server."""
+    return {**os.environ, "LD_LIBRARY_PATH": prepend(gpu.libraries(), "LD_LIBRARY_PATH")}
 
 
 def main(graph: str, provider: str, seconds: str, *loads: str) -> None:

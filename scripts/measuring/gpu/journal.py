@@ -49,7 +49,8 @@ class Journal:
         self._file = file
         lines = _complete_lines(file)
         try:
-            self.header, *others = [json.loads(line) for line in lines] or [header]
+            first, *others = [json.loads(line) for line in lines] or [header]
+            self.header = dict(first)
             self._results = {each.key: each for each in map(_result, others)}
         except (ValueError, KeyError, TypeError) as error:
             raise ServerError(f"{file} is damaged ({error!r}); choose another --output") from error

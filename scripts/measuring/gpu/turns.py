@@ -5,7 +5,8 @@ import resource
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -31,6 +32,7 @@ logger = logging.getLogger(__name__)
 
 # onnxruntime searches the fastest convolutions at the first batch of each size.
 WARM_UP_SECONDS = 60
+AT_ONCE = "--exit-timeout-secs=0"  # no request is in flight when a server stops
 CONCURRENCY = 16  # requests in flight for the answers
 NO_ANSWER = -1  # the class of an image that is refused
 Outcome = Figures | tuple[int, ...] | Exception
@@ -79,14 +81,20 @@ class Builds:
 
 @dataclass(frozen=True)
 class Bench:
-    """What all turns use; `images` are those whose answers are compared."""
+    """What all turns use.
+
+    `images` are those whose answers are compared, and `arguments` further options of tritonserver.
+    """
 
     plan: Plan
     builds: Builds
     wrk: str
     images: Sequence[Source]
+    arguments: tuple[str, ...] = ()
 
-    def results(self, measurements: Iterable[Measurement], number: int) -> Iterator[Result]:
+    def results(
+        self, measurements: Iterable[Measurement], number: int
+    ) -> Generator[Result, None, None]:
         """Measure in a round; neighbours with the same build share a server or a process."""
         for (setup, is_bare), group in groupby(measurements, lambda one: (one.setup, one.is_bare)):
             left = list(group)
@@ -114,14 +122,16 @@ class Bench:
         models = [target.name]
         if any(each.series == ONNX for each in measurements):
             models.append(target.onnx_name)
-        at_once = ["--exit-timeout-secs=0"]  # no request is in flight at the end
-        on_gpu = setup.device == "gpu"
         with EmbeddedServer(
-            repository, models=models, endpoints=endpoints, arguments=at_once, gpu=on_gpu
+            repository,
+            models=models,
+            endpoints=endpoints,
+            arguments=[AT_ONCE, *self.arguments],
+            gpu=setup.device == "gpu",
         ):
             wrk = Wrk(endpoints.at("http"), self.wrk)
             if any(each.series != ANSWERS for each in measurements):
-                _warm_up(wrk, target, setup, with_onnx=target.onnx_name in models)
+                self._warm_up(wrk, target, setup, with_onnx=target.onnx_name in models)
             for each in measurements:
                 try:
                     if each.series == ANSWERS:
@@ -142,6 +152,23 @@ class Bench:
         triton.settle(wrk.address, request)
         return load | usage.figures | {"wrk_cores": used}
 
+    def _warm_up(self, wrk: Wrk, target: subject.Subject, setup: Setup, *, with_onnx: bool) -> None:
+        """Let the graphs run each batch size once, and all processes work; on a CPU, one image."""
+        request, start = target.image_request(picture(SIZE, quality=QUALITY)), time.monotonic()
+        triton.settle(wrk.address, request)
+        if setup.device == "cpu":
+            return
+        for batch in range(1, MAX_BATCH_SIZE + 1):
+            if time.monotonic() - start > WARM_UP_SECONDS:
+                logger.warning("%s: no warm-up of batches from %d images", setup.model, batch)
+                break
+            triton.settle(wrk.address, target.pixels_request(batch))
+            if with_onnx:
+                triton.settle(wrk.address, target.tensor_request(batch))
+        with suppress(ServerError):  # the turn of this load says why
+            wrk.closed_loop(request, clients=max(self.plan.clients), seconds=1)
+        triton.settle(wrk.address, request)
+
     def _answers(self, address: str, model: str) -> tuple[int, ...]:
         with Classifier(address, model=model, top_k=1) as classify:
             found = tuple(classify.stream(self.images, concurrency=CONCURRENCY))
@@ -149,19 +176,6 @@ class Bench:
         if set(classes) == {NO_ANSWER}:
             raise ServerError(f"{model} has no answer for any image: {found[0].error}")
         return classes
-
-
-def _warm_up(wrk: Wrk, target: subject.Subject, setup: Setup, *, with_onnx: bool) -> None:
-    """Let the graphs run each batch size once; on a CPU, one image."""
-    start = time.monotonic()
-    triton.settle(wrk.address, target.image_request(picture(SIZE, quality=QUALITY)))
-    for batch in range(1, MAX_BATCH_SIZE + 1) if setup.device == "gpu" else (1,):
-        if time.monotonic() - start > WARM_UP_SECONDS:
-            logger.warning("%s: no warm-up of batches from %d images", setup.model, batch)
-            return
-        triton.settle(wrk.address, target.pixels_request(batch))
-        if with_onnx:
-            triton.settle(wrk.address, target.tensor_request(batch))
 
 
 def _result(measurement: Measurement, number: int, outcome: Outcome) -> Result:
