@@ -175,8 +175,14 @@ def _add_results(group: argparse._ArgumentGroup) -> None:
         type=arguments.path,
         default=Path("build/gpu-benchmark"),
         metavar="DIR",
-        help="folder for the journal, the model repositories, gpu.json, gpu.png and gpu.md; a "
-        "repository that is there already is used (default: %(default)s)",
+        help="folder for the journal, gpu.json, gpu.png and gpu.md (default: %(default)s)",
+    )
+    group.add_argument(
+        "--repositories",
+        type=arguments.path,
+        metavar="DIR",
+        help="folder for the model repositories; one that is there already is used (default: "
+        "repositories in --output)",
     )
     group.add_argument(
         "--build-only", action="store_true", help="build the model repositories, measure nothing"
@@ -252,14 +258,17 @@ def _bench(options: argparse.Namespace) -> Bench:
         compared=own or options.models[0],
         images=len(images),
     )
-    builds = Builds(options.output / "repositories", options.weights, own, options.onnx)
+    builds = Builds(
+        options.repositories or options.output / "repositories", options.weights, own, options.onnx
+    )
     return Bench(plan, builds, options.wrk, images, tuple(options.arguments))
 
 
 def _build(bench: Bench, console: Console) -> int:
     """Build each repository; one that cannot be built does not stop the others."""
     failed = False
-    for setup in dict.fromkeys(each.setup for each in bench.plan.measurements):
+    plan = replace(bench.plan, skips=False)  # the installation may change before the measurements
+    for setup in dict.fromkeys(each.setup for each in plan.measurements):
         try:
             console.print(f"{setup.model}: {bench.builds.repository(setup)}")
         except UserError as error:

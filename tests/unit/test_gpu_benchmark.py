@@ -101,6 +101,9 @@ def test_what_the_installation_cannot_do_is_skipped(
     assert any(each.startswith(reason) for each in planned.skipped)
     assert all(each.setup.preprocess == "cpu" for each in planned.measurements)
     assert all(each.setup.engine != "tensorrt" for each in planned.measurements)
+    every = replace(planned, skips=False).measurements
+    is_cpu = planned.provider == "cpu"
+    assert any(each.setup.preprocess == "gpu" for each in every) == (not is_cpu)
 
 
 def test_tensorrt_needs_its_library(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -75,7 +75,8 @@ class Measurement:
 class Plan:
     """The builds and loads to measure.
 
-    `compared` is the classifier whose answers are compared, for `images` images.
+    `compared` is the classifier whose answers are compared, for `images` images. With `skips`, what
+    this installation cannot do is left out.
     """
 
     models: tuple[str, ...]
@@ -88,6 +89,7 @@ class Plan:
     rounds: int
     compared: str
     images: int
+    skips: bool = True
 
     @property
     def device(self) -> str:
@@ -117,7 +119,7 @@ class Plan:
     def _no_gpu_preprocessing(self) -> str:
         if self.device == "cpu":
             return "GPU preprocessing is skipped: --provider cpu"
-        missing = [name for name in GPU_PACKAGES if not _is_installed(name)]
+        missing = [name for name in GPU_PACKAGES if self.skips and not _is_installed(name)]
         return f"GPU preprocessing is skipped: {missing[0]} is not installed" if missing else ""
 
     def _no_engine(self, engine: str) -> str:
