@@ -218,10 +218,10 @@ def benchmark(options: argparse.Namespace) -> int:
     if options.docs and options.provider == "cpu":
         raise ServerError("figures of --provider cpu do not belong in --docs; leave it out")
     bench = _bench(options)
-    for reason in bench.plan.skipped:
-        console.print(reason)
     if options.build_only:
         return _build(bench, console)
+    for reason in bench.plan.skipped:
+        console.print(reason)
     options.output.mkdir(parents=True, exist_ok=True)
     journal = Journal(
         options.output / "journal.jsonl",
