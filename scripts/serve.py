@@ -171,8 +171,10 @@ def serve(options: argparse.Namespace) -> int:
 
 def _addresses(server: EmbeddedServer) -> str:
     at = server.endpoints.at
+    device = f"; graphs run on {', '.join(server.gpus)}" if server.gpus else ""
     return (
-        f"ready: gRPC {at('grpc')}, HTTP http://{at('http')}, metrics http://{at('metrics')}/metrics\n"
+        f"ready: gRPC {at('grpc')}, HTTP http://{at('http')}, metrics http://{at('metrics')}/metrics"
+        f"{device}\n"
         f"log: {server.log}; press Ctrl-C to stop"
     )
 

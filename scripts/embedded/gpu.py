@@ -1,7 +1,6 @@
 """Finds GPUs, and checks what serving on them needs."""
 
 import json
-import logging
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -16,8 +15,6 @@ from scripts.embedded.installation import ServerError
 from scripts.embedded.view import CONFIG, View
 from scripts.repository import manifest
 from scripts.repository.tuning import Tuning
-
-logger = logging.getLogger(__name__)
 
 # Triton's memory on each GPU for tensors between the steps of an ensemble. By default it has 64
 # MiB; an exhausted pool has given empty outputs

@@ -128,6 +128,11 @@ class EmbeddedServer:
         """The server's temporary folder."""
         return self._folder
 
+    @property
+    def gpus(self) -> tuple[str, ...]:
+        """The names of the GPUs on which graphs run; empty before the start, and on a CPU."""
+        return self._cuda.gpus if self._cuda else ()
+
     def restart(self) -> None:
         """End what is left of the process that served, and start another on the same ports.
 
@@ -237,7 +242,7 @@ class EmbeddedServer:
         folder = self._folder / str(self._started)
         folder.mkdir()
         chosen.link(folder / MODELS)
-        pools = pools_of(folder / MODELS, gpus=len(self._cuda.gpus) if self._cuda else 0)
+        pools = pools_of(folder / MODELS, gpus=len(self.gpus))
         if self._started == 1:
             for warning in filter(None, [*warnings, pools.warning]):
                 logger.warning("%s", warning)

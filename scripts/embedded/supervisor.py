@@ -100,10 +100,13 @@ class Supervisor:
         start = time.monotonic()
         try:
             self._server.replace(abrupt=True)
-        except StartFault as error:
-            self._restart(str(error))
         except EXPECTED as error:
-            self._report(f"the server is not replaced: {error}")
+            # The memory of a GPU may not be enough for two servers.
+            needs_room = bool(self._server.gpus) and isinstance(error, ServerError)
+            if needs_room or isinstance(error, StartFault):
+                self._restart(str(error))
+            else:
+                self._report(f"the server is not replaced: {error}")
         else:
             self._is_ready(f"replaced after {time.monotonic() - start:.1f} s")
         self._replaceable_at = time.monotonic() + pause

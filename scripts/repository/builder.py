@@ -329,7 +329,8 @@ def _check_preprocess(recipe: Recipe, tuning: Tuning) -> None:
     if recipe.decoding == "exact":
         reason = "decodes with nvJPEG, not with the bits that exact decoding promises"
     else:
-        reason = f"cannot resize with {recipe.interpolation} without antialiasing"
+        without = "" if recipe.antialias else " without antialiasing"
+        reason = f"cannot resize with {recipe.interpolation}{without}"
     raise BuildError(f"a GPU {reason}; give --preprocess cpu")
 
 

@@ -163,7 +163,13 @@ def pixels_part(spec: ClassifierSpec) -> Part:
     image = replace(_pixels(spec), format="FORMAT_NHWC")
     scores = replace(_scores(pixels.output(spec.prepared), spec), labels=LABELS_FILE)
     batching = Batching(spec.tuning.graph_batch)
-    return _graph_part(spec, spec.pixels_name, image, (scores,), batching)
+    part = _graph_part(spec, spec.pixels_name, image, (scores,), batching)
+    part = replace(part, instances=spec.tuning.pixels_instances)
+    if spec.tuning.preprocess == "cpu":
+        return part
+    # The Python backend, which runs the embedded server's onnxruntime, would copy the pixels from
+    # the GPU to the CPU. Triton's own backend does not read the parameter.
+    return replace(part, parameters=part.parameters | {"FORCE_CPU_ONLY_INPUT_TENSORS": "no"})
 
 
 def onnx_part(spec: ClassifierSpec) -> Part:
@@ -212,6 +218,7 @@ def _graph_part(
         parameters=tuning.engine_parameters,
         instances=tuning.graph_instances,
         warm_up=_warm_up(image, spec),
+        warm_up_batches=tuning.warm_up_batches,
     )
     return _on_openvino(part, spec) if tuning.engine == "openvino" else part
 

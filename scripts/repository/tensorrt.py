@@ -10,12 +10,10 @@ from scripts.repository import digests
 from scripts.repository.config import Part
 from scripts.repository.errors import BuildError
 from scripts.repository.graphs.signature import Signature
-from scripts.repository.tuning import MAX_BATCH_SIZE
+from scripts.repository.tuning import GPU_BATCHES
 
 # The folder that docker-compose.yml mounts for the engines.
 DEFAULT_FOLDER = "/engines"
-# The smallest batch of an engine, the one for which it is compiled to be fast, and the largest.
-BATCHES = (1, 8, MAX_BATCH_SIZE)
 WORKSPACE_BYTES = 4 << 30
 # TensorRT takes UINT8 only where a conversion follows, and no FP64.
 # https://github.com/NVIDIA/TensorRT/issues/3985
@@ -47,17 +45,14 @@ def check(signature: Signature) -> None:
 
 
 def accelerated(part: Part, files: dict[str, bytes], folder: str) -> Part:
-    """Let TensorRT run a graph with batches of `BATCHES` and of any size between.
-
-    The graph is run once at each of these sizes before Triton reports it as ready, so that no
-    request waits for an engine.
+    """Let TensorRT run a graph with batches of `GPU_BATCHES` and of any size between.
 
     Args:
         part: a graph whose only input has a known size.
         files: the files of the graph.
         folder: the folder for engines, as the server has it.
     """
-    return replace(part, tensorrt=_parameters(part, files, folder), warm_up_batches=BATCHES)
+    return replace(part, tensorrt=_parameters(part, files, folder))
 
 
 def _parameters(part: Part, files: dict[str, bytes], folder: str) -> dict[str, str]:
@@ -68,7 +63,7 @@ def _parameters(part: Part, files: dict[str, bytes], folder: str) -> dict[str, s
     """
     (image,) = part.inputs
     smallest, preferred, largest = (
-        f"{image.name}:{'x'.join(map(str, (batch, *image.dims)))}" for batch in BATCHES
+        f"{image.name}:{'x'.join(map(str, (batch, *image.dims)))}" for batch in GPU_BATCHES
     )
     # The rest of an engine's name is a digest of the names in the graph, but not of the weights,
     # and the GPU's compute capability. Without a digest of its own, a graph with new weights would

@@ -19,10 +19,15 @@ MAX_BATCH_SIZE = 32
 MAX_TOP_K = 1000
 # Each further session of a graph holds its weights again: 240 MB for ResNet-152.
 MAX_GRAPH_INSTANCES = 8
+# On each GPU: while one instance computes, the other copies. An estimate, as no GPU has run it.
+GPU_PIXELS_INSTANCES = 2
+# The batches with which a graph is run before it is ready, so that no request waits until the
+# engine has compiled or chosen its kernels. TensorRT makes its engine fast for the second one.
+GPU_BATCHES = (1, 8, MAX_BATCH_SIZE)
 MAX_PREPROCESS_INSTANCES = 16
 # Processes on each GPU that decode there. An estimate, as no GPU has run it: see
 # docs/gpu.md#preprocessing-on-the-gpu.
-GPU_PREPROCESS_INSTANCES = 4
+GPU_PREPROCESS_INSTANCES = 6
 POSTPROCESS_INSTANCES = 1
 # A Python backend model receives a few requests in one call at almost the cost of one. An instance
 # that received the whole queue would leave the other instances idle.
@@ -98,6 +103,16 @@ class Tuning:
         if not self.is_cpu:
             return None
         return 1 if self.goal == "latency" else min(self.cores, MAX_GRAPH_INSTANCES)
+
+    @property
+    def pixels_instances(self) -> int | None:
+        """Sessions of the graph that an ensemble uses, on a GPU for each GPU."""
+        return self.graph_instances if self.is_cpu else GPU_PIXELS_INSTANCES
+
+    @property
+    def warm_up_batches(self) -> tuple[int, ...]:
+        """The batches with which a graph is run before it is ready."""
+        return (1,) if self.is_cpu else GPU_BATCHES
 
     @property
     def graph_threads(self) -> int | None:

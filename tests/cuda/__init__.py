@@ -1,9 +1,9 @@
 """A stand-in for CUDA: what the preprocessing step calls of CuPy, on a CPU.
 
-`cupy/` has it, on NumPy arrays, with the step's kernels compiled by g++; it also lets nvImageCodec
-decode on the CPU, with the pixels of Pillow. What a GPU computes cannot be seen with it: how nvJPEG
-decodes, and whether the calls have the right streams. On a machine with a GPU and CuPy, the tests
-use these instead.
+`stand_in/cupy` has it, on NumPy arrays, with the step's kernels compiled by g++; it also lets
+nvImageCodec decode on the CPU, with the pixels of Pillow. What a GPU computes cannot be seen with
+it: how nvJPEG decodes, and whether the calls have the right streams. On a machine with a GPU and
+CuPy, the tests use these instead.
 """
 
 import ctypes
@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-STAND_IN = Path(__file__).parent
+STAND_IN = Path(__file__).with_name("stand_in")
 
 
 def has_gpu() -> bool:

@@ -43,7 +43,7 @@ CONFIG = """
     output { name: "OUT" data_type: TYPE_FP32 dims: 1 }
     instance_group { kind: KIND_CPU count: 1 }
 """
-# Lets a copy of the backend take its instances for some on a GPU.
+# Lets a copy of the backend take its instances and their inputs for some on a GPU.
 STAND_IN = """
 import numpy
 
@@ -51,6 +51,10 @@ import numpy
 class TritonPythonModel(TritonPythonModel):
     def load(self, path, config, args):
         super().load(path, config, args | {"model_instance_kind": "GPU"})
+
+    def read(self, tensor):
+        assert tensor.is_cpu()
+        return self.bound.device.arrays.from_dlpack(tensor)
 
 
 def _gpu(number, settings):
@@ -110,6 +114,7 @@ def test_a_server_without_gpu_sees_none(small_server: EmbeddedServer) -> None:
 @pytest.mark.usefixtures("found")
 def test_each_process_of_a_server_gets_the_gpus(step: Path) -> None:
     with EmbeddedServer(step, endpoints=Endpoints.free(), gpu=True, arguments=HASTE) as server:
+        assert server.gpus == FOUND.gpus
         seen = {process_of(server)}
         assert_has_gpus(process_of(server), server.folder)
         server.restart()

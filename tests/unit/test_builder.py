@@ -15,6 +15,7 @@ from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
 from scripts.repository import builder, calibration, digests, labels, manifest, onnx_file, sources
+from scripts.repository.contents import STEPS
 from scripts.repository.ensemble import IMAGENET_LABELS
 from scripts.repository.errors import BuildError
 from scripts.repository.execution import Request
@@ -135,12 +136,59 @@ def test_there_is_one_more_decoding_process_than_cores(
     assert [group.count for group in preprocess.instance_group] == [processes]
 
 
+@pytest.mark.parametrize("device", ["cpu", "gpu"])
+def test_preprocessing_is_on_the_device_that_is_asked_for(
+    graph: Path, repository: Path, device: str
+) -> None:
+    tuning = Tuning("gpu", cores=3, preprocess=device)
+    entry = builder.add(repository, sources.from_file(graph, "birds"), tuning=tuning, crops=10)
+    assert entry.preprocess == manifest.read(repository)["birds"].preprocess == device
+    kinds = model_config_pb2.ModelInstanceGroup.Kind
+    for name in ("birds_preprocess", "birds_preprocess_10crop"):
+        written = config(repository, name)
+        (group,) = written.instance_group
+        expected = {"cpu": ("KIND_CPU", 4), "gpu": ("KIND_GPU", 6)}[device]
+        assert (kinds.Name(group.kind), group.count) == expected
+        assert not group.gpus  # all of them
+        assert written.parameters["device"].string_value == device
+        kernels = repository / name / "1" / "gpu_resize.cu"
+        assert kernels.read_bytes() == (STEPS / "preprocess" / kernels.name).read_bytes()
+    preferred = config(repository, "birds_preprocess").dynamic_batching.preferred_batch_size
+    assert list(preferred) == {"cpu": [4], "gpu": []}[device]
+    stays = config(repository, "birds_pixels").parameters["FORCE_CPU_ONLY_INPUT_TENSORS"]
+    assert stays.string_value == {"cpu": "", "gpu": "no"}[device]
+    (group,) = config(repository, "birds_postprocess").instance_group
+    assert kinds.Name(group.kind) == "KIND_CPU"
+
+
+@pytest.mark.parametrize(
+    ("fields", "reason"),
+    [
+        ({"antialias": False}, "cannot resize with bilinear without antialiasing"),
+        ({"antialias": False, "interpolation": "opencv"}, "cannot resize with opencv without"),
+        ({"interpolation": "nearest"}, "cannot resize with nearest"),
+        ({"decoding": "exact"}, "decodes with nvJPEG, not with the bits that exact decoding"),
+    ],
+)
+def test_recipes_that_a_gpu_does_not_compute_are_refused(
+    graph: Path, repository: Path, fields: dict[str, Any], reason: str
+) -> None:
+    source = sources.from_file(graph, "birds", said(**fields))
+    tuning = Tuning("gpu", preprocess="gpu")
+    with pytest.raises(BuildError, match=rf"^birds: a GPU {reason}.*; give --preprocess cpu$"):
+        builder.add(repository, source, tuning=tuning)
+    assert builder.add(repository, source, tuning=replace(tuning, preprocess="cpu"))
+
+
 def test_a_gpu_batches_everything_that_waits(graph: Path, repository: Path) -> None:
     builder.add(repository, sources.from_file(graph, "birds"), tuning=Tuning("gpu", cores=12))
-    written = config(repository, "birds_pixels")
-    assert not written.instance_group
-    assert not written.parameters
-    assert not written.dynamic_batching.preferred_batch_size
+    for name, instances in (("birds_pixels", [2]), ("birds_onnx", [])):
+        written = config(repository, name)
+        assert [group.count for group in written.instance_group] == instances
+        assert all(group.kind == 0 for group in written.instance_group)  # KIND_AUTO: each GPU
+        assert not written.parameters
+        assert not written.dynamic_batching.preferred_batch_size
+        assert [warm_up.batch_size for warm_up in written.model_warmup] == [1, 8, 32]
 
 
 @pytest.mark.parametrize(

@@ -47,6 +47,10 @@ def parsed(*options: str) -> argparse.Namespace:
             ["--device", "gpu", "--engine", "tensorrt", "--engine-cache", "/data"],
             Request(Tuning("gpu", cores=CORES, engine="tensorrt", engine_cache="/data")),
         ),
+        (
+            ["--device", "gpu", "--preprocess", "gpu"],
+            Request(Tuning("gpu", cores=CORES, preprocess="gpu")),
+        ),
     ],
 )
 def test_options_make_a_request(options: list[str], request_: Request) -> None:
@@ -109,6 +113,14 @@ INT8 = ["--precision", "int8", "--calibration", "tests"]
             [*GPU, "--engine-cache", "/data"],
             "--engine-cache is for --engine tensorrt; leave it out",
         ),
+        (
+            ["--preprocess", "gpu"],
+            "--preprocess gpu is for --device gpu; give both, or leave it out",
+        ),
+        (
+            [*GPU, "--preprocess", "gpu", "--decoding", "exact"],
+            "--preprocess gpu decodes with nvJPEG, not with the reference's bits; give --prep",
+        ),
         (["--engine-cache", "/data"], "--engine-cache is for --engine tensorrt; leave it out"),
         ([*TENSORRT, "--engine-cache", "engines"], "--engine-cache engines: give the path from /,"),
     ],
@@ -120,7 +132,10 @@ def test_options_that_do_not_fit_the_device_are_refused(options: list[str], mess
     assert "\n" not in str(raised.value)
 
 
-@pytest.mark.parametrize("options", [GPU, TENSORRT, [*TENSORRT, "--precision", "fp16"]])
+@pytest.mark.parametrize(
+    "options",
+    [GPU, TENSORRT, [*TENSORRT, "--precision", "fp16"], [*GPU, "--preprocess", "gpu"]],
+)
 def test_options_for_a_gpu_fit(options: list[str]) -> None:
     engine_options.check(parsed(*options))
 

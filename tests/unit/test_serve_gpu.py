@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts.embedded import ServerError, gpu
+from scripts.embedded import ServerError, cuda_probe, gpu
 from scripts.embedded.gpu import Findings
 from scripts.embedded.pools import pools_of
 from scripts.embedded.view import view
@@ -45,23 +45,26 @@ int cuGetErrorString(int error, const char **text) { *text = "no CUDA-capable de
 """
 
 
+def find(libraries: Path | None = None, **settings: int) -> Findings:
+    variables = {f"FAKE_{name.upper()}": str(value) for name, value in settings.items()}
+    return gpu.find(os.environ | variables | {"LD_LIBRARY_PATH": str(libraries or "")})
+
+
+def compile_library(file: Path, source: str = "") -> None:
+    if not shutil.which("gcc"):
+        pytest.skip("gcc is not installed")
+    command = ["gcc", "-shared", "-fPIC", "-o", str(file), "-x", "c", "-"]
+    subprocess.run(command, input=source, text=True, check=True)
+
+
 @pytest.fixture(scope="module")
 def driver(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a stand-in for libcuda.so.1."""
-    if not shutil.which("gcc"):
-        pytest.skip("gcc is not installed")
     folder = tmp_path_factory.mktemp("driver")
-    source = folder / "driver.c"
-    source.write_text(DRIVER)
     library = folder / "libcuda.so.580.65.06"
-    subprocess.run(["gcc", "-shared", "-fPIC", "-o", library, source], check=True)
+    compile_library(library, DRIVER)
     (folder / "libcuda.so.1").symlink_to(library)
     return folder
-
-
-def find(driver: Path | None = None, **settings: int) -> Findings:
-    variables = {f"FAKE_{name.upper()}": str(value) for name, value in settings.items()}
-    return gpu.find(os.environ | variables | {"LD_LIBRARY_PATH": str(driver or "")})
 
 
 def test_two_gpus_are_found_by_name(driver: Path) -> None:
@@ -76,6 +79,20 @@ def test_a_driver_without_a_gpu_says_why(driver: Path) -> None:
     assert found.driver_error == "CUDA_ERROR_NO_DEVICE: no CUDA-capable device"
     with pytest.raises(ServerError, match=r"has no GPU .CUDA_ERROR_NO_DEVICE: no CUDA-capable dev"):
         found.check()
+
+
+def test_the_search_is_the_same_in_any_process(
+    driver: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = str(driver / "libcuda.so.1")
+    monkeypatch.setattr(cuda_probe, "DRIVER", file)
+    for name, value in {"FAKE_GPUS": "1", "FAKE_CUDA": "12040"}.items():
+        monkeypatch.setenv(name, value)
+    found = cuda_probe.find()
+    assert (found["gpus"], found["driver_cuda"]) == (["GPU A"], 12040)
+    assert (found["driver"], found["driver_error"]) == (file, None)
+    monkeypatch.setenv("FAKE_ERROR", "999")
+    assert cuda_probe.find()["driver_error"] == "CUDA_ERROR_NO_DEVICE: no CUDA-capable device"
 
 
 def test_the_driver_of_this_machine_is_looked_for() -> None:
@@ -93,6 +110,23 @@ def test_this_environments_onnxruntime_is_found() -> None:
     found = find()
     assert len(found.packages) == 1
     assert bool(found.onnxruntime_cuda) == (found.packages == ("onnxruntime-gpu",))
+
+
+def test_onnxruntimes_cuda_and_what_it_needs_are_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    capi = tmp_path / "onnxruntime" / "capi"
+    capi.mkdir(parents=True)
+    (capi / "build_and_package_info.py").write_text('cuda_version = "13.0"')
+    for name in ("shared", "cuda"):
+        compile_library(capi / f"libonnxruntime_providers_{name}.so")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    (tmp_path / "onnxruntime" / "__init__.py").write_text("raise ImportError")  # is not imported
+    found = find(tmp_path)
+    assert found.onnxruntime_cuda == "13.0"
+    assert (found.library_error or "").startswith("libcudnn.so.9: cannot open shared object file")
+    compile_library(tmp_path / "libcudnn.so.9")
+    assert find(tmp_path).library_error is None
 
 
 def test_what_works_is_accepted() -> None:

@@ -46,6 +46,7 @@ def test_a_line_names_classes_sizes_and_file(build: Build) -> None:
             {"choice": Choice("onnxruntime", 0.9)},
             ", fp32 on onnxruntime (OpenVINO is 0.90 times as fast as onnxruntime)",
         ),
+        ({"tuning": Tuning("gpu", preprocess="gpu")}, ", preprocessing on the GPU"),
         ({"tuning": None}, ""),
     ],
 )

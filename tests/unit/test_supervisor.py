@@ -1,11 +1,14 @@
 """When the supervisor restarts, pauses and gives up, with a clock and a server of the test."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from scripts.embedded import EmbeddedServer, ServerError, Supervisor
 from scripts.embedded.supervisor import MAX_RESTARTS, STABLE_SECONDS
+from scripts.embedded.triton import StartFault
+from scripts.repository.errors import BuildError
 
 
 class Clock:
@@ -74,3 +77,59 @@ def test_the_pause_before_a_restart_in_a_row_doubles(clock: Clock, tmp_path: Pat
         f"tritonserver ended with signal SIGFPE; restarting{pause} ({number})"
         for number, pause in enumerate(["", " in 0.5 s", " in 1 s", " in 2 s", " in 4 s"], 1)
     ]
+
+
+class DamagedServer(FailingServer):
+    """Is damaged, and cannot be replaced."""
+
+    names: tuple[str, ...] = ()
+    error: Exception = ServerError("out of memory")
+    restarts = 0
+
+    @property
+    def gpus(self) -> tuple[str, ...]:
+        return self.names
+
+    def wait(self, _: float) -> str:
+        self.clock.now += 1
+        return ""
+
+    def replace(self, *, abrupt: bool = False) -> None:  # noqa: ARG002
+        raise self.error
+
+    def restart(self) -> None:
+        self.restarts += 1
+        raise KeyboardInterrupt  # ends the test
+
+
+@pytest.mark.parametrize(
+    ("damage", "line"),
+    [
+        (((), ServerError("out of memory")), "the server is not replaced: out of memory"),
+        ((("H200",), ServerError("out of memory")), "out of memory; restarting (1)"),
+        ((("H200",), BuildError("file changed")), "the server is not replaced: file changed"),
+        (((), StartFault("it crashed")), "it crashed; restarting (1)"),
+    ],
+)
+def test_a_damaged_server_makes_room_on_a_gpu_for_its_replacement(
+    clock: Clock,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    damage: tuple[tuple[str, ...], Exception],
+    line: str,
+) -> None:
+    health = SimpleNamespace(fault=lambda: "3 probes failed")
+    monkeypatch.setattr("scripts.embedded.supervisor.Health", lambda _: health)
+    server = DamagedServer(clock, tmp_path, [])
+    server.names, server.error = damage
+    lines: list[str] = []
+
+    def report(text: str) -> None:
+        lines.append(text)
+        if "not replaced" in text:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        Supervisor(server, report).run()
+    assert lines[-1] == line
+    assert server.restarts == ("restarting" in line)

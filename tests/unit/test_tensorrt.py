@@ -92,7 +92,8 @@ def test_both_graphs_have_the_accelerator_with_parameters_that_triton_accepts(
         written = parameters(config)
         assert config.backend == "onnxruntime"
         assert not config.parameters
-        assert not config.instance_group
+        counts = [group.count for group in config.instance_group]
+        assert counts == ([2] if name == entry.parts["pixels"] else [])
         assert written.keys() <= ACCEPTED
         assert "precision_mode" not in written
         assert written["max_workspace_size_bytes"] == str(4 * 1024**3)

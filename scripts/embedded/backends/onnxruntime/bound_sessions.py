@@ -1,9 +1,10 @@
 """Sessions of onnxruntime on a device, in whose memory their inputs can already be.
 
-onnxruntime (1.20 and later, with cuDNN 9) keeps one cuDNN plan for each convolution: that of its
-last input shape. A session whose batches vary in size builds the plans of all convolutions again
-and again (https://github.com/microsoft/onnxruntime/issues/23006). Therefore each of some batch
-sizes has a session of its own, and a batch is filled up with zeros to the next of these sizes.
+With cuDNN 9, onnxruntime (since 1.20, and at least to 1.27) keeps one plan for each convolution,
+that of its last input shape, and plans all convolutions again whenever the batch size changes:
+`Conv::UpdateState` in its source, https://github.com/microsoft/onnxruntime/issues/23006. Therefore
+each of some batch sizes has a session of its own, and a batch is filled up with zeros to the next
+of these sizes.
 """
 
 from collections.abc import Callable, Collection, Sequence

@@ -53,20 +53,22 @@ class Stripped:
         orientation: the EXIF orientation, 1 to 8.
         scans: of a JPEG that is decoded only after all its scans have been read: their number,
             but at least 2. Otherwise 1.
-        frame: the code of a JPEG's start-of-frame marker.
+        frame: a JPEG's start-of-frame segment, with its marker.
+        header: the bytes of a JPEG before its first scan.
         canvas: the width and height of a WebP, whose decoder allocates it when the file is opened.
     """
 
     data: bytes
     orientation: int = 1
     scans: int = 1
-    frame: int = 0
+    frame: bytes = b""
+    header: int = 0
     canvas: tuple[int, int] | None = None
 
     @property
     def is_arithmetic(self) -> bool:
         """Whether it is a JPEG with arithmetic coding."""
-        return self.frame in ARITHMETIC
+        return bool(self.frame) and self.frame[1] in ARITHMETIC
 
 
 def strip(data: bytes) -> Stripped:
@@ -134,7 +136,7 @@ class _Kept:
 def _jpeg(data: bytes) -> Stripped:
     kept = _Kept(data)
     exif = xmp = b""
-    components, frame, start = 1, 0, 0
+    components, frame, start = 1, b"", 0
     for code, before, start, end in _jpeg_segments(data):
         kept.drop(before, start)
         if code in NO_PIXELS:
@@ -145,16 +147,19 @@ def _jpeg(data: bytes) -> Stripped:
                 xmp = xmp or content
             kept.drop(start, end)
         elif code in START_OF_FRAME:
-            frame, components = code, data[start + 9]
+            frame, components = data[start:end], data[start + 9]
     stripped = kept.join()
-    if len(stripped) - (len(data) - start) > MAX_JPEG_HEADER:
+    header = len(stripped) - (len(data) - start)
+    if header > MAX_JPEG_HEADER:
         raise ImageError(f"a JPEG whose tables take more than {MAX_JPEG_HEADER} bytes")
-    is_buffered = frame in PROGRESSIVE or data[start + 4] < components
+    is_progressive = bool(frame) and frame[1] in PROGRESSIVE
+    is_buffered = is_progressive or data[start + 4] < components
     return Stripped(
         stripped,
         orientation.of(exif, xmp) if exif or xmp else 1,
         max(2, data.count(b"\xff\xda", start)) if is_buffered else 1,
         frame,
+        header,
     )
 
 

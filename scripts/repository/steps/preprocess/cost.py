@@ -32,6 +32,7 @@ RLE_EXTRA_BYTES_PER_PIXEL = 2
 COEFFICIENT_BYTES = 2  # libjpeg's JCOEF
 JPEG_COLUMN_BYTES = 320  # libjpeg's rows, for each column that is decoded
 COEFFICIENT_NS = 1  # for each byte
+LARGEST_UNIT = 32  # pixels on a side that libjpeg decodes together, at the most
 
 # A second decoding, of the lower bytes, and an alpha channel.
 DEEP_TRANSPARENCY_BYTES, DEEP_TRANSPARENCY_NS = 5, 45
@@ -162,6 +163,23 @@ def of_opened(image: ImageFile, file: Stripped, size: Size) -> Cost:
     elif image.tile and image.tile[0].codec_name == "bmp_rle":
         memory += pixels * RLE_EXTRA_BYTES_PER_PIXEL
         nanoseconds += pixels * RLE_PIXEL_NS + len(file.data) * RLE_BYTE_NS
+    return Cost(memory, nanoseconds / 1e9, coefficients)
+
+
+def most_of_jpeg(file: Stripped, size: Size) -> Cost:
+    """Return at least what `of_opened` estimates for a JPEG, in grey or colour, of this size.
+
+    It takes only what its header tells: not whether it is decoded at a reduced size.
+    """
+    pixels = size[0] * size[1]
+    coefficients = 0
+    if file.scans > 1:
+        height, width = (side + 2 * LARGEST_UNIT for side in size)
+        coefficients = 3 * height * width * COEFFICIENT_BYTES
+    memory = pixels * OTHER_MODES + len(file.data) + MARGIN
+    memory += coefficients + size[1] * JPEG_COLUMN_BYTES
+    nanoseconds = float(pixels) * (PIXEL_NS["JPEG"] + CONVERSION_NS + JPEG_DECODED_NS)
+    nanoseconds += coefficients * COEFFICIENT_NS + _entropy_coding_ns(file, pixels)
     return Cost(memory, nanoseconds / 1e9, coefficients)
 
 

@@ -68,7 +68,7 @@ class Crop:
     is_mirrored: bool = False
 
 
-@lru_cache(maxsize=1)  # the cost is estimated before the picture is made
+@lru_cache(maxsize=64)  # the cost of a batch is estimated before its pictures are made
 def fit(size: Size, recipe: Recipe) -> Fit:
     """Compute how an upright picture of this size is resized and cropped.
 

@@ -2,6 +2,7 @@
 
 import functools
 import io
+import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
@@ -34,12 +35,17 @@ def start(on_cpu: OnCpu, number: int, warn: Callable[[str], None]) -> "OnGpu":
         GpuError: it cannot be used.
     """
     on_gpu = OnGpu(on_cpu, Device(number), warn)
-    file = io.BytesIO()
-    Image.effect_noise((WARM_UP_SIDE, WARM_UP_SIDE), 50).convert("RGB").save(file, "JPEG")
+    noise = io.BytesIO()
+    Image.effect_noise((WARM_UP_SIDE, WARM_UP_SIDE), 50).convert("RGB").save(noise, "JPEG")
+    file = Jpeg(noise.getvalue(), (WARM_UP_SIDE, WARM_UP_SIDE), orientation=1)
     try:
-        on_gpu.together([[file.getvalue()]])
+        is_made = on_gpu.make([(0, file)], on_gpu.device.empty(on_cpu.crops, *on_cpu.shape))
     except Exception as error:
-        raise GpuError(f"GPU {number} does not decode images: {error}") from error
+        raise GpuError(f"{error}; see what nvidia-smi says of GPU {number}") from error
+    if not is_made:
+        raise GpuError(
+            f"nvImageCodec decodes no JPEG on GPU {number}; install nvidia-nvimgcodec-cu13[nvjpeg]"
+        )
     return on_gpu
 
 
@@ -59,6 +65,7 @@ class OnGpu:
         try:
             return self.together(requests)
         except Exception as error:  # noqa: BLE001 - CuPy and nvImageCodec raise many kinds
+            traceback.clear_frames(error.__traceback__)  # their variables refer to the GPU's memory
             self.device.free()
             self.warn(f"images are decoded on the CPU, since the GPU failed: {error}")
             return self.on_cpu(requests)
@@ -72,7 +79,7 @@ class OnGpu:
         jpegs = [(index, file) for index, file in read if file]
         done: set[int] = set()
         for batch in _batches(jpegs):
-            done |= self._make(batch, pixels)
+            done |= self.make(batch, pixels)
         errors: dict[int, ImageError | Busy] = {}
         for index, data in enumerate(files):
             if index in done:
@@ -87,7 +94,7 @@ class OnGpu:
         self.device.synchronize()
         return list(_results(requests, pixels, errors, crops))
 
-    def _make(self, batch: Sequence[Numbered], pixels: Any) -> set[int]:  # noqa: ANN401 - of CuPy
+    def make(self, batch: Sequence[Numbered], pixels: Any) -> set[int]:  # noqa: ANN401 - of CuPy
         """Make the pictures of images, and return the indices of those that are complete."""
         decoded = self.device.decode([file.data for _, file in batch])
         sources = {
@@ -96,12 +103,16 @@ class OnGpu:
             if image is not None
         }
         if not sources:
+            if len(batch) > 1:
+                self.warn(
+                    "images are decoded on the CPU, since nvImageCodec decoded none of a batch"
+                )
             return set()
-        complete = self._resize(sources, pixels)
+        complete = self.resize(sources, pixels)
         del decoded  # the kernels have read the images
         return {index for index, is_complete in zip(sources, complete, strict=True) if is_complete}
 
-    def _resize(self, sources: dict[int, Source], pixels: Any) -> list[bool]:  # noqa: ANN401
+    def resize(self, sources: dict[int, Source], pixels: Any) -> list[bool]:  # noqa: ANN401
         """Resize decoded images, and tell which of them do not end in grey."""
         device, recipe, crops = self.device, self.on_cpu.recipe, self.on_cpu.crops
         plan = gpu_pictures.plan(

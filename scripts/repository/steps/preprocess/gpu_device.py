@@ -33,6 +33,11 @@ DECODER_THREADS = 4
 class GpuError(Exception):
     """The GPU cannot be used; the message says why and what to do."""
 
+    def __init__(self, reason: object) -> None:
+        super().__init__(
+            f"cannot decode on a GPU: {reason}; or build the repository with --preprocess cpu"
+        )
+
 
 class Device:
     """A GPU with the compiled kernels and a decoder.
@@ -58,7 +63,7 @@ class Device:
                 options=DECODER_OPTIONS,
             )
         except Exception as error:
-            raise GpuError(f"GPU {number} cannot be used to decode images: {error}") from error
+            raise GpuError(f"{error}; see what nvidia-smi says of GPU {number}") from error
 
     @cached_property
     def _backends(self) -> list[Any]:
@@ -141,13 +146,14 @@ def location(image: Any) -> tuple[int, Size, tuple[int, int]]:  # noqa: ANN401 -
 def _libraries() -> tuple[ModuleType, ModuleType]:
     # Compiled kernels are not written to the home folder, which a server may not have.
     os.environ.setdefault("CUPY_CACHE_IN_MEMORY", "1")
+    # nvImageCodec would log several lines for each file that it cannot decode.
+    os.environ.setdefault("PYNVIMGCODEC_VERBOSITY", "0")
     try:
         _load_nvrtc()
         return importlib.import_module("cupy"), importlib.import_module("nvidia.nvimgcodec")
     except ImportError as error:
         raise GpuError(
-            f"cannot decode on a GPU: {error}; install cupy-cuda13x and "
-            "nvidia-nvimgcodec-cu13[nvjpeg], or build the repository with --preprocess cpu"
+            f"{error}; install cupy-cuda13x and nvidia-nvimgcodec-cu13[nvjpeg]"
         ) from error
 
 

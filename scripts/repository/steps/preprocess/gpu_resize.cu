@@ -5,7 +5,7 @@
 // for 8 bits: weights are computed as double and rounded to fixed-point numbers of 22 bits. It must
 // be compiled without fused multiply-adds, which would round differently.
 //
-// tests/cuda/resize_on_cpu.cpp compiles the same file for a CPU.
+// tests/cuda/stand_in/resize_on_cpu.cpp compiles the same file for a CPU.
 
 typedef unsigned char byte;
 typedef long long integer;
@@ -48,7 +48,7 @@ __device__ double filter_value(int filter, double x) {
         if (x == 0) return 1;
         if (x >= 1) return 0;
         x *= PI;
-        return sin(x) / x * (0.54 + 0.46 * cos(x));
+        return sin(x) / x * (0.54f + 0.46f * cos(x));
     }
     const double a = -0.5;
     if (x < 1) return ((a + 2) * x - (a + 3)) * x * x + 1;

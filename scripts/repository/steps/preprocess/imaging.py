@@ -69,8 +69,8 @@ def decode(data: bytes, limits: Limits = Limits()) -> Image.Image:  # noqa: B008
     return _decode(data, limits, None)[0]
 
 
-class Picture:
-    """An image that is being decoded; making it compares its header with the limits.
+class _Picture:
+    """An image that is being decoded.
 
     Attributes:
         file: the image's file without metadata.
@@ -81,10 +81,6 @@ class Picture:
         size: height and width in pixels of `image`; the last pixel of a reduced one may be a part.
         cost: the estimated cost of decoding.
         may_repeat: whether the limits allow to decode it `ATTEMPTS` times.
-
-    Raises:
-        ImageError: it exceeds the limits.
-        Exception: of any kind, by Pillow's decoders for broken files.
     """
 
     full: Size
@@ -189,7 +185,7 @@ def _decode(
     if len(data) > limits.max_bytes:
         raise ImageError(f"a file of {len(data)} bytes; the limit is {limits.max_bytes} bytes")
     with _decoding_errors(data):
-        picture = Picture(containers.strip(data), limits, recipe, crops)
+        picture = _Picture(containers.strip(data), limits, recipe, crops)
         if picture.cost.is_small():
             return picture.result()
     with reserved(picture.cost.share(limits)), _decoding_errors(data):

@@ -19,6 +19,7 @@ a request (`max_batch_size`) and how many requests wait for how long (`default_q
 import json
 from typing import Any
 
+import numpy as np
 import triton_python_backend_utils as pb_utils
 
 from .credits import CreditLimit
@@ -44,10 +45,8 @@ class TritonPythonModel:
         limit = int(parameters["credit_limit"])
         self.credits = CreditLimit(limit, pb_utils.Logger.log_warn, crops)
         self.preprocess: Preprocess = on_cpu
-        self.tensor = pb_utils.Tensor
         if parameters["device"] == "gpu":
             self.preprocess = _on_gpu(on_cpu, int(args["model_instance_device_id"]))
-            self.tensor = pb_utils.Tensor.from_dlpack
 
     def execute(self, requests: list[Any]) -> list[Any]:
         """Answer each request separately, so that an invalid image fails only its own request."""
@@ -65,7 +64,7 @@ class TritonPythonModel:
             return _refusal(result, pb_utils.TritonError.INVALID_ARG)
         if isinstance(result, Busy):
             return _refusal(result, pb_utils.TritonError.UNAVAILABLE)
-        outputs = [self.tensor("PIXELS", result)]
+        outputs = [_pixels(result)]
         if is_ensemble:
             outputs.append(pb_utils.Tensor("CREDIT", self.credits.issue(len(result))))
         return pb_utils.InferenceResponse(outputs)
@@ -83,6 +82,14 @@ def _source(request: Any) -> tuple[Any, bool]:
     if files := pb_utils.get_input_tensor_by_name(request, "IMAGE"):
         return files, False
     return pb_utils.get_input_tensor_by_name(request, "ENSEMBLE_IMAGE"), True
+
+
+def _pixels(result: Result) -> Any:
+    """Make the output; an array that is not NumPy's is in the memory of a GPU and stays there."""
+    # NumPy's capsules would end the process: they do not know the name that Triton gives to used
+    # ones.
+    from_array = pb_utils.Tensor if isinstance(result, np.ndarray) else pb_utils.Tensor.from_dlpack
+    return from_array("PIXELS", result)
 
 
 def _refusal(error: Exception, code: int) -> Any:
