@@ -6,7 +6,7 @@ import re
 import shutil
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import asdict, replace
 from importlib.metadata import distributions, version
@@ -31,6 +31,7 @@ from scripts.measuring.pictures import parts
 from scripts.measuring.report import Machine
 from scripts.measuring.wrk import Wrk
 from scripts.progress import bars
+from scripts.repository import digests
 from scripts.repository.tuning import GPU_QUEUE
 
 EXAMPLES = """\
@@ -50,7 +51,14 @@ MIN_SECONDS = 0.1
 PARTS = 64  # of the sample photograph
 GPU = re.compile("cupy|nvidia-")  # packages that the figures depend on
 VERSION = 1  # of the journal
-SAME = ("version", "provider", "weights", "arguments", "gpu")  # what a journal may not mix
+SAME = (
+    "version",
+    "provider",
+    "weights",
+    "arguments",
+    "images",
+    "gpu",
+)  # what a journal may not mix
 
 
 class BudgetSpent(BaseException):
@@ -222,17 +230,18 @@ def benchmark(options: argparse.Namespace) -> int:
         return _build(bench, console)
     for reason in bench.plan.skipped:
         console.print(reason)
+    if not options.report_only:
+        Wrk("", options.wrk)  # fails early if it is missing
+        if options.provider == "cuda":
+            gpu.find(bare.environment()).check()
     options.output.mkdir(parents=True, exist_ok=True)
     journal = Journal(
         options.output / "journal.jsonl",
-        _header(options),
+        _header(options, bench),
         same=("version", "provider") if options.report_only else SAME,
     )
     try:
         if not options.report_only:
-            Wrk("", options.wrk)  # fails early if it is missing
-            if options.provider == "cuda":
-                gpu.find(bare.environment()).check()
             with _budget(options.budget):
                 _measure(bench, journal, console, retry=options.retry_failed)
     except BudgetSpent:
@@ -277,7 +286,7 @@ def _build(bench: Bench, console: Console) -> int:
     return int(failed)
 
 
-def _header(options: argparse.Namespace) -> dict[str, Any]:
+def _header(options: argparse.Namespace, bench: Bench) -> dict[str, Any]:
     """Describe the machine and what the figures depend on, for the journal."""
     driver = usage.gpu_description()
     machine = report.this_machine(f"{version('nvidia-pytriton')} (nvidia-pytriton)")
@@ -287,10 +296,18 @@ def _header(options: argparse.Namespace) -> dict[str, Any]:
         "provider": options.provider,
         "weights": options.weights,
         "arguments": options.arguments,
+        "images": _digest(bench.images),
         "gpu": driver.pop("gpu", ""),
         "driver": driver,
         "machine": asdict(replace(machine, versions=machine.versions | packages)),
     }
+
+
+def _digest(images: Sequence[Source]) -> str:
+    contents = (
+        each if isinstance(each, bytes) else Path(str(each)).read_bytes() for each in images
+    )
+    return digests.of_text("".join(map(digests.of_bytes, contents)))
 
 
 def _measure(bench: Bench, journal: Journal, console: Console, *, retry: bool) -> None:

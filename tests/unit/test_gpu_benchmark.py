@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
+import onnx
 import pytest
 
 from scripts import gpu_benchmark
@@ -20,6 +21,7 @@ from scripts.measuring.gpu.results import Report
 from scripts.measuring.markers import replaced
 from scripts.measuring.pictures import parts
 from scripts.measuring.report import Machine
+from tests.graphs import FLEXIBLE, classifier
 
 PLAN = Plan(
     models=("resnet50_v1", "mobilenetv2"),
@@ -238,6 +240,19 @@ def test_a_graph_that_does_not_load_fails_all_its_loads(tmp_path: Path) -> None:
     found = list(bare.measure(tmp_path / "nowhere.onnx", "cpu", loads, 0.1))
     assert len(found) == 2
     assert all("nowhere.onnx" in each["failed"] for each in found)
+
+
+def test_the_bare_graph_is_measured_on_the_device_and_from_the_host(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "birds.onnx"
+    onnx.save(classifier(FLEXIBLE, image="float[2,3,32,32]", scores="float[2,10]"), file)
+    bare.main(str(file), "cpu", "0.05", "bare:2", "bare:1", "bare_host:2")
+    on_device, failed, from_host = map(json.loads, capsys.readouterr().out.splitlines())
+    for each in (on_device, from_host):
+        assert 0 < each["p50_ms"] <= each["p99_ms"]
+        assert each["rate"] > 0
+    assert "invalid dimensions" in failed["failed"]
 
 
 def test_clients_may_not_exceed_the_queue() -> None:

@@ -121,11 +121,14 @@ class Report:
 
     @cached_property
     def agreements(self) -> list[Agreement]:
-        """Compare each build with FP32 on the CPU, and GPU with CPU preprocessing."""
+        """Compare each build with FP32 on the CPU, and GPU with CPU preprocessing.
+
+        Answers for another number of images, of an earlier plan, are left out.
+        """
         answers = {
             each.measurement.setup: each.classes
             for each in self.results
-            if each.measurement.series == ANSWERS and each.classes
+            if each.measurement.series == ANSWERS and len(each.classes) == self.plan.images
         }
         found = []
         for setup in answers:
