@@ -51,14 +51,8 @@ MIN_SECONDS = 0.1
 PARTS = 64  # of the sample photograph
 GPU = re.compile("cupy|nvidia-")  # packages that the figures depend on
 VERSION = 1  # of the journal
-SAME = (
-    "version",
-    "provider",
-    "weights",
-    "arguments",
-    "images",
-    "gpu",
-)  # what a journal may not mix
+# What a journal may not mix.
+SAME = ("version", "provider", "weights", "arguments", "images", "gpu")
 
 
 class BudgetSpent(BaseException):
@@ -304,10 +298,8 @@ def _header(options: argparse.Namespace, bench: Bench) -> dict[str, Any]:
 
 
 def _digest(images: Sequence[Source]) -> str:
-    contents = (
-        each if isinstance(each, bytes) else Path(str(each)).read_bytes() for each in images
-    )
-    return digests.of_text("".join(map(digests.of_bytes, contents)))
+    files = (each if isinstance(each, bytes) else Path(str(each)).read_bytes() for each in images)
+    return digests.of_text("".join(map(digests.of_bytes, files)))
 
 
 def _measure(bench: Bench, journal: Journal, console: Console, *, retry: bool) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from scripts import gpu_benchmark
+from scripts import cli, gpu_benchmark
 from scripts.measuring.gpu import usage
 from scripts.measuring.gpu.plan import Setup
 from tests.commands import measured
@@ -39,6 +39,14 @@ def journal(output: Path) -> list[dict[str, Any]]:
     file = output / "journal.jsonl"
     lines = file.read_bytes().splitlines(keepends=True) if file.exists() else []
     return [json.loads(line) for line in lines if line.endswith(b"\n")]
+
+
+def wait_for(output: Path, lines: int) -> None:
+    """Wait until a journal has some lines, the first of which describes the machine."""
+    deadline = time.monotonic() + 60
+    while len(journal(output)) < lines:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 @pytest.fixture(scope="module")
@@ -68,10 +76,7 @@ def test_a_killed_run_continues_and_repeats_no_measurement(
     options = [*arguments(output, "birds"), "--retry-failed"]
     command = [*measured("scripts.gpu_benchmark"), *options]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
-        deadline = time.monotonic() + 60
-        while len(journal(output)) < len(old) + 2:
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
+        wait_for(output, len(old) + 2)
         process.kill()
     before = journal(output)
     assert gpu_benchmark.main(options) == 0
@@ -103,6 +108,17 @@ def test_the_report_has_all_figures_but_those_of_a_gpu(output: Path) -> None:
     with Image.open(output / "gpu.png") as picture:
         picture.load()
         assert min(picture.size) >= 500
+
+
+def test_a_terminated_run_writes_its_report(tmp_path: Path) -> None:
+    add(tmp_path, "birds")
+    command = [*measured("scripts.gpu_benchmark"), *arguments(tmp_path, "birds")]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
+        wait_for(tmp_path, 2)
+        process.terminate()
+    assert process.returncode == cli.INTERRUPTED
+    content = json.loads((tmp_path / "gpu.json").read_text())
+    assert len(content["measurements"]) == len(journal(tmp_path)) - 1 < len(SERIES)
 
 
 def test_a_run_stops_before_its_budget_is_spent(
