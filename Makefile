@@ -8,6 +8,9 @@ PYTHON ?= $(shell for python in python3 python3.12 python3.11 python3.10; do \
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.installed
+# The onnxruntime of .venv and the one for GPUs cannot be in one environment.
+GPU_VENV := .venv-gpu
+GPU_READY := $(GPU_VENV)/.installed
 COMPILE := $(BIN)/uv pip compile --quiet --no-header --generate-hashes
 COMPILE_IMAGE := $(COMPILE) --python-version 3.12 --python-platform x86_64-manylinux_2_28 \
 	--constraint requirements.lock
@@ -42,11 +45,11 @@ lock: $(READY) ## Pin every dependency anew
 reliability: $(READY) ## Measure with faults and bad files, write docs/reliability.md (15 minutes)
 	$(BIN)/python -m tests.reliability
 
-gpu-benchmark: $(READY) ## Measure on a GPU; continues after a stop (needs pip install --group gpu)
-	$(BIN)/python -m scripts.gpu_benchmark $(GPU_BENCHMARK_ARGS)
+gpu-benchmark: $(GPU_READY) ## Measure on a GPU in .venv-gpu; continues after a stop
+	$(GPU_VENV)/bin/python -m scripts.gpu_benchmark $(GPU_BENCHMARK_ARGS)
 
 clean: ## Remove the environment and all generated files
-	rm -rf $(VENV) build dist *.egg-info .coverage* .mypy_cache .pytest_cache .ruff_cache \
+	rm -rf $(VENV) $(GPU_VENV) build dist *.egg-info .coverage* .mypy_cache .pytest_cache .ruff_cache \
 		.model_repository.staging
 	test ! -d model_repository || \
 		find model_repository -mindepth 1 -maxdepth 1 ! -name README.md -exec rm -rf {} +
@@ -57,4 +60,10 @@ $(READY): requirements.lock
 	@echo "Setting up $(VENV) with $$($(PYTHON) --version), which takes about a minute ..."
 	@$(PYTHON) -m venv --clear $(VENV)
 	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	@touch $@
+
+$(GPU_READY): pyproject.toml
+	@$(PYTHON) -m venv --clear $(GPU_VENV)
+	@$(GPU_VENV)/bin/pip install --quiet --upgrade 'pip>=25.1' # knows --group
+	@$(GPU_VENV)/bin/pip install --quiet --group gpu --group measure
 	@touch $@

@@ -22,6 +22,7 @@ from scripts.measuring.markers import replaced
 from scripts.measuring.pictures import parts
 from scripts.measuring.report import Machine
 from tests.graphs import FLEXIBLE, classifier
+from tests.unit.test_project import make
 
 PLAN = Plan(
     models=("resnet50_v1", "mobilenetv2"),
@@ -253,6 +254,12 @@ def test_the_bare_graph_is_measured_on_the_device_and_from_the_host(
         assert 0 < each["p50_ms"] <= each["p99_ms"]
         assert each["rate"] > 0
     assert "invalid dimensions" in failed["failed"]
+
+
+def test_make_measures_in_an_environment_for_gpus() -> None:
+    output = make("--dry-run", "gpu-benchmark", "GPU_BENCHMARK_ARGS=--budget 60")
+    assert "install --quiet --group gpu --group measure" in output
+    assert output.endswith("-gpu/bin/python -m scripts.gpu_benchmark --budget 60\n")
 
 
 def test_clients_may_not_exceed_the_queue() -> None:
