@@ -14,16 +14,17 @@ USER 1000:1000
 ENTRYPOINT ["python", "-m", "scripts.build_repository"]
 
 FROM ${TRITON_IMAGE} AS server
-COPY docker/steps.lock /tmp/
+ARG PREPROCESS=cpu
+COPY docker/steps-cpu.lock docker/steps-gpu.lock /tmp/
 # Triton's Python backend uses the system Python, which Ubuntu protects against pip.
 RUN PIP_BREAK_SYSTEM_PACKAGES=1 \
-    python3 -m pip install --no-cache-dir --require-hashes -r /tmp/steps.lock \
+    python3 -m pip install --no-cache-dir --require-hashes -r "/tmp/steps-${PREPROCESS}.lock" \
     && install -d -o 1000 -g 1000 /engines
 # NVIDIA's entrypoint, which prepares CUDA, stays.
 WORKDIR /app
 # See scripts/__init__.py.
 ENV ORT_DISABLE_TELEMETRY=1
 COPY scripts/errors.py scripts/
-COPY scripts/embedded/access.py scripts/embedded/
+COPY scripts/embedded/access.py scripts/embedded/gpu_memory.py scripts/embedded/
 COPY scripts/container scripts/container
 USER 1000:1000

@@ -14,6 +14,7 @@ GPU_READY := $(GPU_VENV)/.installed
 COMPILE := $(BIN)/uv pip compile --quiet --no-header --generate-hashes
 COMPILE_IMAGE := $(COMPILE) --python-version 3.12 --python-platform x86_64-manylinux_2_28 \
 	--constraint requirements.lock
+COMPILE_STEPS := $(COMPILE_IMAGE) --no-strip-markers --no-emit-package numpy
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 15
@@ -40,7 +41,8 @@ lock: $(READY) ## Pin every dependency anew
 	$(COMPILE) --upgrade --no-strip-extras --universal --python-version 3.10 pyproject.toml --group dev \
 		--output-file requirements.lock
 	$(COMPILE_IMAGE) --group build --output-file docker/build.lock
-	$(COMPILE_IMAGE) --group steps --no-strip-markers --no-emit-package numpy --output-file docker/steps.lock
+	$(COMPILE_STEPS) --group steps --output-file docker/steps-cpu.lock
+	$(COMPILE_STEPS) --group gpu-steps --output-file docker/steps-gpu.lock
 
 reliability: $(READY) ## Measure with faults and bad files, write docs/reliability.md (15 minutes)
 	$(BIN)/python -m tests.reliability

@@ -53,7 +53,7 @@ def install_server(folder: Path) -> None:
         if source.is_dir():
             shutil.copytree(source, folder / target)
         elif source.suffix == ".py":
-            (folder / target).mkdir(parents=True)
+            (folder / target).mkdir(parents=True, exist_ok=True)
             shutil.copy(source, folder / target)
 
 

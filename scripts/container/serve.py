@@ -8,7 +8,10 @@ from pathlib import Path
 
 from scripts.container import health
 from scripts.embedded.access import Access, read_key
+from scripts.embedded.gpu_memory import pool_options
 from scripts.errors import UserError
+
+MAX_GPUS = 16  # of one machine
 
 
 def parser() -> argparse.ArgumentParser:
@@ -37,8 +40,10 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         key = None if key_file.is_char_device() else read_key(key_file)
         health.start(options.model_repository)
-        command = [*options.command, *Access(key).options()]
-        os.execvp(command[0], command)  # noqa: S606 - the arguments need no shell
+        executable, *own = options.command
+        # Of an option that is given twice, the later one applies: the command's own.
+        command = [executable, *pool_options(range(MAX_GPUS)), *own, *Access(key).options()]
+        os.execvp(executable, command)  # noqa: S606 - the arguments need no shell
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
     except OSError as error:

@@ -11,15 +11,12 @@ from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2 as pb
 
 from scripts.embedded.cuda_probe import DRIVER
+from scripts.embedded.gpu_memory import pool_options
 from scripts.embedded.installation import ServerError
 from scripts.embedded.view import CONFIG, View
 from scripts.repository import manifest
 from scripts.repository.tuning import Tuning
 
-# Triton's memory on each GPU for tensors between the steps of an ensemble. By default it has 64
-# MiB; an exhausted pool has given empty outputs
-# (https://github.com/triton-inference-server/server/issues/8177).
-POOL_BYTES = 512 << 20
 # Tells the backend of the graphs in the server that these must run on a GPU.
 VARIABLE = "GRAPHS_ON_GPU"
 PROBE = Path(__file__).with_name("cuda_probe.py")
@@ -102,10 +99,7 @@ class Findings:
     @property
     def options(self) -> list[str]:
         """The options for tritonserver."""
-        return [
-            f"--cuda-memory-pool-byte-size={number}:{POOL_BYTES}"
-            for number in range(len(self.gpus))
-        ]
+        return pool_options(range(len(self.gpus)))
 
 
 def find(environment: Mapping[str, str]) -> Findings:

@@ -26,7 +26,6 @@ from scripts.repository.steps.preprocess.recipe import Recipe, is_square
 from scripts.repository.tuning import (
     MAX_TOP_K,
     MAX_WAIT_SECONDS,
-    POSTPROCESS_INSTANCES,
     Tuning,
 )
 
@@ -274,7 +273,7 @@ def postprocess_part(spec: ClassifierSpec) -> Part:
             "max_top_k": str(min(MAX_TOP_K, spec.prepared.classes)),
             "crops": str(spec.crops),
         },
-        instances=POSTPROCESS_INSTANCES,
+        instances=spec.tuning.postprocess_instances,
         kind="CPU",
     )
     if spec.crops == 1:

@@ -28,7 +28,8 @@ MAX_PREPROCESS_INSTANCES = 16
 # Processes on each GPU that decode there. An estimate, as no GPU has run it: see
 # docs/gpu.md#preprocessing-on-the-gpu.
 GPU_PREPROCESS_INSTANCES = 6
-POSTPROCESS_INSTANCES = 1
+# One process ranks the scores of about 7,000 images/s (docs/gpu.md), which a GPU can exceed.
+POSTPROCESS_INSTANCES, GPU_POSTPROCESS_INSTANCES = 1, 2
 # A Python backend model receives a few requests in one call at almost the cost of one. An instance
 # that received the whole queue would leave the other instances idle.
 PREPROCESS_BATCH = 4
@@ -108,6 +109,11 @@ class Tuning:
     def pixels_instances(self) -> int | None:
         """Sessions of the graph that an ensemble uses, on a GPU for each GPU."""
         return self.graph_instances if self.is_cpu else GPU_PIXELS_INSTANCES
+
+    @property
+    def postprocess_instances(self) -> int:
+        """Processes that turn scores into classes."""
+        return POSTPROCESS_INSTANCES if self.is_cpu else GPU_POSTPROCESS_INSTANCES
 
     @property
     def warm_up_batches(self) -> tuple[int, ...]:

@@ -1,6 +1,6 @@
 """A repository with `--preprocess gpu` on a real server, with a stand-in for CUDA (tests/cuda).
 
-The embedded server places instances on GPUs only if there is one: here they are on the CPU.
+Triton places instances on GPUs only if there is one: without one they are on the CPU here.
 """
 
 import shutil
@@ -41,7 +41,8 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for config in (folder / "models").glob("gpu_preprocess*/config.pbtxt"):
         text = config.read_text()
         assert "count: 6\n  kind: KIND_GPU" in text
-        config.write_text(text.replace("KIND_GPU", "KIND_CPU").replace("count: 6", "count: 1"))
+        kind = "KIND_GPU" if cuda.IS_REAL else "KIND_CPU"
+        config.write_text(text.replace("KIND_GPU", kind).replace("count: 6", "count: 1"))
     return folder / "models"
 
 
@@ -51,7 +52,8 @@ def server(repository: Path) -> Iterator[EmbeddedServer]:
     if not cuda.IS_REAL:
         for step in served.glob("gpu_preprocess*/1"):
             shutil.copytree(cuda.STAND_IN, step, dirs_exist_ok=True)
-    with EmbeddedServer(served, endpoints=Endpoints.free(), arguments=HASTE) as server:
+    at = Endpoints.free()
+    with EmbeddedServer(served, endpoints=at, arguments=HASTE, gpu=cuda.IS_REAL) as server:
         yield server
 
 

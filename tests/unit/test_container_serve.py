@@ -1,11 +1,14 @@
 """The start of the server's container, as far as it comes without becoming tritonserver."""
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from scripts.container import health, serve
+from tests.conftest import ROOT
 
 
 @pytest.fixture(autouse=True)
@@ -42,3 +45,22 @@ def test_an_unusable_key_is_one_clear_line(
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"error: {key} must hold the administrator's key")
     assert not state.exists()
+
+
+def test_the_memory_for_tensors_on_a_gpu_can_be_chosen() -> None:
+    code = (
+        "import pathlib, sys; from scripts.container import health, serve; "
+        "health.STATE = pathlib.Path('/dev/null'); sys.exit(serve.main(sys.argv[1:]))"
+    )
+    options = ["--admin-key-file", "/dev/null", "--model-repository", "nowhere"]
+    command = ["--", "echo", "--cuda-memory-pool-byte-size=1:0"]
+    printed = subprocess.run(
+        [sys.executable, "-c", code, *options, *command],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.split()
+    default = "--cuda-memory-pool-byte-size={}:536870912"
+    assert printed[:16] == [default.format(number) for number in range(16)]
+    assert printed[16] == "--cuda-memory-pool-byte-size=1:0"

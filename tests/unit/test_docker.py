@@ -429,7 +429,7 @@ def test_build_context_has_all_files_that_the_dockerfile_copies() -> None:
     sources = copied_paths()
     files = [file for source in sources for file in [source, *source.rglob("*")]]
     needed = [file for file in files if "__pycache__" not in file.parts]
-    assert len(sources) == 6
+    assert len(sources) == 8
     assert all(file.exists() for file in needed)
     assert [file for file in needed if not is_in_context(str(file.relative_to(ROOT)))] == []
 
@@ -442,11 +442,19 @@ def test_build_context_has_no_other_files(path: str) -> None:
     assert not is_in_context(path)
 
 
-@pytest.mark.parametrize("lock", ["docker/build.lock", "docker/steps.lock"])
+@pytest.mark.parametrize("lock", ["docker/build.lock", "docker/steps-cpu.lock"])
 def test_images_install_the_versions_that_are_tested(lock: str) -> None:
     tested = pins("requirements.lock")
     image = pins(lock)
     assert image == {name: tested[name] for name in image}
+
+
+def test_server_image_decodes_on_a_gpu_with_the_versions_that_are_tested_on_a_cpu() -> None:
+    tested, image = pins("requirements.lock"), pins("docker/steps-gpu.lock")
+    on_gpus_only = image.keys() - tested.keys()
+    assert on_gpus_only == {"cupy-cuda13x", "fastrlock", "nvidia-nvjpeg"}
+    assert image.items() >= pins("docker/steps-cpu.lock").items()
+    assert all(image[name] == tested[name] for name in image.keys() - on_gpus_only)
 
 
 def test_builder_image_has_every_package_that_the_build_imports() -> None:
@@ -463,11 +471,12 @@ def test_builder_image_has_every_package_that_the_build_imports() -> None:
 
 
 def test_server_image_adds_only_the_image_decoder_and_resizer() -> None:
-    assert pins("docker/steps.lock").keys() == {"cykooz-resizer", "pillow"}
+    assert pins("docker/steps-cpu.lock").keys() == {"cykooz-resizer", "pillow"}
 
 
-def test_server_image_can_be_built_for_arm() -> None:
-    (line,) = re.findall("cykooz-resizer==.*", (ROOT / "docker" / "steps.lock").read_text())
+@pytest.mark.parametrize("lock", ["steps-cpu.lock", "steps-gpu.lock"])
+def test_server_image_can_be_built_for_arm(lock: str) -> None:
+    (line,) = re.findall("cykooz-resizer==.*", (ROOT / "docker" / lock).read_text())
     assert "platform_machine == 'x86_64'" in line  # the only architecture that it has wheels for
 
 
@@ -475,9 +484,9 @@ def test_the_server_image_does_not_report_its_use() -> None:
     assert dockerfile_lines("ENV (ORT_DISABLE_TELEMETRY=1)")
 
 
-@pytest.mark.parametrize("lock", ["build.lock", "steps.lock"])
+@pytest.mark.parametrize("lock", ["/tmp/build.lock", '"/tmp/steps-${PREPROCESS}.lock"'])
 def test_images_install_only_packages_with_known_hashes(lock: str) -> None:
-    assert dockerfile_lines(rf".*pip install .*--require-hashes -r /tmp/{lock}.*")
+    assert dockerfile_lines(rf".*pip install .*--require-hashes -r {re.escape(lock)} .*")
 
 
 def test_documentation_lists_each_variable_with_its_default() -> None:

@@ -308,19 +308,16 @@ def test_if_the_gpu_fails_the_cpu_decodes_and_the_log_says_so_once(
     assert_equal(downloaded(on_gpu, result), exact(on_gpu)([[JPEG]])[0], TOLERANCE)
 
 
-def test_pixels_of_another_form_than_the_header_says_are_not_read(
-    monkeypatch: pytest.MonkeyPatch,
+def test_pixels_of_another_size_than_the_header_says_are_not_read(
+    gpu: OnGpu, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    lines: list[str] = []
-    on_gpu = start(warn=lines.append)
-    other = on_gpu.device.decode([saved(photo(20, 10))])
-    monkeypatch.setattr(on_gpu.device, "decode", lambda _: other)
-    (result,) = on_gpu([[JPEG]])
-    assert_equal(result, on_gpu.on_cpu([[JPEG]])[0])
-    assert lines == [
-        "images are decoded on the CPU, since the GPU failed: the decoder made (10, 20) pixels of "
-        "(300, 451)"
-    ]
+    (small,) = gpu.device.decode([saved(photo(20, 10))])
+    decode = gpu.device.decode
+    monkeypatch.setattr(gpu.device, "decode", lambda files: [small, *decode(files[1:])])
+    requests = [[JPEG], [JPEG]]
+    first, second = (downloaded(gpu, result) for result in gpu(requests))
+    assert_equal(first, gpu.on_cpu(requests)[0])
+    assert_equal(second, exact(gpu)(requests)[1], TOLERANCE)
 
 
 def test_without_nvjpeg_the_step_does_not_start(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -329,6 +326,21 @@ def test_without_nvjpeg_the_step_does_not_start(monkeypatch: pytest.MonkeyPatch)
         GpuError, match=r"^cannot decode on a GPU: nvImageCodec decodes no JPEG on GPU"
     ):
         start()
+
+
+def test_with_a_gpu_that_does_not_work_the_step_does_not_start(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("no device")
+
+    message = "^cannot decode on a GPU: no device; see what nvidia-smi says of GPU 0; or build the"
+    cupy = importlib.import_module("cupy")
+    for owner, name in ((gpu_device.Device, "decode"), (cupy, "RawModule")):
+        with monkeypatch.context() as patch:
+            patch.setattr(owner, name, fail)
+            with pytest.raises(GpuError, match=message):
+                start()
 
 
 def test_without_a_library_the_step_does_not_start(monkeypatch: pytest.MonkeyPatch) -> None:

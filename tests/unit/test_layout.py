@@ -72,6 +72,11 @@ def test_the_steps_import_only_what_the_triton_image_has(step: str) -> None:
     assert outside <= STEPS_MAY_IMPORT
 
 
+def test_the_steps_load_the_libraries_of_a_gpu_only_to_use_one() -> None:
+    loaded = modules_after("import scripts.repository.steps.preprocess.gpu_batches")
+    assert not {"cupy", "nvidia.nvimgcodec"} & loaded
+
+
 @pytest.mark.parametrize(
     ("library", "others"),
     [

@@ -97,11 +97,9 @@ class OnGpu:
     def make(self, batch: Sequence[Numbered], pixels: Any) -> set[int]:  # noqa: ANN401 - of CuPy
         """Make the pictures of images, and return the indices of those that are complete."""
         decoded = self.device.decode([file.data for _, file in batch])
-        sources = {
-            index: _source(image, file)
-            for image, (index, file) in zip(decoded, batch, strict=True)
-            if image is not None
-        }
+        both = zip(decoded, batch, strict=True)
+        found = {index: _source(image, file) for image, (index, file) in both if image is not None}
+        sources = {index: source for index, source in found.items() if source}
         if not sources:
             if len(batch) > 1:
                 self.warn(
@@ -160,7 +158,7 @@ def _batches(jpegs: Iterable[Numbered]) -> Iterator[list[Numbered]]:
     batch: list[Numbered] = []
     total = 0
     for index, file in jpegs:
-        if total + file.pixels > BATCH_PIXELS:
+        if batch and total + file.pixels > BATCH_PIXELS:
             yield batch
             batch, total = [], 0
         batch.append((index, file))
@@ -169,11 +167,10 @@ def _batches(jpegs: Iterable[Numbered]) -> Iterator[list[Numbered]]:
         yield batch
 
 
-def _source(image: Any, file: Jpeg) -> Source:  # noqa: ANN401 - of nvImageCodec
-    address, size, steps = location(image)
-    if size != file.size:
-        raise ValueError(f"the decoder made {size} pixels of {file.size}")
-    return Source(address, size, steps, file.orientation)
+def _source(image: Any, file: Jpeg) -> Source | None:  # noqa: ANN401 - of nvImageCodec
+    """Find the pixels of an image, unless they are not those that the file's header tells of."""
+    found = location(image)
+    return Source(*found, file.orientation) if found and found[1] == file.size else None
 
 
 def _results(

@@ -129,17 +129,17 @@ class Device:
             self._cupy.get_default_memory_pool().free_all_blocks()
 
 
-def location(image: Any) -> tuple[int, Size, tuple[int, int]]:  # noqa: ANN401 - of nvImageCodec
-    """Return the address of a decoded image, its height and width, and the steps down and across.
+def location(image: Any) -> tuple[int, Size, tuple[int, int]] | None:  # noqa: ANN401
+    """Return the address of an image of nvImageCodec, its size, and the steps down and across.
 
-    Raises:
-        ValueError: it does not have three channels of a byte.
+    Returns:
+        None if it does not have three channels of a byte.
     """
     interface = image.__cuda_array_interface__
     height, width, channels = interface["shape"]
     strides = interface.get("strides") or (width * channels, channels, 1)
     if (interface["typestr"], channels, strides[2]) != ("|u1", 3, 1):
-        raise ValueError(f"the decoder made {interface['typestr']} pixels of {channels} channels")
+        return None
     return interface["data"][0], (height, width), (strides[0], strides[1])
 
 
