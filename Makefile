@@ -8,6 +8,7 @@ PYTHON ?= $(shell for python in python3 python3.12 python3.11 python3.10; do \
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.installed
+ERRORS := $(VENV)/.errors
 COMPILE := $(BIN)/uv pip compile --quiet --no-header --generate-hashes
 COMPILE_IMAGE := $(COMPILE) --python-version 3.12 --python-platform x86_64-manylinux_2_28 \
 	--constraint requirements.lock
@@ -20,9 +21,11 @@ install: $(READY) ## Set up the environment in .venv
 demo: $(READY) ## Build a model repository, serve it and classify a photograph
 	@$(BIN)/python -m scripts.demo
 
-# PYTEST_ARGS selects some of the tests, so their coverage says nothing about the whole.
+# PYTEST_ARGS selects some of the tests, so their coverage says nothing about the whole. pytest writes
+# the stacks of all threads to standard error if it crashes; a CI that keeps the end has them there.
 test: lint ## Check style and types, run all tests, measure coverage
-	$(BIN)/python -m pytest $(or $(PYTEST_ARGS),--cov)
+	@$(BIN)/python -m pytest $(or $(PYTEST_ARGS),--cov) 2>$(ERRORS); \
+		status=$$?; cat $(ERRORS) >&2; rm $(ERRORS); exit $$status
 
 lint: $(READY) ## Check style and types
 	$(BIN)/ruff check .
