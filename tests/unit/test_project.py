@@ -107,7 +107,10 @@ def test_make_help_describes_each_target() -> None:
 
 @pytest.mark.parametrize(
     ("environment", "expected"),
-    [({}, "--cov"), ({"PYTEST_ARGS": "tests/unit -x"}, "tests/unit -x")],
+    [
+        ({}, "--cov --numprocesses=2 --max-worker-restart=0"),
+        ({"PYTEST_ARGS": "tests/unit -x"}, "tests/unit -x"),
+    ],
 )
 def test_make_test_measures_coverage_of_all_tests_only(
     environment: dict[str, str], expected: str
