@@ -11,6 +11,10 @@ READY := $(VENV)/.installed
 # The onnxruntime of .venv and the one for GPUs cannot be in one environment.
 GPU_VENV := .venv-gpu
 GPU_READY := $(GPU_VENV)/.installed
+ERRORS := $(VENV)/.errors
+# tests/conftest.py says which tests run beside which. A process that crashed is not replaced, since
+# pytest-xdist would repeat the test that crashed, or wait for ever.
+WORKERS := --numprocesses=2 --max-worker-restart=0
 COMPILE := $(BIN)/uv pip compile --quiet --no-header --generate-hashes
 COMPILE_IMAGE := $(COMPILE) --python-version 3.12 --python-platform x86_64-manylinux_2_28 \
 	--constraint requirements.lock
@@ -24,9 +28,11 @@ install: $(READY) ## Set up the environment in .venv
 demo: $(READY) ## Build a model repository, serve it and classify a photograph
 	@$(BIN)/python -m scripts.demo
 
-# PYTEST_ARGS selects some of the tests, so their coverage says nothing about the whole.
+# PYTEST_ARGS selects some of the tests, so their coverage says nothing about the whole. pytest writes
+# the stacks of all threads to standard error if it crashes; a CI that keeps the end has them there.
 test: lint ## Check style and types, run all tests, measure coverage
-	$(BIN)/python -m pytest $(or $(PYTEST_ARGS),--cov)
+	@$(BIN)/python -m pytest $(or $(PYTEST_ARGS),--cov $(WORKERS)) 2>$(ERRORS); \
+		status=$$?; cat $(ERRORS) >&2; rm $(ERRORS); exit $$status
 
 lint: $(READY) ## Check style and types
 	$(BIN)/ruff check .
