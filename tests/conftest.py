@@ -6,6 +6,8 @@ from pathlib import Path
 
 import onnx
 import pytest
+from xdist.remote import Producer  # type: ignore[import-untyped]
+from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped]
 
 from tests.graphs import FLEXIBLE, classifier
 
@@ -17,6 +19,32 @@ ROOT = Path(__file__).resolve().parents[1]
 signal.signal(signal.SIGINT, signal.default_int_handler)
 if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
     signal.signal(signal.SIGHUP, lambda *_: None)
+
+
+# `make test` runs tests in two processes. Unit tests follow one another in one of them, since large
+# images that two processes decode would wait for each other. So do the tests that share the server
+# of all classifiers, measure times or make servers fail. The files below may run beside any other.
+BESIDE = frozenset(
+    f"test_{name}.py"
+    for name in (
+        *("access", "adapt", "crops", "demo", "docker", "evaluate", "evaluate_layouts", "hub"),
+        *("image_client", "int8", "own_model", "own_models", "readme", "reference", "tensorrt"),
+        *("tensors", "wheel"),
+    )
+)
+
+
+class Groups(LoadScopeScheduling):  # type: ignore[misc]
+    """Runs the tests of each group in one process, the largest group first."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = Path(nodeid.partition("::")[0])
+        return file.name if file.name in BESIDE else file.parent.name
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Groups:
+    """Let pytest-xdist schedule the tests by their groups."""
+    return Groups(config, log)
 
 
 @pytest.fixture(scope="session")

@@ -246,7 +246,10 @@ class EmbeddedServer:
         if self._started == 1:
             for warning in filter(None, [*warnings, pools.warning]):
                 logger.warning("%s", warning)
-        metrics = Endpoints.free(LOOPBACK).metrics
+        # Nothing listens on this server's own ports yet; of three others, at least one is free.
+        taken = self.endpoints.ports.values()
+        free = Endpoints.free(LOOPBACK).ports.values()
+        metrics = next(port for port in free if port not in taken)
         prefix = f"{self._folder.name}-{self._started}-"
         options = self._options(self._installation, folder, prefix, metrics)
         environment = self._installation.environment(self._libraries) | {

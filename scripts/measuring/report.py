@@ -6,7 +6,7 @@ import re
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from importlib.metadata import version
+from importlib.metadata import packages_distributions, version
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +54,9 @@ class Machine:
 def this_machine(triton: str) -> Machine:
     """Describe this machine; `triton` is the version of the measured server."""
     found = re.search(r"^model name\s*:\s*(.+)$", CPU_INFO.read_text(), re.MULTILINE)
-    versions = {name: version(name) for name in (*engines.installed(), *PACKAGES)}
+    packages = packages_distributions()  # such as onnxruntime-gpu, which has onnxruntime
+    names = [packages.get(name, [name])[0] for name in (*engines.installed(), *PACKAGES)]
+    versions = {name: version(name) for name in names}
     return Machine(found[1] if found else "unknown CPU", cores(), versions | {"triton": triton})
 
 

@@ -51,10 +51,17 @@ class Subject:
         tensor.set_data_from_numpy(np.array([[image]], np.object_))
         return _request(self.name, tensor, "id-00000000")  # post.lua counts it up
 
-    def tensor_request(self) -> InferRequest:
+    def pixels_request(self, batch: int) -> InferRequest:
+        """Return a request for the scores of black pixels, to the graph that the ensemble runs."""
+        shape = [batch, *self.recipe.crop, self.recipe.channels]
+        tensor = InferInput("PIXELS", shape, "UINT8")
+        tensor.set_data_from_numpy(np.zeros(shape, np.uint8))
+        return _request(self.graph.parents[1].name, tensor)
+
+    def tensor_request(self, batch: int = 1) -> InferRequest:
         """Return a request for the logits of random numbers."""
         sizes = iter(self.recipe.crop)
-        shape = (1, *(next(sizes) if size < 0 else size for size in self.tensor.dims))
+        shape = (batch, *(next(sizes) if size < 0 else size for size in self.tensor.dims))
         data_type = pb.DataType.Name(self.tensor.data_type).removeprefix("TYPE_")
         values = np.random.default_rng(0).integers(0, 2, shape)
         tensor = InferInput(self.tensor.name, list(shape), data_type)

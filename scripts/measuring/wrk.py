@@ -35,16 +35,21 @@ class InferRequest:
 
 
 class Wrk:
-    """The installed wrk, with a server at HOST:PORT as its target.
+    """The program wrk, a name or a path, with a server at HOST:PORT as its target.
 
     Raises:
-        ServerError: wrk is not installed.
+        ServerError: wrk is not installed, or lacks a library.
     """
 
-    def __init__(self, address: str) -> None:
-        executable = shutil.which("wrk")
+    def __init__(self, address: str, program: str = "wrk") -> None:
+        executable = shutil.which(program)
         if not executable:
-            raise ServerError("the load generator wrk is not installed; run: apt-get install wrk")
+            raise ServerError(
+                f"the load generator {program} is not installed; run: apt-get install wrk"
+            )
+        result = subprocess.run([executable, "-v"], capture_output=True, text=True, check=False)
+        if not result.stdout.startswith("wrk "):
+            raise ServerError(f"{executable} does not run: {last_line(result.stderr)}")
         self._executable = executable
         self.address = address
 

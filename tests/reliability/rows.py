@@ -1,10 +1,11 @@
 """The results of a section, and their table in docs/reliability.md."""
 
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, TypeVar
+
+from scripts.measuring.markers import replaced
 
 PAGE = Path(__file__).parents[2] / "docs" / "reliability.md"
 T = TypeVar("T")
@@ -35,17 +36,3 @@ def write(section: str, rows: Sequence[Row], measured: str) -> None:
     lines.append(f"`python -m tests.reliability {section}`, {measured}")
     page = replaced(PAGE.read_text("utf-8"), section, "\n".join(lines))
     PAGE.write_text(page, "utf-8")
-
-
-def replaced(page: str, section: str, text: str) -> str:
-    """Put a text between the markers of a section.
-
-    Raises:
-        ValueError: the page does not have the markers once.
-    """
-    begin, end = f"<!-- {section} -->", f"<!-- end of {section} -->"
-    pattern = re.compile(f"{re.escape(begin)}.*{re.escape(end)}", re.DOTALL)
-    found = len(pattern.findall(page))
-    if found != 1:
-        raise ValueError(f"the page has {found} places for the section {section}")
-    return pattern.sub(lambda _: f"{begin}\n{text}\n{end}", page)

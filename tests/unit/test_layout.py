@@ -20,6 +20,7 @@ COMMANDS = [
     "scripts.build_repository",
     "scripts.demo",
     "scripts.evaluate",
+    "scripts.gpu_benchmark",
     "scripts.reload",
     "scripts.serve",
     "scripts.verify",

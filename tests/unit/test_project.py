@@ -107,13 +107,43 @@ def test_make_help_describes_each_target() -> None:
 
 @pytest.mark.parametrize(
     ("environment", "expected"),
-    [({}, "--cov"), ({"PYTEST_ARGS": "tests/unit -x"}, "tests/unit -x")],
+    [
+        ({}, "--cov --numprocesses=2 --max-worker-restart=0"),
+        ({"PYTEST_ARGS": "tests/unit -x"}, "tests/unit -x"),
+    ],
 )
 def test_make_test_measures_coverage_of_all_tests_only(
     environment: dict[str, str], expected: str
 ) -> None:
     output = make("--dry-run", "test", environment=environment)
-    assert output.splitlines()[-1].endswith(f"-m pytest {expected}")
+    assert f"-m pytest {expected} 2>" in output
+
+
+def test_the_stacks_of_a_crash_are_the_last_that_make_test_prints(tmp_path: Path) -> None:
+    shutil.copy(ROOT / "Makefile", tmp_path)
+    commands = tmp_path / ".venv" / "bin"
+    commands.mkdir(parents=True)
+    for name in ("ruff", "mypy"):
+        (commands / name).symlink_to("/bin/true")
+    crash = 'import faulthandler; faulthandler.enable(); print("dots"); faulthandler._sigsegv()'
+    (commands / "python").write_text(f"#!/bin/sh\nexec {sys.executable} -uc '{crash}'\n")
+    (commands / "python").chmod(0o755)
+    (tmp_path / "requirements.lock").touch()
+    (commands.parent / ".installed").touch()
+    result = subprocess.run(
+        ["make", "test"],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    assert result.returncode != 0
+    before, _, after = result.stdout.partition("Fatal Python error: Segmentation fault")
+    assert "dots" in before
+    assert "most recent call first" in after
+    left = {path.name for path in commands.parent.iterdir()}
+    assert left == {".installed", "bin"}
 
 
 @pytest.mark.parametrize("built", [True, False])

@@ -9,6 +9,7 @@ import pytest
 from PIL import Image, UnidentifiedImageError
 
 from client import Classification, ClientError, InvalidImage, Prediction, ServerFailed
+from scripts.measuring.markers import replaced
 from tests.reliability import files, rows, soak
 from tests.reliability.__main__ import SECTIONS, main, parser
 from tests.reliability.files import GOOD, Tally
@@ -146,4 +147,4 @@ def test_the_command_writes_the_page_in_full_scale_only_and_fails_on_a_problem(
 
 @pytest.mark.parametrize("section", SECTIONS)
 def test_the_page_has_a_place_for_each_section(section: str) -> None:
-    assert rows.replaced(rows.PAGE.read_text("utf-8"), section, "text").count("text")
+    assert replaced(rows.PAGE.read_text("utf-8"), section, "text").count("text")

@@ -1,0 +1,1 @@
+"""Measures a GPU: the bare graph, the served graph and the ensemble, one turn after another."""
