@@ -10,6 +10,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import onnx
+import onnxruntime
 import pytest
 
 from scripts import gpu_benchmark
@@ -241,6 +242,20 @@ def test_a_graph_that_does_not_load_fails_all_its_loads(tmp_path: Path) -> None:
     found = list(bare.measure(tmp_path / "nowhere.onnx", "cpu", loads, 0.1))
     assert len(found) == 2
     assert all("nowhere.onnx" in each["failed"] for each in found)
+
+
+def test_a_bare_graph_that_cannot_use_the_gpu_prints_only_the_reason(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "graph.onnx"
+    onnx.save(classifier(FLEXIBLE), file)
+
+    def without_memory(*_: object) -> None:
+        raise RuntimeError("CUDA failure 2: out of memory")
+
+    monkeypatch.setattr(onnxruntime.InferenceSession, "_create_inference_session", without_memory)
+    bare.main(str(file), "cuda", "0.05", "bare:2")
+    assert json.loads(capfd.readouterr().out) == {"failed": "CUDA failure 2: out of memory"}
 
 
 def test_the_bare_graph_is_measured_on_the_device_and_from_the_host(

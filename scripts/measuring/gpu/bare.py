@@ -91,7 +91,10 @@ def main(graph: str, provider: str, seconds: str, *loads: str) -> None:
 def _session(graph: str, provider: str) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = LOG_ERRORS
-    session = onnxruntime.InferenceSession(graph, options, providers=[NAMES[provider]])
+    # With its fallback to the CPU, onnxruntime prints an error to the standard output and goes on.
+    session = onnxruntime.InferenceSession(
+        graph, options, providers=[NAMES[provider]], enable_fallback=0
+    )
     if session.get_providers()[0] != NAMES[provider]:
         raise RuntimeError(f"onnxruntime cannot use {NAMES[provider]} here")
     return session

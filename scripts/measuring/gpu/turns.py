@@ -15,6 +15,7 @@ from tritonclient.utils import InferenceServerException
 
 from client import Classifier, ClientError, Source
 from scripts.embedded import EmbeddedServer, Endpoints, ServerError
+from scripts.embedded.health import GpuLog
 from scripts.errors import UserError, last_line
 from scripts.measuring import subject, triton
 from scripts.measuring.figures import Figures
@@ -128,16 +129,20 @@ class Bench:
             endpoints=endpoints,
             arguments=[AT_ONCE, *self.arguments],
             gpu=setup.device == "gpu",
-        ):
+        ) as server:
+            log = GpuLog(server.log) if server.gpus and server.log else None
             wrk = Wrk(endpoints.at("http"), self.wrk)
             if any(each.series != ANSWERS for each in measurements):
                 self._warm_up(wrk, target, setup, with_onnx=target.onnx_name in models)
             for each in measurements:
                 try:
                     if each.series == ANSWERS:
-                        yield self._answers(endpoints.at("grpc"), target.name)
+                        outcome: Outcome = self._answers(endpoints.at("grpc"), target.name)
                     else:
-                        yield self._turn(wrk, target, each)
+                        outcome = self._turn(wrk, target, each)
+                    if log:
+                        log.check()
+                    yield outcome
                 except EXPECTED as error:
                     yield error
 
