@@ -77,9 +77,9 @@ class Journal:
         return [each for each in measurements if (each, number) not in found]
 
     def add(self, result: Result) -> None:
-        """Write a result; it is on the disk when this returns."""
-        self._append(asdict(result))
+        """Write a result; it is on the disk when this returns, also if it is interrupted."""
         self._results[result.key] = result
+        self._append(asdict(result))
 
     def _append(self, values: dict[str, Any]) -> None:
         with self._file.open("ab") as stream:
