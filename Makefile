@@ -12,9 +12,11 @@ READY := $(VENV)/.installed
 GPU_VENV := .venv-gpu
 GPU_READY := $(GPU_VENV)/.installed
 ERRORS := $(VENV)/.errors
-# tests/conftest.py says which tests run beside which. A process that crashed is not replaced, since
+PYTEST := $(BIN)/python -m pytest
+# tests/conftest.py says which tests run alone. A process that crashed is not replaced, since
 # pytest-xdist would repeat the test that crashed, or wait for ever.
-WORKERS := --numprocesses=2 --max-worker-restart=0
+BESIDE := -m 'not alone' --cov --cov-report= --cov-fail-under=0 --numprocesses=2 --max-worker-restart=0
+ALONE := -m alone --cov --cov-append
 COMPILE := $(BIN)/uv pip compile --quiet --no-header --generate-hashes
 COMPILE_IMAGE := $(COMPILE) --python-version 3.12 --python-platform x86_64-manylinux_2_28 \
 	--constraint requirements.lock
@@ -31,7 +33,7 @@ demo: $(READY) ## Build a model repository, serve it and classify a photograph
 # PYTEST_ARGS selects some of the tests, so their coverage says nothing about the whole. pytest writes
 # the stacks of all threads to standard error if it crashes; a CI that keeps the end has them there.
 test: lint ## Check style and types, run all tests, measure coverage
-	@$(BIN)/python -m pytest $(or $(PYTEST_ARGS),--cov $(WORKERS)) 2>$(ERRORS); \
+	@($(if $(PYTEST_ARGS),$(PYTEST) $(PYTEST_ARGS),$(PYTEST) $(BESIDE) && $(PYTEST) $(ALONE))) 2>$(ERRORS); \
 		status=$$?; cat $(ERRORS) >&2; rm $(ERRORS); exit $$status
 
 lint: $(READY) ## Check style and types

@@ -21,9 +21,9 @@ if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
     signal.signal(signal.SIGHUP, lambda *_: None)
 
 
-# `make test` runs tests in two processes. Unit tests follow one another in one of them, since large
-# images that two processes decode would wait for each other. So do the tests that share the server
-# of all classifiers, measure times or make servers fail. The files below may run beside any other.
+# `make test` runs the unit tests and the files below in two processes; unit tests in one of them,
+# since large images that two processes decode would wait for each other. The other tests run after
+# them, alone, since they share the server of all classifiers, measure times or make servers fail.
 BESIDE = frozenset(
     f"test_{name}.py"
     for name in (
@@ -35,7 +35,7 @@ BESIDE = frozenset(
 
 
 class Groups(LoadScopeScheduling):  # type: ignore[misc]
-    """Runs the tests of each group in one process, the largest group first."""
+    """Runs the unit tests in one process, and the tests of each other file."""
 
     def _split_scope(self, nodeid: str) -> str:
         file = Path(nodeid.partition("::")[0])
@@ -45,6 +45,13 @@ class Groups(LoadScopeScheduling):  # type: ignore[misc]
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Groups:
     """Let pytest-xdist schedule the tests by their groups."""
     return Groups(config, log)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests that run alone."""
+    for item in items:
+        if item.path.parent.name != "unit" and item.path.name not in BESIDE:
+            item.add_marker("alone")
 
 
 @pytest.fixture(scope="session")
