@@ -27,9 +27,9 @@ if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
 BESIDE = frozenset(
     f"test_{name}.py"
     for name in (
-        *("access", "adapt", "crops", "demo", "docker", "evaluate", "evaluate_layouts", "hub"),
-        *("image_client", "int8", "own_model", "own_models", "readme", "reference", "tensorrt"),
-        *("tensors", "wheel"),
+        *("access", "adapt", "crops", "demo", "docker", "evaluate", "evaluate_layouts"),
+        *("gpu_preprocess", "hub", "image_client", "int8", "own_model", "own_models", "readme"),
+        *("reference", "serve_gpu", "tensorrt", "tensors", "wheel"),
     )
 )
 

@@ -70,22 +70,22 @@ def test_the_wheel_installs_one_top_level_name(environment: Path, tmp_path: Path
 
 
 def test_the_installed_command_classifies(
-    environment: Path, server: EmbeddedServer, protocol: str, tmp_path: Path
+    environment: Path, small_server: EmbeddedServer, protocol: str, tmp_path: Path
 ) -> None:
-    arguments = ["--url", url(server, protocol), "--model", "birds", "--output", "json"]
+    arguments = ["--url", url(small_server, protocol), "--model", "birds", "--output", "json"]
     output, _ = run(tmp_path, environment / "triton-classify", *arguments)
     (result,) = json.loads(output)
-    with client.Classifier(url(server, protocol), model="birds") as classifier:
+    with client.Classifier(url(small_server, protocol), model="birds") as classifier:
         expected = classifier.image(client.SAMPLE).predictions
     assert Path(result["source"]).name == client.SAMPLE.name
     assert [each["label"] for each in result["predictions"]] == [each.label for each in expected]
 
 
 def test_the_installed_library_classifies(
-    environment: Path, server: EmbeddedServer, protocol: str, tmp_path: Path
+    environment: Path, small_server: EmbeddedServer, protocol: str, tmp_path: Path
 ) -> None:
-    output, _ = run(tmp_path, environment / "python", "-c", CLASSIFY, url(server, protocol))
-    with client.Classifier(url(server, protocol), model="birds") as classifier:
+    output, _ = run(tmp_path, environment / "python", "-c", CLASSIFY, url(small_server, protocol))
+    with client.Classifier(url(small_server, protocol), model="birds") as classifier:
         assert output == f"{classifier.image(client.SAMPLE).top.label}\n"
 
 
