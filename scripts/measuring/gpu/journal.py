@@ -42,7 +42,7 @@ class Journal:
     and is continued only if the values of `same` are equal.
 
     Raises:
-        ServerError: they differ, or the file is no journal.
+        ServerError: they differ, or the file is not a journal.
     """
 
     def __init__(self, file: Path, header: dict[str, Any], *, same: Iterable[str]) -> None:
