@@ -7,13 +7,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2 as pb
 
 from scripts.embedded.cuda_probe import DRIVER
 from scripts.embedded.gpu_memory import pool_options
 from scripts.embedded.installation import ServerError
-from scripts.embedded.view import CONFIG, View
+from scripts.embedded.view import CONFIG, View, read_config
 from scripts.repository import manifest
 from scripts.repository.tuning import Tuning
 
@@ -175,9 +174,6 @@ def _devices(view: View) -> dict[str, str]:
 
 
 def _needs_gpu(file: Path) -> bool:
-    try:
-        config = text_format.Parse(file.read_text("utf-8"), pb.ModelConfig())
-    except (OSError, text_format.ParseError, UnicodeDecodeError):
-        return False  # Triton says what is wrong with it
-    kinds = {group.kind for group in config.instance_group}
-    return pb.ModelInstanceGroup.KIND_GPU in kinds
+    config = read_config(file) if file.exists() else None  # Triton says which model is missing
+    groups = config.instance_group if config else ()
+    return any(group.kind == pb.ModelInstanceGroup.KIND_GPU for group in groups)

@@ -10,10 +10,10 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2 as pb
 
 from scripts.embedded.guard import SHARED_MEMORY
+from scripts.embedded.view import read_config
 
 MIB = 1 << 20
 # Triton's default and minimum.
@@ -67,11 +67,8 @@ def pools_of(models: Path, *, gpus: int = 0) -> Pools:
     """
     processes: Counter[str] = Counter()
     for file in models.glob("*/config.pbtxt"):
-        try:
-            config = text_format.Parse(file.read_text("utf-8"), pb.ModelConfig())
-        except (text_format.ParseError, UnicodeDecodeError):
-            continue  # Triton says what is wrong with it
-        if config.backend:
+        config = read_config(file)
+        if config and config.backend:
             counts = [_instances(group, gpus) for group in config.instance_group]
             processes[config.backend] += sum(counts) or max(gpus, 1)
     status = os.statvfs(SHARED_MEMORY)

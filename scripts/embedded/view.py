@@ -119,9 +119,14 @@ def _steps(repository: Path) -> dict[str, set[str]]:
     return {name: set(needed([name])) for name in steps}
 
 
-def _step_names(file: Path) -> list[str]:
+def read_config(file: Path) -> pb.ModelConfig | None:
+    """Read a config.pbtxt; None if it is broken: Triton says what is wrong with it."""
     try:
-        config = text_format.Parse(file.read_text("utf-8"), pb.ModelConfig())
+        return text_format.Parse(file.read_text("utf-8"), pb.ModelConfig())
     except (text_format.ParseError, UnicodeDecodeError):
-        return []  # Triton says what is wrong with it
-    return [step.model_name for step in config.ensemble_scheduling.step]
+        return None
+
+
+def _step_names(file: Path) -> list[str]:
+    config = read_config(file)
+    return [step.model_name for step in config.ensemble_scheduling.step] if config else []
