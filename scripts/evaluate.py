@@ -215,7 +215,7 @@ def _fail_under(options: argparse.Namespace, found: Report) -> None:
     """Compare the values, not the bounds of their intervals, with the least ones.
 
     Raises:
-        EvaluationError: one is too low, or there is none.
+        EvaluationError: one is too low, or missing.
     """
     names = [each.model for each in found.results]
     top1 = {each.model: each.accuracy.top1 for each in found.results if each.accuracy}

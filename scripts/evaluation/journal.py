@@ -124,8 +124,8 @@ def opened(file: Path, identity: Identity, *, restart: bool = False) -> Iterator
     """Open a journal, or begin a new one; no other process can write it meanwhile.
 
     Raises:
-        EvaluationError: it is no journal, is of another evaluation, is damaged, or another process
-            writes it.
+        EvaluationError: it is not a journal, is of another evaluation, is damaged, or another
+            process writes it.
         OSError: it cannot be written.
     """
     _refuse_foreign(file)
